@@ -1,0 +1,161 @@
+"""The networks that are served: encoder E, one branch T_i per attribute group, decoder D.
+
+Pictures are float [B, 3, H, W], normalised with the configuration's mean and deviation; features are
+[B, C, H/8, W/8]. Everything is convolutional, so any H and W that are multiples of 8 work.
+
+There is no normalisation layer: a picture's result must not depend on what it was batched with, and statistics
+taken on real pictures would not hold for the features of morphs. Residual blocks start as the identity instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from homomorph.config import ModelConfig, NetworkConfig
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(conv(act(x)))), shape kept; the identity at the start of training."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        assert self.conv2.bias is not None
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.leaky_relu(x, 0.2))
+        y = self.conv2(F.leaky_relu(y, 0.2))
+        return x + y
+
+
+class Encoder(nn.Module):
+    """E: picture [B, 3, H, W] -> features [B, C, H/8, W/8]."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        half, quarter, eighth = config.widths
+        blocks = config.blocks
+        self.model = nn.Sequential(
+            nn.PixelUnshuffle(2),  # the first convolution sees 2x2 pixels as channels: half the resolution, all the detail
+            nn.Conv2d(12, half, 3, padding=1),
+            *(ResidualBlock(half) for _ in range(blocks[0])),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(half, quarter, 3, stride=2, padding=1),
+            *(ResidualBlock(quarter) for _ in range(blocks[1])),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(quarter, eighth, 3, stride=2, padding=1),
+            *(ResidualBlock(eighth) for _ in range(blocks[2])),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(eighth, config.feature_channels, 1),
+        )
+
+    def forward(self, picture: Tensor) -> Tensor:
+        features: Tensor = self.model(picture)
+        return features
+
+
+class Branch(nn.Module):
+    """T_i: difference of features [B, C, h, w] -> the part of it that belongs to one group, same shape.
+
+    Without biases T_i(0) = 0, so a picture morphed into itself stays as it is.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        channels = config.feature_channels
+        self.conv1 = nn.Conv2d(channels, config.branch_width, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(config.branch_width, channels, 3, padding=1, bias=False)
+
+    def forward(self, difference: Tensor) -> Tensor:
+        delta: Tensor = self.conv2(self.conv1(difference))
+        return delta
+
+
+class Decoder(nn.Module):
+    """D: features [B, C, h, w] -> picture [B, 3, 8h, 8w], without a final activation.
+
+    The unbounded last layer reaches pure white and is clamped where pixels are made; a saturating one only
+    approaches white, which is how white backgrounds turn grey.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        half, quarter, eighth = config.widths
+        blocks = config.blocks
+        self.model = nn.Sequential(
+            nn.Conv2d(config.feature_channels, eighth, 3, padding=1),
+            *(ResidualBlock(eighth) for _ in range(blocks[2])),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(eighth, quarter, 3, padding=1),
+            *(ResidualBlock(quarter) for _ in range(blocks[1])),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(quarter, half, 3, padding=1),
+            *(ResidualBlock(half) for _ in range(blocks[0])),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(half, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        picture: Tensor = self.model(features)
+        return picture
+
+
+def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor) -> Tensor:
+    """F = F_a + sum_i v_i * T_i(F_b - F_a), for S strength vectors at once.
+
+    Args:
+        source: features of the source picture, [B, C, h, w].
+        deltas: outputs of the K branches, [B, K, C, h, w].
+        strengths: v, [B, S, K]; 0 leaves a group as in the source, 1 takes it from the target.
+
+    Returns:
+        Features [B, S, C, h, w].
+    """
+    return source.unsqueeze(1) + torch.einsum("bsk,bkchw->bschw", strengths, deltas)
+
+
+class MorphModel(nn.Module):
+    """E, all T_i and D of one configuration; the state dict of a run's `model.safetensors`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.network)
+        self.branches = nn.ModuleDict({name: Branch(config.network) for name in config.branches})
+        self.decoder = Decoder(config.network)
+
+    def deltas(self, source: Tensor, target: Tensor) -> Tensor:
+        """Apply every branch: features [B, C, h, w] twice -> [B, K, C, h, w]."""
+        difference = target - source
+        return torch.stack([branch(difference) for branch in self.branches.values()], dim=1)
+
+    def forward(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+        """Morph normalised pictures.
+
+        Args:
+            source: [B, 3, H, W], normalised.
+            target: [B, 3, H, W], normalised.
+            strengths: [B, S, K], columns in the order of `config.branches`.
+
+        Returns:
+            Normalised pictures [B, S, 3, H, W].
+        """
+        source_features, target_features = self.encoder(source), self.encoder(target)
+        features = interpolate(source_features, self.deltas(source_features, target_features), strengths)
+        frames: Tensor = self.decoder(features.flatten(0, 1))
+        return frames.unflatten(0, strengths.shape[:2])
+
+
+def parameter_counts(model: MorphModel) -> Mapping[str, int]:
+    """Count the parameters of E, of all T_i together, and of D."""
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}

@@ -1,0 +1,80 @@
+"""A run folder on disk: `config.json` (the resolved configuration) and `model.safetensors` (E, T_i, D).
+
+Nothing here unpickles: weights are safetensors, configurations are JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from homomorph.config import ModelConfig
+from homomorph.errors import CheckpointError, ConfigError
+from homomorph.networks import MorphModel
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+
+
+def resolve_run(name: str | Path) -> Path:
+    """Find a run: a folder, or the name of a model that ships with homomorph (`avatars64`).
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    shipped = Path(str(resources.files("homomorph"))) / "weights"
+    names = sorted(path.name for path in shipped.iterdir() if path.is_dir()) if shipped.is_dir() else []
+    if str(name) in names:
+        return shipped / str(name)
+    raise CheckpointError(f"no run at {folder}: give a folder written by `homomorph train`, or one of {', '.join(names)}")
+
+
+def save_model(folder: Path, model: MorphModel) -> None:
+    """Write `config.json` and `model.safetensors`; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (MODEL_FILE + ".partial")
+    save_file({name: value.detach().contiguous() for name, value in model.state_dict().items()}, partial)
+    partial.replace(folder / MODEL_FILE)
+    partial = folder / (CONFIG_FILE + ".partial")
+    partial.write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+    partial.replace(folder / CONFIG_FILE)
+
+
+def load_model(folder: Path) -> MorphModel:
+    """Rebuild the model of a run, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
+    """
+    try:
+        config = ModelConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+        state = load_file(folder / MODEL_FILE)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a finished run: {error.filename} is missing") from error
+    except (ValueError, ConfigError, SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder} cannot be read: {error}") from error
+    model = MorphModel(config)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise CheckpointError(
+            f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: "
+            f"{len(wrong)} tensors differ, the first is {wrong[0]} "
+            f"(expected {expected.get(wrong[0])}, found {found.get(wrong[0])})"
+        )
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
