@@ -11,3 +11,27 @@ class HomomorphError(Exception):
 
 class PictureError(HomomorphError):
     """A picture cannot be read, or has a size or type that cannot be used."""
+
+
+class StrengthError(HomomorphError):
+    """Strengths name an unknown group, or are not numbers in range."""
+
+
+class OutputError(HomomorphError):
+    """A morph cannot be written where or as what was asked for."""
+
+
+class ServerUnavailableError(HomomorphError):
+    """No server answers at the address."""
+
+
+class DeadlineError(HomomorphError):
+    """The server did not answer within the request's timeout."""
+
+
+class RequestError(HomomorphError):
+    """The server refused a request, or does not serve the model that was asked for."""
+
+
+class ServerStartError(HomomorphError):
+    """A server could not be started: a port in use, no repository, or a model that does not load."""
