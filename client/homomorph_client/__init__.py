@@ -1,0 +1,27 @@
+"""Morphs from a Triton server; needs numpy, pillow and tritonclient only."""
+
+from homomorph_client.async_client import AsyncMorphClient
+from homomorph_client.client import MorphClient
+from homomorph_client.errors import (
+    DeadlineError,
+    HomomorphError,
+    OutputError,
+    PictureError,
+    RequestError,
+    ServerStartError,
+    ServerUnavailableError,
+    StrengthError,
+)
+
+__all__ = [
+    "AsyncMorphClient",
+    "DeadlineError",
+    "HomomorphError",
+    "MorphClient",
+    "OutputError",
+    "PictureError",
+    "RequestError",
+    "ServerStartError",
+    "ServerUnavailableError",
+    "StrengthError",
+]

@@ -27,7 +27,7 @@ MAX_PIXELS = 64_000_000
 """Largest number of pixels; decoded, such a picture takes 192 MB."""
 
 # Pillow's own guard against decompression bombs warns or raises, depending on the size. Ours is stricter and always
-# raises, so the warning is silenced around `Image.open`; the lock keeps our threads from restoring each other's filters.
+# raises, so the warning is silenced around `Image.open`; the lock keeps threads from restoring each other's filters.
 _WARNINGS = threading.Lock()
 
 

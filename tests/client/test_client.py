@@ -1,0 +1,146 @@
+"""What the clients do before and without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from homomorph_client import AsyncMorphClient, DeadlineError, MorphClient, PictureError, RequestError
+from homomorph_client.codec import decode, encode
+from homomorph_client.errors import ServerUnavailableError
+from homomorph_client.served_model import ServedModel
+
+PICTURE = np.zeros((16, 16, 3), np.uint8)
+CONFIG = {
+    "name": "morph",
+    "parameters": {
+        "groups": {"string_value": "hair,residual"},
+        "picture_size": {"string_value": "64"},
+        "stride": {"string_value": "8"},
+    },
+}
+
+
+def test_importing_the_client_leaves_torch_alone() -> None:
+    code = "import sys, homomorph_client; print({'torch', 'homomorph', 'homomorph_export'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("set()\n", "")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_no_server(closed_port: int) -> None:
+    url = f"127.0.0.1:{closed_port}"
+    with MorphClient(url, timeout_s=10) as client:
+        assert not client.ready()
+        with pytest.raises(ServerUnavailableError, match=f"{url}.*homomorph serve") as caught:
+            client.morph(PICTURE, PICTURE)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_server_for_the_async_client(closed_port: int) -> None:
+    async def morph() -> None:
+        async with AsyncMorphClient(f"127.0.0.1:{closed_port}", timeout_s=10) as client:
+            assert not await client.ready()
+            await client.morph(PICTURE, PICTURE)
+
+    with pytest.raises(ServerUnavailableError, match="homomorph serve"):
+        asyncio.run(morph())
+
+
+def test_timeout_is_kept(silent_port: int) -> None:
+    start = time.monotonic()
+    with MorphClient(f"127.0.0.1:{silent_port}", timeout_s=0.5) as client, pytest.raises(DeadlineError, match="0.5 s"):
+        client.morph(PICTURE, PICTURE)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "http://127.0.0.1:8000", "127.0.0.1:x", "127.0.0.1:0", ":8001", "a:99999"]
+)
+def test_bad_urls(url: str) -> None:
+    for client in (MorphClient, AsyncMorphClient):
+        with pytest.raises(ServerUnavailableError, match="host:port"):
+            client(url)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
+def test_bad_timeouts(timeout_s: float) -> None:
+    with pytest.raises(DeadlineError, match="more than 0 s"):
+        MorphClient(timeout_s=timeout_s)
+
+
+def test_served_model_from_configuration() -> None:
+    assert ServedModel.from_config(CONFIG) == ServedModel(groups=("hair", "residual"), picture_size=64)
+    assert ServedModel.from_config(CONFIG, picture_size=128).picture_size == 128
+
+
+@pytest.mark.parametrize("size", [0, -8, 4, 100])
+def test_picture_size_must_fit_the_stride(size: int) -> None:
+    with pytest.raises(PictureError, match=f"multiple of 8, not {size}"):
+        ServedModel.from_config(CONFIG, picture_size=size)
+
+
+@pytest.mark.parametrize("key", ["groups", "picture_size", "stride"])
+def test_foreign_models_are_refused(key: str) -> None:
+    parameters = {name: value for name, value in CONFIG["parameters"].items() if name != key}  # type: ignore[attr-defined]
+    with pytest.raises(RequestError, match=key):
+        ServedModel.from_config({"name": "morph", "parameters": parameters})
+    with pytest.raises(RequestError, match="'morph' is not one"):
+        ServedModel.from_config({"name": "morph"})
+
+
+def test_encode_makes_a_batch_of_one() -> None:
+    strengths = np.array([[0, 0.5], [1, 2]], np.float32)
+    inputs = {tensor.name(): tensor for tensor in encode(PICTURE + 3, PICTURE, strengths, size=8)}
+    assert {name: (tensor.datatype(), tensor.shape()) for name, tensor in inputs.items()} == {
+        "SOURCE": ("UINT8", [1, 8, 8, 3]),
+        "TARGET": ("UINT8", [1, 8, 8, 3]),
+        "STRENGTHS": ("FP32", [1, 2, 2]),
+    }
+    assert inputs["SOURCE"]._get_content() == bytes([3] * 8 * 8 * 3)
+    assert inputs["STRENGTHS"]._get_content() == strengths.tobytes()
+
+
+class _Answer:
+    def __init__(self, frames: object) -> None:
+        self._frames = frames
+
+    def as_numpy(self, name: str) -> object:
+        return self._frames if name == "FRAMES" else None
+
+
+def test_decode_drops_the_batch() -> None:
+    frames = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(1, 2, 8, 8, 3)
+    frames.setflags(write=False)
+    decoded = decode(_Answer(frames))
+    assert np.array_equal(decoded, frames[0]) and decoded.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [None, np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 2, 8, 8, 3), np.float32)],
+    ids=["none", "4d", "float"],
+)
+def test_decode_refuses_other_answers(frames: object) -> None:
+    with pytest.raises(RequestError, match="no FRAMES"):
+        decode(_Answer(frames))
