@@ -1,0 +1,1 @@
+"""Export: the operator, the served modules, TorchScript, and the Triton model repository."""

@@ -1,0 +1,52 @@
+"""`homomorph export`: a run becomes a Triton model repository."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Precision(str, Enum):
+    """Number format of the served models."""
+
+    FP32 = "fp32"
+
+
+def export(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A folder written by `homomorph train`, or a shipped model: avatars64."),
+    ],
+    repository: Annotated[
+        Path, typer.Option(file_okay=False, help="The folder to write into; an earlier export there is replaced.")
+    ] = Path("triton_repo"),
+    precision: Annotated[
+        Precision, typer.Option(help="Number format of the weights and of the arithmetic.")
+    ] = Precision.FP32,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="half of the server's cores",
+            help="Threads that one operation of a served model may use.",
+        ),
+    ] = None,
+) -> None:
+    """Write a run as a Triton model repository of TorchScript models.
+
+    The files are compared with the run before they appear: on random pictures their frames may be off by 0.02 grey
+    levels (of 255) on average and by 1 at most. The folder can be moved and served elsewhere.
+    """
+    from homomorph_export.exporter import export_run
+    from rich.console import Console
+
+    with Console(stderr=True).status("Loading") as status:
+        manifest = export_run(run, repository, precision=precision.value, threads=threads, report=status.update)
+    size_mib = sum((repository / path).stat().st_size for path in manifest.files) / 2**20
+    parity = manifest.parity
+    typer.echo(f"{repository}: {len(manifest.models)} models, {size_mib:.1f} MiB, {manifest.precision}")
+    typer.echo(f"sliders: {', '.join(manifest.groups)}")
+    typer.echo(f"parity with the run, in grey levels: {parity.mean:.6f} on average, {parity.max:.0f} at most")

@@ -1,0 +1,107 @@
+"""Triton Python backend for every TorchScript model of a homomorph repository.
+
+This file stands beside its `model.pt` in each model's version folder and needs torch and numpy alone. The requests
+that Triton batched run as one forward pass; a request that the model cannot take gets an error of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+# Read when OpenMP starts: idle threads must sleep instead of spinning, or the models' processes starve each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+import torch.utils.dlpack
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # the server brings it
+
+
+class RequestError(Exception):
+    """A request asks for what the model cannot do; the message goes to the client."""
+
+
+class TritonPythonModel:
+    """One instance of a model; Triton calls `initialize` once and `execute` for each dynamic batch."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model; `args` come from Triton."""
+        config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+        torch.set_num_threads(threads(parameters["intra_op_threads"]))
+        folder = Path(args["model_repository"]) / args["model_version"]
+        library = folder / "libhomomorph_ops.so"
+        # Loading a library a second time into one process kills it.
+        if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        self.module = torch.jit.load(folder / "model.pt", map_location="cpu")  # type: ignore[no-untyped-call]
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.output = config["output"][0]["name"]
+        self.checks = json.loads(parameters["checks"])
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Return one response for each request, in their order."""
+        responses: list[Any] = [None] * len(requests)
+        accepted: dict[int, list[torch.Tensor]] = {}
+        for index, request in enumerate(requests):
+            tensors = [read(request, name) for name in self.inputs]
+            try:
+                check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
+                accepted[index] = tensors
+            except RequestError as error:
+                failure = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+                responses[index] = pb_utils.InferenceResponse(error=failure)
+        if accepted:
+            batch = [torch.cat(parts) for parts in zip(*accepted.values(), strict=True)]
+            with torch.inference_mode():
+                result = self.module(*batch)
+            sizes = [tensors[0].shape[0] for tensors in accepted.values()]
+            for index, part in zip(accepted, result.split(sizes), strict=True):
+                output = pb_utils.Tensor(self.output, part.numpy())
+                responses[index] = pb_utils.InferenceResponse([output])
+        return responses
+
+
+def threads(setting: str) -> int:
+    """Return how many threads one operation may use; `auto` leaves half of the cores to the other models."""
+    return max(1, len(os.sched_getaffinity(0)) // 2) if setting == "auto" else int(setting)
+
+
+def read(request: Any, name: str) -> torch.Tensor:
+    """Return one input [B, ...] of a request, in place."""
+    return torch.utils.dlpack.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+
+
+def check(tensors: dict[str, torch.Tensor], checks: dict[str, Any]) -> None:
+    """Hold a request's tensors against the limits in the model's configuration.
+
+    Triton itself has checked types, numbers of axes and axes of fixed length.
+
+    Raises:
+        RequestError: an axis has a length that is out of bounds or differs between inputs, the frames are too many
+            for their size, or a value is out of range.
+    """
+    lengths: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        for dim, length in zip(checks["dims"][name], tensor.shape[1:], strict=True):
+            if isinstance(dim, int):
+                continue
+            minimum, maximum, multiple_of = checks["axes"][dim]
+            if not minimum <= length <= maximum or length % multiple_of:
+                kind = f"a multiple of {multiple_of} " if multiple_of > 1 else ""
+                raise RequestError(f"{name}: {dim} must be {kind}from {minimum} to {maximum}, not {length}")
+            if lengths.setdefault(dim, length) != length:
+                raise RequestError(f"{name}: {dim} must be {lengths[dim]} as in the inputs before it, not {length}")
+    product = checks["product"]
+    if product and math.prod(lengths[axis] for axis in product["axes"]) > product["maximum"]:
+        sizes = ", ".join(f"{axis} = {lengths[axis]}" for axis in product["axes"])
+        raise RequestError(
+            f"too many frames for their size: {sizes}, whose product must be at most {product['maximum']}"
+        )
+    for name, (low, high) in checks["ranges"].items():
+        # Written so that NaN fails too.
+        if not bool(((tensors[name] >= low) & (tensors[name] <= high)).all()):
+            raise RequestError(f"{name}: every value must be a number from {low:g} to {high:g}")

@@ -1,0 +1,169 @@
+"""The served models: their names, and their tensors' names, types and dims. They stand here and nowhere else.
+
+`pbtxt.py` turns a `Model` into its `config.pbtxt`, `backend/model.py` gets its checks from `Model.checks`, and the
+tests hold every written configuration against this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from homomorph.config import STRIDE
+
+MAX_BATCH_SIZE = 8
+"""Requests that one forward pass may serve together."""
+MAX_PICTURE_SIZE = 2048
+"""Largest height and width of a picture, in pixels."""
+MAX_STEPS = 256
+"""Largest number S of frames of one request."""
+MAX_PIXELS = 1 << 24
+"""Largest S * H * W of one request: 256 frames of 256x256, or 4 frames of 2048x2048."""
+MAX_STRENGTH = 2.0
+"""Strengths go from 0 (as in the source) over 1 (as in the target) to this (exaggerated)."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis whose length each request chooses. The same axis is equally long in all inputs of a request."""
+
+    letter: str
+    minimum: int
+    maximum: int
+    multiple_of: int = 1
+
+
+H = Axis("H", STRIDE, MAX_PICTURE_SIZE, STRIDE)
+W = Axis("W", STRIDE, MAX_PICTURE_SIZE, STRIDE)
+FEATURE_H = Axis("h", 1, MAX_PICTURE_SIZE // STRIDE)
+FEATURE_W = Axis("w", 1, MAX_PICTURE_SIZE // STRIDE)
+S = Axis("S", 1, MAX_STEPS)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a served model."""
+
+    name: str
+    """In TorchScript also the name of forward()'s argument, because Triton's libtorch backend matches by name."""
+    type: str
+    """UINT8 or FP32."""
+    dims: tuple[int | Axis, ...]
+    """Without the batch axis, which comes first in every tensor on the wire."""
+    range: tuple[float, float] | None = None
+    """Smallest and largest value allowed; NaN and infinity are then refused too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dims as Triton writes them: -1 where each request chooses."""
+        return tuple(-1 if isinstance(dim, Axis) else dim for dim in self.dims)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model's turn in an ensemble: which of the ensemble's tensors it reads and writes."""
+
+    model: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A served model: a TorchScript file of its own or, if it has steps, an ensemble of others."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    steps: tuple[Step, ...] = ()
+
+    def checks(self) -> dict[str, Any]:
+        """Return what `backend/model.py` refuses a request for, as values that JSON can hold."""
+        axes = {dim.letter: dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, Axis)}
+        frames = [letter for letter in ("S", "h", "w") if letter in axes]
+        return {
+            "dims": {
+                tensor.name: [dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims]
+                for tensor in self.inputs
+            },
+            "axes": {letter: [axis.minimum, axis.maximum, axis.multiple_of] for letter, axis in axes.items()},
+            "ranges": {tensor.name: list(tensor.range) for tensor in self.inputs if tensor.range is not None},
+            # Bounds the memory that one request can claim, which S, h and w within their own limits do not.
+            "product": {"axes": frames, "maximum": MAX_PIXELS // STRIDE**2} if "S" in frames else None,
+        }
+
+
+def picture(name: str) -> Tensor:
+    """Return a picture [H, W, 3] in 0-255; pixels stay uint8 between models and are normalised inside the graphs."""
+    return Tensor(name, "UINT8", (H, W, 3))
+
+
+def features(name: str, channels: int) -> Tensor:
+    """Return features [C, h, w] of one picture."""
+    return Tensor(name, "FP32", (channels, FEATURE_H, FEATURE_W))
+
+
+def frame_features(name: str, channels: int) -> Tensor:
+    """Return features [S, C, h, w] of all frames of one request."""
+    return Tensor(name, "FP32", (S, channels, FEATURE_H, FEATURE_W))
+
+
+def strengths(branches: tuple[str, ...]) -> Tensor:
+    """Return strengths [S, K], columns in the order of the branches."""
+    return Tensor("STRENGTHS", "FP32", (S, len(branches)), range=(0.0, MAX_STRENGTH))
+
+
+FRAMES = Tensor("FRAMES", "UINT8", (S, H, W, 3))
+"""Pictures out, in 0-255."""
+
+
+def branch_model(branch: str) -> str:
+    """Return the name of the model that serves one T_i."""
+    return f"branch_{branch}"
+
+
+def delta_input(branch: str) -> str:
+    """Return the name of `interpolate`'s input for one T_i's output."""
+    return f"DELTA_{branch}"
+
+
+def served_models(branches: tuple[str, ...], channels: int) -> tuple[Model, ...]:
+    """Return all models served for one run.
+
+    Args:
+        branches: names of the T_i in the order of the strengths' columns, the residual one last.
+        channels: channels C of the features.
+    """
+    source, target = features("SOURCE", channels), features("TARGET", channels)
+    feature_frames = frame_features("FEATURES", channels)
+    deltas = tuple(features(delta_input(branch), channels) for branch in branches)
+    return (
+        Model("encoder", (picture("IMAGE"),), (features("FEATURES", channels),)),
+        *(
+            Model(branch_model(branch), (features("DIFFERENCE", channels),), (features("DELTA", channels),))
+            for branch in branches
+        ),
+        Model("interpolate", (source, *deltas, strengths(branches)), (feature_frames,)),
+        Model("interpolator", (source, target, strengths(branches)), (feature_frames,)),
+        Model("decoder", (feature_frames,), (FRAMES,)),
+        _morph(branches),
+    )
+
+
+def _morph(branches: tuple[str, ...]) -> Model:
+    """Return the ensemble that clients call: the fastest wiring of the models above."""
+    return Model(
+        name="morph",
+        inputs=(picture("SOURCE"), picture("TARGET"), strengths(branches)),
+        outputs=(FRAMES,),
+        steps=(
+            Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
+            Step("encoder", {"IMAGE": "TARGET"}, {"FEATURES": "target_features"}),
+            Step(
+                "interpolator",
+                {"SOURCE": "source_features", "TARGET": "target_features", "STRENGTHS": "STRENGTHS"},
+                {"FEATURES": "frame_features"},
+            ),
+            Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"}),
+        ),
+    )

@@ -1,0 +1,100 @@
+"""The modules that are served: the training networks wrapped into the signatures of `contract.py`.
+
+Pixels come in and go out as uint8, channels last; normalisation happens here, with the configuration's values as
+buffers. No layer is defined here. forward()'s arguments are named in capitals because their names are the served
+tensors' names: Triton's libtorch backend matches inputs by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from homomorph.config import NetworkConfig
+from homomorph.networks import interpolate
+from torch import Tensor, nn
+
+from homomorph_export.contract import delta_input
+
+
+class EncoderServable(nn.Module):
+    """uint8 pictures [B, H, W, 3] in 0-255 -> features [B, C, h, w]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: nn.Module, config: NetworkConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("mean", torch.tensor(config.picture_mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(config.picture_std).view(3, 1, 1))
+
+    def forward(self, IMAGE: Tensor) -> Tensor:
+        picture = (IMAGE.permute(0, 3, 1, 2) / 255 - self.mean) / self.std
+        features: Tensor = self.encoder(picture)
+        return features.contiguous()
+
+
+class BranchServable(nn.Module):
+    """Differences of features [B, C, h, w] -> one T_i's share of them, same shape."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, DIFFERENCE: Tensor) -> Tensor:
+        delta: Tensor = self.branch(DIFFERENCE)
+        return delta.contiguous()
+
+
+class InterpolatorServable(nn.Module):
+    """Features [B, C, h, w] of sources and targets, strengths [B, S, K] -> features [B, S, C, h, w] of all frames.
+
+    The branches must be traced already, because this module is scripted: which of them run depends on the strengths.
+    A branch runs once per request that uses it, and not at all for a request whose strengths of it are all 0.
+    """
+
+    def __init__(self, branches: list[torch.jit.ScriptModule]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, SOURCE: Tensor, TARGET: Tensor, STRENGTHS: Tensor) -> Tensor:
+        difference = TARGET - SOURCE
+        used = (STRENGTHS != 0).any(dim=1)  # (B, K)
+        size = SOURCE.shape
+        deltas = torch.zeros([size[0], len(self.branches), size[1], size[2], size[3]], dtype=SOURCE.dtype)
+        for column, branch in enumerate(self.branches):
+            rows = used[:, column].nonzero().squeeze(1)
+            if rows.numel() > 0:
+                deltas[rows, column] = branch(difference[rows])
+        return interpolate(SOURCE, deltas, STRENGTHS)
+
+
+class DecoderServable(nn.Module):
+    """Features [B, S, C, h, w] -> uint8 pictures [B, S, H, W, 3] in 0-255; all frames are decoded as one batch."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, decoder: nn.Module, config: NetworkConfig) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("mean", torch.tensor(config.picture_mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(config.picture_std).view(3, 1, 1))
+
+    def forward(self, FEATURES: Tensor) -> Tensor:
+        pictures: Tensor = self.decoder(FEATURES.flatten(0, 1))
+        pixels = ((pictures * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        pixels = pixels.permute(0, 2, 3, 1).contiguous()
+        return pixels.view(FEATURES.shape[:2] + pixels.shape[1:])
+
+
+def interpolate_source(branches: Sequence[str]) -> str:
+    """Return the TorchScript source of `interpolate`'s forward(), which has one argument for each branch's output."""
+    deltas = [delta_input(branch) for branch in branches]
+    arguments = ", ".join(f"{name}: Tensor" for name in ("SOURCE", *deltas, "STRENGTHS"))
+    return f"""
+def forward(self, {arguments}) -> Tensor:
+    deltas = torch.stack([{", ".join(deltas)}], dim=1)
+    return SOURCE.unsqueeze(1) + torch.einsum("bsk,bkchw->bschw", STRENGTHS, deltas)
+"""

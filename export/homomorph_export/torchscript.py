@@ -1,0 +1,60 @@
+"""TorchScript, which torch has deprecated but Triton's backends load: every use of `torch.jit` stands here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def _deprecation_silenced() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        yield
+
+
+def trace(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """Record the module's operations; they then work for any batch size, height and width."""
+    with _deprecation_silenced(), torch.no_grad():
+        # What tracing can get wrong shows on other shapes than the example's: the export's own comparison has those.
+        traced: torch.jit.ScriptModule = torch.jit.trace(module.eval(), example, check_trace=False)
+        return traced
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """Compile a module whose control flow depends on its inputs."""
+    with _deprecation_silenced():
+        scripted: torch.jit.ScriptModule = torch.jit.script(module.eval())
+        return scripted
+
+
+def define(source: str) -> torch.jit.ScriptModule:
+    """Compile a module without weights from the source of its forward(), for arguments known only at run time."""
+    with _deprecation_silenced():
+        module = torch.jit.ScriptModule().eval()
+        module.define(source)
+        return module
+
+
+def save(module: torch.jit.ScriptModule, path: Path) -> None:
+    """Write a TorchScript file, the weights folded into the graph as constants."""
+    with _deprecation_silenced():
+        torch.jit.save(torch.jit.freeze(module), str(path))
+
+
+def load(path: Path) -> torch.jit.ScriptModule:
+    """Read a TorchScript file onto the CPU."""
+    with _deprecation_silenced():
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
+        return module
+
+
+def argument_names(module: torch.jit.ScriptModule) -> Sequence[str]:
+    """Return the names of forward()'s arguments, without self."""
+    return [argument.name for argument in module.forward.schema.arguments[1:]]
