@@ -8,7 +8,7 @@ from homomorph_client.errors import (
     OutputError,
     PictureError,
     RequestError,
-    ServerStartError,
+    ServerError,
     ServerUnavailableError,
     StrengthError,
 )
@@ -21,7 +21,7 @@ __all__ = [
     "OutputError",
     "PictureError",
     "RequestError",
-    "ServerStartError",
+    "ServerError",
     "ServerUnavailableError",
     "StrengthError",
 ]

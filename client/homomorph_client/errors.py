@@ -33,5 +33,5 @@ class RequestError(HomomorphError):
     """The server refused a request, or does not serve the model that was asked for."""
 
 
-class ServerStartError(HomomorphError):
-    """A server could not be started: a port in use, no repository, or a model that does not load."""
+class ServerError(HomomorphError):
+    """A server cannot be started (a port in use, no repository, a model that does not load), or stopped by itself."""

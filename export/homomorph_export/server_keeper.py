@@ -4,14 +4,15 @@ Run as a process of its own between the launcher and tritonserver:
 
     python server_keeper.py SHM_PREFIX STOP_TIMEOUT_S tritonserver --its=arguments ...
 
-Its standard input is a pipe from the launcher. A byte on it, or its end because the launcher died in whatever way, stops the
-server. So nothing stays behind when the launcher is killed, which it could not see to itself.
+Its standard input is a pipe from the launcher, and the end of it stops the server: the launcher closes it, or has
+died in whatever way. So nothing stays behind when the launcher is killed, which it could not see to itself.
 
 Only the standard library is imported, for a start within milliseconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -20,32 +21,35 @@ import subprocess
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
+    """Run the server until it ends or the pipe does, and return its exit code."""
     shm_prefix, stop_timeout_s, *command = sys.argv[1:]
-    libc = ctypes.CDLL(None)  # loaded before the fork: the child may only make the call
+    libc = ctypes.CDLL(None)
+    # Stubs of the Python backend that outlive their server become children of this process, which reaps them below;
+    # in a container, process 1 often would not.
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        start_new_session=True,  # a group of its own, so that the stubs of the Python backend can be killed with it
-        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # should this keeper itself be killed
+        start_new_session=True,  # a process group of its own, which the stubs share
+        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # should this keeper itself be killed
     )
     exited = os.pidfd_open(server.pid)
     readable, _, _ = select.select([sys.stdin, exited], [], [])
     if exited not in readable:
         server.terminate()
-        try:
-            server.wait(timeout=float(stop_timeout_s))
-        except subprocess.TimeoutExpired:
-            pass
-    # Kills what is left of the group: a server that did not stop in time, or stubs of one that crashed.
-    try:
-        os.killpg(server.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        select.select([exited], [], [], float(stop_timeout_s))
+    # Until it is reaped, the server's number cannot become another group's. A server that did not stop in time is in
+    # that group, and so are the stubs of one that crashed.
+    os.killpg(server.pid, signal.SIGKILL)
     code = server.wait()
+    with contextlib.suppress(ChildProcessError):  # there are no more
+        while True:
+            os.waitpid(-1, 0)
     for region in Path("/dev/shm").glob(f"{shm_prefix}*"):
         region.unlink(missing_ok=True)
     return code if code >= 0 else 128 - code

@@ -1,0 +1,241 @@
+"""The real tritonserver, started out of the pip package nvidia-pytriton on a model repository of ours.
+
+with TritonServer(Path("triton_repo")) as server:
+    frames = MorphClient(server.grpc_url).morph("a.png", "b.png")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from homomorph_client.errors import ServerError
+
+from homomorph_export import server_keeper
+from homomorph_export.ports import choose_ports
+from homomorph_export.triton_distribution import environment, find_distribution, link_backends
+
+_KILL_MARGIN_S = 5.0
+"""What the keeper may take on top of the server's own time to stop."""
+_ATTEMPTS = 3
+"""Starts before giving up when a port that was chosen as free is taken by the time that the models are loaded."""
+
+
+class TritonServer:
+    """A tritonserver; use it as a context manager, or call `start` and `stop`.
+
+    However the launching process ends, the server ends with it: see `server_keeper`.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        models: Sequence[str] = ("morph",),
+        host: str = "127.0.0.1",
+        grpc_port: int | None = None,
+        http_port: int | None = None,
+        metrics_port: int | None = None,
+        log: Path | None = None,
+        start_timeout_s: float = 180.0,
+        stop_timeout_s: float = 15.0,
+    ) -> None:
+        """Say what to serve.
+
+        Args:
+            repository: folder that `homomorph export` wrote.
+            models: models to load; an ensemble brings its members along.
+            host: address to listen on.
+            grpc_port: None picks a free one.
+            http_port: None picks a free one.
+            metrics_port: None picks a free one.
+            log: file for the server's log; None is a temporary one, which is kept only if something fails.
+            start_timeout_s: seconds until the models must be loaded.
+            stop_timeout_s: seconds that requests on their way may take when stopping; then the server is killed.
+        """
+        self.repository = repository
+        self.models = tuple(models)
+        self.host = host
+        self.ports: dict[str, int] = {}
+        self._asked_ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._asked_log = log
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._running = False
+
+    @property
+    def grpc_url(self) -> str:
+        """host:port for clients on this machine."""
+        return f"{self._reachable_host}:{self.ports['grpc']}"
+
+    @property
+    def http_url(self) -> str:
+        """host:port for clients on this machine."""
+        return f"{self._reachable_host}:{self.ports['http']}"
+
+    def start(self) -> None:
+        """Start the server and wait until it has loaded all models.
+
+        Raises:
+            ServerError: nvidia-pytriton is missing, the repository lacks a model, a port is in use, a model does
+                not load, or it takes too long.
+        """
+        check_repository(self.repository, self.models)
+        distribution = find_distribution()
+        ports_may_change = None in self._asked_ports.values()
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            self.ports = choose_ports(self.host, self._asked_ports)
+            self._launch(distribution)
+            try:
+                self._wait_until_ready()
+                return
+            except BaseException as error:
+                lost_a_port = isinstance(error, ServerError) and "already in use" in str(error)
+                if not (lost_a_port and ports_may_change and attempts_left):
+                    self._end(keep_log=isinstance(error, ServerError))
+                    raise
+                self._end(keep_log=False)
+
+    def wait(self) -> None:
+        """Wait until the server ends by itself.
+
+        Raises:
+            ServerError: it did, which it is not meant to do.
+        """
+        code = self._keeper.wait()
+        self._end(keep_log=True)
+        raise ServerError(f"the server stopped by itself (exit code {code}): {self._reason()}")
+
+    def stop(self) -> None:
+        """Let requests on their way finish, stop the server and remove what it left; harmless if it does not run."""
+        if self._running:
+            self._end(keep_log=False)
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _reachable_host(self) -> str:
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
+
+    def _launch(self, distribution: Path) -> None:
+        log = _open_log(self._asked_log)
+        self.log_path = Path(log.name)
+        self._scratch = tempfile.TemporaryDirectory(prefix="homomorph-triton-")
+        backends = Path(self._scratch.name)
+        link_backends(distribution, backends)
+        shm_prefix = f"homomorph_{secrets.token_hex(4)}_"
+        command = [
+            *(sys.executable, "-I", server_keeper.__file__, shm_prefix, str(self._stop_timeout_s)),
+            str(distribution / "bin" / "tritonserver"),
+            f"--model-repository={self.repository.resolve()}",
+            f"--backend-directory={backends}",
+            f"--cache-directory={distribution / 'caches'}",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            "--model-control-mode=explicit",
+            *(f"--load-model={model}" for model in self.models),
+            # The configurations are complete; completing them would start each Python model once more, only to ask.
+            "--disable-auto-complete-config",
+            f"--exit-timeout-secs={max(1, int(self._stop_timeout_s))}",
+            *(f"--{service}-address={self.host}" for service in self.ports),
+            *(f"--{service}-port={port}" for service, port in self.ports.items()),
+        ]
+        with log:
+            self._keeper = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment(distribution),
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in good order
+            )
+        self._running = True
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._start_timeout_s
+        while not self._answers_ready():
+            if self._keeper.poll() is not None:
+                raise ServerError(f"the server did not start: {self._reason()}")
+            if time.monotonic() > deadline:
+                limit = f"{self._start_timeout_s:g} s"
+                raise ServerError(f"the server was not ready within {limit} (log: {self.log_path})")
+            time.sleep(0.1)
+
+    def _answers_ready(self) -> bool:
+        """Ask over HTTP, which Triton opens after loading the models and after gRPC."""
+        connection = http.client.HTTPConnection(self._reachable_host, self.ports["http"], timeout=2)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/v2/health/ready")
+                return connection.getresponse().status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+    def _reason(self) -> str:
+        return f"{failure_reason(self.log_path.read_text(errors='replace'))} (log: {self.log_path})"
+
+    def _end(self, *, keep_log: bool) -> None:
+        """Tell the keeper to stop the server, wait for it, and remove the temporary files."""
+        assert self._keeper.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended by itself
+            self._keeper.stdin.close()
+        try:
+            self._keeper.wait(timeout=self._stop_timeout_s + _KILL_MARGIN_S)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
+            self._keeper.wait()
+        self._running = False
+        self._scratch.cleanup()
+        if self._asked_log is None and not keep_log:
+            self.log_path.unlink(missing_ok=True)
+
+
+def check_repository(repository: Path, models: Sequence[str]) -> None:
+    """Check that a repository holds the models that are to be loaded.
+
+    Raises:
+        ServerError: it does not exist, is empty, or lacks a model.
+    """
+    if not repository.is_dir():
+        raise ServerError(f"there is no model repository {repository}: write one with `homomorph export`")
+    found = sorted(config.parent.name for config in repository.glob("*/config.pbtxt"))
+    if not found:
+        raise ServerError(f"the model repository {repository} holds no model: write them with `homomorph export`")
+    for model in models:
+        if model not in found:
+            raise ServerError(f"the model repository {repository} has no model {model!r}: it has {', '.join(found)}")
+
+
+def failure_reason(log: str) -> str:
+    """Return the one line of tritonserver's log that says why it did not start."""
+    failed = re.search(r"\"failed to load '([^']+)' version \d+: (.*)\"$", log, re.MULTILINE)
+    if failed:
+        reason = failed[2].split("\\n")[0]  # the log writes line ends as \n; a Python model's traceback follows
+        return f"model {failed[1]!r} failed to load: {reason}"
+    errors = re.findall(r"^(?:error: |E\d{4} .*?\] \")(.*?)\s*\"?$", log, re.MULTILINE)
+    return errors[-1] if errors else "its log names no error"
+
+
+def _open_log(path: Path | None) -> IO[bytes]:
+    if path is None:
+        return tempfile.NamedTemporaryFile(prefix="homomorph-triton-", suffix=".log", delete=False)
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise ServerError(f"the log {path} cannot be written: {error.strerror}") from error
