@@ -1,0 +1,97 @@
+"""`homomorph morph`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from homomorph_client import MorphClient, StrengthError
+from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_client.output import check_output, write_output
+from homomorph_client.pictures import load_picture
+from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, even_ramp, to_strengths
+
+
+def morph(
+    source: Annotated[Path, typer.Argument(metavar="A", help="Picture to start from.")],
+    target: Annotated[Path, typer.Argument(metavar="B", help="Picture to reach.")],
+    out: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="PATH",
+            help=".png (all frames side by side), .gif (a loop there and back), .mp4, or a folder for one .png each. "
+            "May be given several times.",
+        ),
+    ],
+    steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, A and B included.")] = DEFAULT_STEPS,
+    sliders: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="GROUP=V",
+            help=f"Take only this group from B: its strength goes from 0 to V (0 to {MAX_STRENGTH:g}; 1 is as in B). "
+            "May be given several times; without it, every group goes from 0 to 1.",
+        ),
+    ] = None,
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC address.")] = DEFAULT_URL,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait for an answer.")
+    ] = DEFAULT_TIMEOUT_S,
+) -> None:
+    """Morph one picture into another on a running server.
+
+    Pictures may have any size: their centre is cropped to a square and resized as the model wants it.
+    """
+    # Whatever can be refused is refused before the server is asked.
+    for path in out:
+        check_output(path)
+    ends = parse_sliders(sliders or [])
+    pictures = load_picture(source), load_picture(target)
+
+    with MorphClient(url, timeout_s=timeout_s) as client:
+        strengths = slider_strengths(client.groups, ends, steps)
+        start = time.perf_counter()
+        frames = client.morph(*pictures, strengths=strengths)
+        latency_ms = (time.perf_counter() - start) * 1000
+
+    for path in out:
+        write_output(path, frames)
+        typer.echo(path)
+    count, height, width, _ = frames.shape
+    typer.echo(f"{count} frames of {width}x{height} pixels in {latency_ms:.0f} ms")
+
+
+def parse_sliders(sliders: list[str]) -> dict[str, float]:
+    """Read `group=v` words.
+
+    Raises:
+        StrengthError: one is not of that form, a group is named twice, or a value is out of range.
+    """
+    ends: dict[str, float] = {}
+    for slider in sliders:
+        group, equals, value = slider.partition("=")
+        if not (group and equals):
+            raise StrengthError(f"--set {slider!r} must be GROUP=V, such as glasses=1")
+        if group in ends:
+            raise StrengthError(f"--set names {group!r} twice")
+        try:
+            ends[group] = float(value)
+        except ValueError:
+            raise StrengthError(f"--set {slider!r}: {value!r} is not a number from 0 to {MAX_STRENGTH:g}") from None
+        to_strengths([group], {group: ends[group]})  # is it in range?
+    return ends
+
+
+def slider_strengths(groups: tuple[str, ...], ends: dict[str, float], steps: int) -> npt.NDArray[np.float32]:
+    """Return float32 [S, K]: the named groups go from 0 to their value, the others stay 0; without names all go to 1.
+
+    Raises:
+        StrengthError: a group is unknown.
+    """
+    ends = ends or dict.fromkeys(groups, 1.0)
+    return to_strengths(groups, {group: end * even_ramp(steps) for group, end in ends.items()})

@@ -1,0 +1,33 @@
+"""How every command of ours ends: a user's error is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from homomorph_client.errors import HomomorphError
+
+_EXTRAS = {"render": "train", "train": "train", "export": "export", "serve": "serve"}
+"""The extra of the package that a command needs; the others need none, or several."""
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Run a command line and exit; without arguments, show its help."""
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        # Left to itself, Typer draws a frame of several lines around an error.
+        sys.exit(app(arguments, standalone_mode=False))
+    except typer.TyperException as error:
+        _fail(error.format_message())
+    except HomomorphError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(arguments[0], "all")
+        _fail(f"{error.name} is not installed: pip install 'homomorph[{extra}]'")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"homomorph: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
