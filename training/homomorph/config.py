@@ -30,6 +30,8 @@ class NetworkConfig:
     """Residual blocks at those three resolutions, in the encoder and in the decoder each."""
     branch_width: int = 64
     """Hidden channels of each branch."""
+    branch_kernel: int = 3
+    """Side of the branches' convolutions, odd."""
     picture_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Per-channel mean subtracted from pictures in [0, 1]."""
     picture_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -39,6 +41,8 @@ class NetworkConfig:
         for name in ("feature_channels", "branch_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"network.{name} must be at least 1, not {getattr(self, name)}")
+        if self.branch_kernel % 2 == 0:
+            raise ConfigError(f"network.branch_kernel must be odd, not {self.branch_kernel}")
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise ConfigError("network.widths must be positive and network.blocks must not be negative")
 

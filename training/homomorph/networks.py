@@ -19,10 +19,15 @@ from homomorph.config import ModelConfig, NetworkConfig
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(conv(act(x)))), shape kept; the identity at the start of training."""
+    """x + conv(act(conv(act(x)))), shape kept; the identity at the start of training.
 
-    def __init__(self, channels: int) -> None:
+    With `context`, the block also sees its channels' means over the whole picture: what holds everywhere, such as
+    the colour of hair or skin, need not travel from cell to cell.
+    """
+
+    def __init__(self, channels: int, *, context: bool = False) -> None:
         super().__init__()
+        self.context = nn.Conv2d(channels, channels, 1, bias=False) if context else None
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
@@ -30,7 +35,11 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.leaky_relu(x, 0.2))
+        y = F.leaky_relu(x, 0.2)
+        if self.context is None:
+            y = self.conv1(y)
+        else:
+            y = self.conv1(y) + self.context(y.mean(dim=(2, 3), keepdim=True))
         y = self.conv2(F.leaky_relu(y, 0.2))
         return x + y
 
@@ -51,7 +60,7 @@ class Encoder(nn.Module):
             *(ResidualBlock(quarter) for _ in range(blocks[1])),
             nn.LeakyReLU(0.2),
             nn.Conv2d(quarter, eighth, 3, stride=2, padding=1),
-            *(ResidualBlock(eighth) for _ in range(blocks[2])),
+            *(ResidualBlock(eighth, context=True) for _ in range(blocks[2])),
             nn.LeakyReLU(0.2),
             nn.Conv2d(eighth, config.feature_channels, 1),
         )
@@ -69,9 +78,9 @@ class Branch(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        channels = config.feature_channels
-        self.conv1 = nn.Conv2d(channels, config.branch_width, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(config.branch_width, channels, 3, padding=1, bias=False)
+        channels, width, kernel = config.feature_channels, config.branch_width, config.branch_kernel
+        self.conv1 = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+        self.conv2 = nn.Conv2d(width, channels, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, difference: Tensor) -> Tensor:
         delta: Tensor = self.conv2(self.conv1(difference))
@@ -91,7 +100,7 @@ class Decoder(nn.Module):
         blocks = config.blocks
         self.model = nn.Sequential(
             nn.Conv2d(config.feature_channels, eighth, 3, padding=1),
-            *(ResidualBlock(eighth) for _ in range(blocks[2])),
+            *(ResidualBlock(eighth, context=True) for _ in range(blocks[2])),
             nn.LeakyReLU(0.2),
             nn.Upsample(scale_factor=2, mode="nearest"),
             nn.Conv2d(eighth, quarter, 3, padding=1),

@@ -1,0 +1,85 @@
+"""Networks that exist only during training: critics, attribute head and knowledge guidance."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+class FeatureCritic(nn.Module):
+    """Dis and the attribute head A' on features [B, C, h, w]; they share a trunk."""
+
+    def __init__(self, feature_channels: int, attributes: int, width: int = 128) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(feature_channels, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+        )
+        self.realism = nn.Linear(width, 1)
+        self.attributes = nn.Linear(width, attributes)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the Wasserstein score [B] and the attributes' logits [B, L]."""
+        pooled = self.trunk(features).mean(dim=(2, 3))
+        return self.realism(pooled).squeeze(1), self.attributes(pooled)
+
+
+class PictureCritic(nn.Module):
+    """Label-conditional critic on pictures [B, 3, H, W]: is it real, and does it show these labels?
+
+    Score = psi(h) + <W (2z - 1), h>, the projection discriminator of Miyato and Koyama (2018), spectrally
+    normalised. Where a classifier of labels can be fooled by coloured spots, this one learns against them.
+    """
+
+    def __init__(self, attributes: int, width: int = 32) -> None:
+        super().__init__()
+        widths = (width, 2 * width, 4 * width, 6 * width)
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
+        channels = 12
+        for index, out in enumerate(widths):
+            stride = 1 if index == 0 else 2
+            layers += [spectral_norm(nn.Conv2d(channels, out, 3, stride=stride, padding=1)), nn.LeakyReLU(0.2)]
+            channels = out
+        layers += [spectral_norm(nn.Conv2d(channels, channels, 3, padding=1)), nn.LeakyReLU(0.2)]
+        self.trunk = nn.Sequential(*layers)
+        self.realism = spectral_norm(nn.Linear(channels, 1))
+        self.projection = spectral_norm(nn.Linear(attributes, channels, bias=False))
+
+    def forward(self, pictures: Tensor, labels: Tensor, conditional: Tensor) -> Tensor:
+        """Score pictures.
+
+        Args:
+            pictures: [B, 3, H, W], normalised.
+            labels: [B, L] in [0, 1].
+            conditional: [B] of 0/1; where 0, only realism is judged.
+
+        Returns:
+            Hinge scores [B].
+        """
+        pooled = F.leaky_relu(self.trunk(pictures), 0.2).sum(dim=(2, 3)) / 16
+        match = (self.projection(2 * labels - 1) * pooled).sum(dim=1)
+        score: Tensor = self.realism(pooled).squeeze(1) + conditional * match
+        return score
+
+
+class Guidance(nn.Module):
+    """P: one 1x1 convolution that predicts the perceptual network's deep features from E's.
+
+    Features are pooled to the deep features' resolution first where the two networks' strides differ.
+    """
+
+    def __init__(self, feature_channels: int, deep_channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(feature_channels, deep_channels, 1)
+
+    def forward(self, features: Tensor, size: torch.Size) -> Tensor:
+        """Map features [B, C, h, w] to [B, C', *size]."""
+        pooled = F.adaptive_avg_pool2d(features, (size[0], size[1]))
+        predicted: Tensor = self.project(pooled)
+        return predicted

@@ -1,0 +1,87 @@
+"""Every term of training, each a pure function of tensors, with its equation.
+
+Notation: F_a, F_b are E's features of a and b, d = F_b - F_a, T_i the branches, F = F_a + sum_i v_i T_i(d).
+Terms are means over elements unless they say otherwise. (HomoInterpGAN, Chen et al., CVPR 2019, and the
+identities that a homomorphic decomposition of d has to obey.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def critic_loss(real_score: Tensor, fake_score: Tensor) -> Tensor:
+    """E[Dis(F)] - E[Dis(F_a)], minimised by the critic (Wasserstein GAN)."""
+    return fake_score.mean() - real_score.mean()
+
+
+def generator_loss(fake_score: Tensor) -> Tensor:
+    """-E[Dis(F)], minimised by E and the T_i."""
+    return -fake_score.mean()
+
+
+def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """E[(|grad Dis(x)|_2 - 1)^2] at x = mix * real + (1 - mix) * fake (Gulrajani et al., 2017).
+
+    Args:
+        score: maps [B, ...] to [B].
+        real: [B, ...].
+        fake: [B, ...].
+        mix: uniform in [0, 1], [B].
+    """
+    mix = mix.view(-1, *([1] * (real.dim() - 1)))
+    point = (mix * real.detach() + (1 - mix) * fake.detach()).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(score(point).sum(), point, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """-z log A' - (1 - z) log(1 - A'): with z_a it trains the head on F, with z_v it trains the T_i (homomorphism)."""
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def relative_error(value: Tensor, target: Tensor) -> Tensor:
+    """mean (value - target)^2 / mean target^2, the target held fixed: comparable between networks and layers."""
+    target = target.detach()
+    return (value - target).square().mean() / (target.square().mean() + 1e-6)
+
+
+def pixel_loss(picture: Tensor, target: Tensor) -> Tensor:
+    """|D(F_a) - a|_1 + |D(F_a) - a|^2: the first keeps edges, the second large errors, in check."""
+    difference = picture - target
+    return difference.abs().mean() + difference.square().mean()
+
+
+def total_loss(complete: Tensor, target: Tensor) -> Tensor:
+    """|F(v=1) - F_b|^2: all groups together reach b."""
+    return (complete - target.detach()).square().mean()
+
+
+def projection_loss(deltas: Tensor, same: Tensor) -> Tensor:
+    """|T_i(d)|^2 wherever a and b have the same labels in group i: nothing to change, so no change.
+
+    Args:
+        deltas: T_i(d) of the labelled groups, [B, G, C, h, w].
+        same: 1 where a and b agree in all labels of the group, [B, G].
+    """
+    squares = deltas.square().mean(dim=(2, 3, 4))
+    return (squares * same).sum() / same.sum().clamp(min=1)
+
+
+def residual_loss(delta: Tensor) -> Tensor:
+    """|T_residual(d)|^2: a price on the residual branch, so that what a label names goes through its own branch."""
+    return delta.square().mean()
+
+
+def scale_loss(features: Tensor) -> Tensor:
+    """(log mean F^2)^2: features keep unit size, so that weights and noise mean the same throughout training."""
+    return features.square().mean().log().square()
+
+
+def hinge_critic_loss(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
+    """max(0, 1 - real) + (max(0, 1 + fake) + max(0, 1 + mismatched)) / 2 (hinge GAN; real with wrong labels is fake)."""
+    return F.relu(1 - real).mean() + 0.5 * (F.relu(1 + fake).mean() + F.relu(1 + mismatched).mean())

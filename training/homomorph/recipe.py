@@ -1,0 +1,111 @@
+"""How a model is trained: the terms' weights, the schedule, and the presets that name a whole configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from homomorph.config import NetworkConfig
+from homomorph.data.batches import Jitter
+from homomorph.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Weights of the training terms; `losses.py` gives the equations. A weight of 0 switches a term off."""
+
+    warmup: float = 0.4
+    """Share of the steps that train E, D and the decomposition of d alone, before the critics join."""
+    l_recon: float = 1.0
+    """Reconstruction: Phi3 and pixels, for E and D."""
+    l_pixel: float = 4.0
+    """Pixels within the reconstruction."""
+    l_kg: float = 0.05
+    """Knowledge guidance |P(E(a)) - Phi5(a)|^2, for P and E."""
+    l_gan: float = 0.005
+    """-E[Dis(F)], for E and the T_i. Small, since Dis has unit gradient over all features while other terms are means."""
+    l_hom: float = 0.02
+    """-z_v log A'(F), for the T_i."""
+    l_total: float = 1.0
+    """|F(v=1) - F_b|^2, for the T_i."""
+    lambda_p: float = 10.0
+    """Gradient penalty within the critic's loss."""
+    critic_steps: int = 1
+    """Updates of Dis and A' for one of E and the T_i."""
+    l_projection: float = 1.0
+    """T_i(d) = 0 where group i has the same labels, for E and the T_i."""
+    l_residual: float = 0.05
+    """Price on the residual branch, for E and the T_i."""
+    l_scale: float = 0.1
+    """Unit size of the features, for E."""
+    feature_noise: float = 0.1
+    """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
+    l_picture: float = 0.05
+    """The label-conditional critic on decoded morphs, for the T_i and D."""
+    l_cycle: float = 0.2
+    """|E(D(F)) - F|^2: the picture shows what its features say, for the T_i and D."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            if not getattr(self, item.name) >= 0:
+                raise ConfigError(f"recipe.{item.name} must not be negative, it is {getattr(self, item.name)}")
+        if self.warmup > 1:
+            raise ConfigError(f"recipe.warmup is a share of the steps, at most 1, not {self.warmup}")
+        if self.critic_steps < 1:
+            raise ConfigError(f"recipe.critic_steps must be at least 1, not {self.critic_steps}")
+
+
+PUBLISHED = Recipe(
+    warmup=0.0,
+    l_recon=1.0,
+    l_pixel=1.0,
+    l_kg=1.0,
+    l_gan=1.0,
+    l_hom=1.0,
+    l_total=1.0,
+    lambda_p=100.0,
+    critic_steps=5,
+    l_projection=0.0,
+    l_residual=0.0,
+    l_scale=0.0,
+    feature_noise=0.0,
+    l_picture=0.0,
+    l_cycle=0.0,
+)
+"""The terms as published: everything from the first step, nothing beside them."""
+
+RECIPES = {"even": Recipe(), "published": PUBLISHED}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A whole training configuration."""
+
+    picture_size: int
+    """Height and width in pixels."""
+    network: NetworkConfig
+    """Sizes of E, T_i and D."""
+    batch_size: int = 16
+    """Pictures a step, even."""
+    steps: int = 12000
+    """Steps of training."""
+    learning_rate: float = 4e-4
+    """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""
+    critic_learning_rate: float = 2e-4
+    """Adam's rate for the critics, attribute head and P."""
+    ema: float = 0.998
+    """Decay of the running mean of the weights that is saved as the model."""
+    phi_steps: int = 800
+    """Steps that train the small Phi."""
+    jitter: Jitter = field(default_factory=Jitter)
+    """Positional augmentation."""
+
+
+PRESETS = {
+    "avatars64": Preset(
+        picture_size=64,
+        network=NetworkConfig(
+            feature_channels=128, widths=(32, 80, 128), blocks=(0, 1, 2), branch_width=64, branch_kernel=1
+        ),
+    ),
+}

@@ -1,0 +1,88 @@
+"""The state of an unfinished training: all networks, all optimizers, and how far it is.
+
+It lies beside the model in the run folder and is needed only to go on with `--resume`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from homomorph.errors import CheckpointError
+
+STATE_FILE = "training.safetensors"
+
+
+def begin(out: Path) -> None:
+    """Make a run folder.
+
+    Raises:
+        CheckpointError: it already holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} already holds something: give a new folder, or go on with --resume")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def save_state(
+    out: Path,
+    networks: nn.Module,
+    optimizers: Mapping[str, torch.optim.Adam],
+    step: int,
+    settings: dict[str, Any],
+) -> None:
+    """Write everything that the next step needs; the file appears whole or not at all."""
+    tensors = {f"networks.{name}": value for name, value in networks.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizers.{name}.{index}.{key}": value for key, value in moments.items()}
+    partial = out / (STATE_FILE + ".partial")
+    metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
+    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, metadata)
+    partial.replace(out / STATE_FILE)
+
+
+def load_state(
+    out: Path, networks: nn.Module, optimizers: Mapping[str, torch.optim.Adam], settings: dict[str, Any]
+) -> int:
+    """Read the state back into networks and optimizers.
+
+    Returns:
+        The number of steps done.
+
+    Raises:
+        CheckpointError: there is no state, it is damaged, or it was trained with other settings.
+    """
+    try:
+        with safe_open(out / STATE_FILE, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"nothing to resume: there is no {out / STATE_FILE}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{out / STATE_FILE} is damaged: {error}") from error
+    earlier = json.loads(metadata["settings"])
+    current = json.loads(json.dumps(settings))
+    if changed := sorted(key for key in current.keys() | earlier.keys() if current.get(key) != earlier.get(key)):
+        raise CheckpointError(
+            f"{out} was trained with another {', '.join(changed)}: resume with the same options, or start a new run"
+        )
+    networks.load_state_dict(_below(tensors, "networks."))
+    for name, optimizer in optimizers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, f"optimizers.{name}.").items():
+            index, _, kind = key.partition(".")
+            moments.setdefault(int(index), {})[kind] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(metadata["step"])
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

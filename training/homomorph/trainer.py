@@ -1,0 +1,372 @@
+"""The training loop.
+
+    homomorph render data/avatars --count 20000 --size 64
+    homomorph train data/avatars --out runs/avatars64 --preset avatars64
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from homomorph import losses
+from homomorph.config import ModelConfig
+from homomorph.critics import FeatureCritic, Guidance, PictureCritic
+from homomorph.data.batches import Batch, PairedBatches
+from homomorph.data.labels import LabelledPictures
+from homomorph.errors import TrainingError
+from homomorph.networks import MorphModel, interpolate
+from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
+from homomorph.recipe import Preset, Recipe
+from homomorph.pixels import normalise
+from homomorph.run import save_model
+from homomorph.state import begin, load_state, save_state
+from homomorph.strips import group_strips
+
+# Batches beyond the training steps' own numbers.
+_PHI_BATCHES = 2**31
+_STRIP_BATCH = 2**32
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one step of training reports."""
+
+    phase: str
+    """`phi`, `warm-up` or `morphs`."""
+    step: int
+    """Steps done in this phase's count."""
+    steps: int
+    """Steps that this phase's count goes up to."""
+    terms: dict[str, float]
+    """Unweighted value of each term."""
+    pictures_per_s: float
+    """Throughput since the last report."""
+
+
+class Networks(nn.Module):
+    """Everything that a step updates or reads; its state is the training state on disk."""
+
+    def __init__(self, config: ModelConfig, phi: Perceptual) -> None:
+        super().__init__()
+        attributes, channels = len(config.attributes), config.network.feature_channels
+        self.model = MorphModel(config)
+        self.ema = MorphModel(config).requires_grad_(False)
+        self.ema.load_state_dict(self.model.state_dict())
+        self.critic = FeatureCritic(channels, attributes)
+        self.picture_critic = PictureCritic(attributes)
+        self.guidance = Guidance(channels, phi.deep_channels)
+        self.phi = phi
+
+
+def train(
+    data: LabelledPictures,
+    out: Path,
+    *,
+    preset: Preset,
+    recipe: Recipe,
+    steps: int,
+    phi: str = "small",
+    seed: int = 0,
+    resume: bool = False,
+    checkpoint_every: int = 500,
+    workers: int = 1,
+) -> Iterator[Progress]:
+    """Train E, T_i and D, and keep `out` a usable run from the first checkpoint on.
+
+    Args:
+        data: labelled pictures.
+        out: run folder; new or empty, unless resuming.
+        preset: sizes, batch and rates.
+        recipe: weights of the terms.
+        steps: how many steps in all, earlier ones of a resumed run included.
+        phi: `small` (trained first on the labels) or `vgg19` (torchvision's).
+        seed: of weights, batches and strengths.
+        resume: go on from the last checkpoint in `out`.
+        checkpoint_every: steps between checkpoints.
+        workers: processes that read and augment pictures.
+
+    Yields:
+        A report after every step.
+
+    Raises:
+        CheckpointError: `out` holds a run and `resume` is off, or there is nothing to resume, or it is another one.
+        TrainingError: a term became NaN or infinite.
+    """
+    # Set up the networks, or read them back.
+    torch.manual_seed(seed)
+    config = ModelConfig(groups=data.groups, picture_size=preset.picture_size, network=preset.network)
+    perceptual: Perceptual = (
+        Vgg19(preset.network.picture_mean, preset.network.picture_std)
+        if phi == "vgg19"
+        else SmallVgg(len(config.attributes))
+    )
+    nets = Networks(config, perceptual)
+    optimizers = _optimizers(nets, preset)
+    settings = {
+        "model": config.to_dict(),
+        "preset": dataclasses.asdict(preset),
+        "recipe": dataclasses.asdict(recipe),
+        "steps": steps,
+        "phi": phi,
+        "seed": seed,
+    }
+    if resume:
+        start = load_state(out, nets, optimizers, settings)
+    else:
+        start = 0
+        begin(out)
+    batches = PairedBatches(
+        data, batch_size=preset.batch_size, picture_size=preset.picture_size, jitter=preset.jitter, seed=seed
+    )
+
+    def normalised(batch: Batch) -> Tensor:
+        pictures = normalise(batch.pictures, preset.network)
+        return pictures.contiguous(memory_format=torch.channels_last)
+
+    # Train Phi on the labels, unless it came with its weights.
+    if phi == "small" and not resume:
+        loader = _loader(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers)
+        pairs = ((batch, normalised(batch)) for batch in loader)
+        for step, loss in enumerate(train_small_vgg(perceptual, pairs), start=1):  # type: ignore[arg-type]
+            yield Progress("phi", step, preset.phi_steps, {"phi": loss}, 0.0)
+    nets.phi.requires_grad_(False)
+
+    # Train.
+    writer = SummaryWriter(out / "tensorboard", purge_step=start)
+    began = time.perf_counter()
+    loader = _loader(batches, range(start, steps), workers)
+    for step, batch in enumerate(loader, start=start):
+        warm = step < recipe.warmup * steps
+        _set_rates(optimizers, preset, step / steps)
+        terms = _train_step(nets, optimizers, recipe, batch, normalised(batch), step=step, seed=seed, warm=warm)
+        if bad := [name for name, value in terms.items() if not np.isfinite(value)]:
+            raise TrainingError(
+                f"step {step}: {', '.join(bad)} became NaN or infinite; {out} keeps the last good checkpoint: "
+                "go on with --resume and a lower learning rate"
+            )
+        _update_ema(nets, min(preset.ema, (step + 1) / (step + 10)))
+        done = step + 1
+        if done % 20 == 0:
+            for name, value in terms.items():
+                writer.add_scalar(f"terms/{name}", value, done)
+        if done % checkpoint_every == 0 or done == steps:
+            save_model(out, nets.ema)
+            save_state(out, nets, optimizers, done, settings)
+            strips = group_strips(nets.ema, batches[_STRIP_BATCH].pictures)
+            writer.add_image("strips", strips, done, dataformats="HWC")
+            Image.fromarray(strips).save(out / "strips.png")
+        now = time.perf_counter()
+        phase = "warm-up" if warm else "morphs"
+        yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
+        began = now
+    writer.close()
+
+
+def _train_step(
+    nets: Networks,
+    optimizers: dict[str, torch.optim.Adam],
+    recipe: Recipe,
+    batch: Batch,
+    pictures: Tensor,
+    *,
+    step: int,
+    seed: int,
+    warm: bool,
+) -> dict[str, float]:
+    """One update of every network by its own terms only; returns each term's unweighted value."""
+    model, groups = nets.model, nets.model.config.groups
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    source, target = batch.source, batch.target
+    labels_a, labels_b = batch.labels[source], batch.labels[target]
+    strengths = draw_strengths(len(source), len(groups) + 1, generator, even=recipe.l_picture > 0)
+    weight_per_label = strengths[:, _label_columns(groups)]
+    labels_v = labels_a + weight_per_label * (labels_b - labels_a)
+    same = _same_groups(labels_a, labels_b, groups)
+    terms: dict[str, Tensor] = {}
+
+    # Encode each picture once; everything below shares these features.
+    encoded = model.encoder(pictures)
+    features_a, features_b = encoded[source], encoded[target]
+
+    # Reconstruction and knowledge guidance: E, D and P.
+    with torch.no_grad():
+        shallow = nets.phi.relu3_1(pictures)
+        deep = nets.phi.relu5_1(shallow)
+    noise = recipe.feature_noise * torch.randn(encoded.shape, generator=generator)
+    reconstructed = model.decoder(encoded + noise)
+    terms["pixel"] = losses.pixel_loss(reconstructed, pictures)
+    terms["phi3"] = losses.relative_error(nets.phi.relu3_1(reconstructed), shallow)
+    terms["guidance"] = losses.relative_error(nets.guidance(encoded, deep.shape[2:]), deep)
+    terms["scale"] = losses.scale_loss(encoded)
+    loss = (
+        recipe.l_recon * (terms["phi3"] + recipe.l_pixel * terms["pixel"])
+        + recipe.l_kg * terms["guidance"]
+        + recipe.l_scale * terms["scale"]
+    )
+
+    # The decomposition of d: what T_i may carry (E and T_i), and that all together reach b (T_i).
+    deltas = model.deltas(features_a, features_b)
+    terms["projection"] = losses.projection_loss(deltas[:, :-1], same)
+    terms["residual"] = losses.residual_loss(deltas[:, -1])
+    detached_a, detached_b = features_a.detach(), features_b.detach()
+    detached_deltas = model.deltas(detached_a, detached_b)
+    terms["total"] = losses.total_loss(detached_a + detached_deltas.sum(dim=1), detached_b)
+    loss = (
+        loss
+        + recipe.l_projection * terms["projection"]
+        + recipe.l_residual * terms["residual"]
+        + recipe.l_total * terms["total"]
+    )
+
+    if not warm:
+        morphed = interpolate(features_a, deltas, strengths.unsqueeze(1)).squeeze(1)
+        morphed_t = interpolate(detached_a, detached_deltas, strengths.unsqueeze(1)).squeeze(1)
+
+        # Dis and A' on features, several updates of their own.
+        critic_noise = recipe.feature_noise * torch.randn(morphed.shape, generator=generator)
+        fake, real = (morphed_t + critic_noise).detach(), (detached_a + critic_noise).detach()
+        for _ in range(recipe.critic_steps):
+            real_score, _unused = nets.critic(real)
+            fake_score, logits = nets.critic(fake)
+            mix = torch.rand(len(real), generator=generator)
+            terms["wasserstein"] = losses.critic_loss(real_score, fake_score)
+            terms["penalty"] = losses.gradient_penalty(lambda x: nets.critic(x)[0], real, fake, mix)
+            terms["head"] = losses.attribute_loss(logits, labels_a)
+            critic_loss = terms["wasserstein"] + recipe.lambda_p * terms["penalty"] + terms["head"]
+            _step(optimizers["critic"], critic_loss)
+        # E and T_i against Dis, T_i against A'.
+        with _frozen(nets.critic):
+            terms["gan"] = losses.generator_loss(nets.critic(morphed + critic_noise)[0])
+            terms["homomorphism"] = losses.attribute_loss(nets.critic(morphed_t + critic_noise)[1], labels_v)
+        loss = loss + recipe.l_gan * terms["gan"] + recipe.l_hom * terms["homomorphism"]
+
+        # The critic on decoded pictures, then T_i and D against it; and the picture says what its features say.
+        if recipe.l_picture > 0 or recipe.l_cycle > 0:
+            decoded = model.decoder(morphed_t)
+            whole = ((strengths == 0) | (strengths == 1)).all(dim=1).float()
+            always = torch.ones(len(source))
+            wrong = batch.labels[torch.randperm(len(pictures), generator=generator)]
+            mismatch = (wrong != batch.labels).any(dim=1)
+            terms["picture_critic"] = losses.hinge_critic_loss(
+                nets.picture_critic(pictures, batch.labels, always),
+                nets.picture_critic(decoded.detach(), labels_v, whole),
+                nets.picture_critic(pictures, wrong, always)[mismatch],
+            )
+            _step(optimizers["picture_critic"], terms["picture_critic"])
+            with _frozen(nets.picture_critic), _frozen(model.encoder):
+                terms["picture"] = -nets.picture_critic(decoded, labels_v, whole).mean()
+                terms["cycle"] = losses.total_loss(model.encoder(decoded), morphed_t)
+            loss = loss + recipe.l_picture * terms["picture"] + recipe.l_cycle * terms["cycle"]
+
+    names = ("encoder", "branches", "decoder", "guidance")
+    for name in names:
+        optimizers[name].zero_grad(set_to_none=True)
+    loss.backward()
+    for name in names:
+        nn.utils.clip_grad_norm_(optimizers[name].param_groups[0]["params"], 1.0)
+        optimizers[name].step()
+    return {name: value.item() for name, value in terms.items()}
+
+
+def draw_strengths(pairs: int, branches: int, generator: torch.Generator, *, even: bool) -> Tensor:
+    """Draw v for each pair, [pairs, branches].
+
+    Uniform in [0, 1] per branch as published. With `even`, half of the pairs get 0 or 1 per branch instead, with a
+    random share of ones: whole changes, whose pictures a label-conditional critic can judge.
+    """
+    uniform = torch.rand(pairs, branches, generator=generator)
+    if not even:
+        return uniform
+    share = torch.rand(pairs, 1, generator=generator)
+    whole = (torch.rand(pairs, branches, generator=generator) < share).float()
+    is_whole = torch.arange(pairs).unsqueeze(1) % 2 == 0
+    return torch.where(is_whole, whole, uniform)
+
+
+def _label_columns(groups: dict[str, tuple[str, ...]]) -> list[int]:
+    """For each label, the column of its group's strength."""
+    return [column for column, names in enumerate(groups.values()) for _ in names]
+
+
+def _same_groups(labels_a: Tensor, labels_b: Tensor, groups: dict[str, tuple[str, ...]]) -> Tensor:
+    """1 where a and b agree in all labels of a group, [B, G]."""
+    parts = (labels_a == labels_b).split([len(names) for names in groups.values()], dim=1)
+    return torch.stack([part.all(dim=1) for part in parts], dim=1).float()
+
+
+class _frozen:
+    """Let gradients pass through a network without reaching its own parameters."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __enter__(self) -> None:
+        self.network.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        self.network.requires_grad_(True)
+
+
+def _step(optimizer: torch.optim.Adam, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _optimizers(nets: Networks, preset: Preset) -> dict[str, torch.optim.Adam]:
+    """Adam for each network; D keeps the default betas, which suit it better than the others' 0.5."""
+
+    def adam(network: nn.Module, rate: float, beta: float) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), rate, betas=(beta, 0.999))
+
+    return {
+        "encoder": adam(nets.model.encoder, preset.learning_rate, 0.5),
+        "branches": adam(nets.model.branches, preset.learning_rate, 0.5),
+        "decoder": adam(nets.model.decoder, preset.learning_rate, 0.9),
+        "guidance": adam(nets.guidance, preset.critic_learning_rate, 0.5),
+        "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
+        "picture_critic": adam(nets.picture_critic, preset.critic_learning_rate, 0.5),
+    }
+
+
+def _set_rates(optimizers: dict[str, torch.optim.Adam], preset: Preset, done: float) -> None:
+    """Let the rates of what is served fall along a cosine, from 1 to a twentieth."""
+    share = 0.05 + 0.95 * (1 + np.cos(np.pi * done)) / 2
+    for name in ("encoder", "branches", "decoder"):
+        optimizers[name].param_groups[0]["lr"] = preset.learning_rate * share
+
+
+@torch.no_grad()
+def _update_ema(nets: Networks, decay: float) -> None:
+    for mean, value in zip(nets.ema.parameters(), nets.model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def _loader(batches: PairedBatches, steps: range, workers: int) -> DataLoader[Batch]:
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=list(steps),
+        num_workers=workers,
+        worker_init_fn=_one_thread if workers else None,
+        prefetch_factor=8 if workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    """Reading pictures must not compete with the networks for cores."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
