@@ -76,6 +76,8 @@ class Model:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     steps: tuple[Step, ...] = ()
+    needs_operator: bool = False
+    """Whether its TorchScript calls `homomorph::interpolate`."""
 
     def checks(self) -> dict[str, Any]:
         """Return what `backend/model.py` refuses a request for, as values that JSON can hold."""
@@ -135,35 +137,56 @@ def served_models(branches: tuple[str, ...], channels: int) -> tuple[Model, ...]
         channels: channels C of the features.
     """
     source, target = features("SOURCE", channels), features("TARGET", channels)
+    difference = features("DIFFERENCE", channels)
     feature_frames = frame_features("FEATURES", channels)
     deltas = tuple(features(delta_input(branch), channels) for branch in branches)
+    sliders = strengths(branches)
     return (
         Model("encoder", (picture("IMAGE"),), (features("FEATURES", channels),)),
-        *(
-            Model(branch_model(branch), (features("DIFFERENCE", channels),), (features("DELTA", channels),))
-            for branch in branches
-        ),
-        Model("interpolate", (source, *deltas, strengths(branches)), (feature_frames,)),
-        Model("interpolator", (source, target, strengths(branches)), (feature_frames,)),
+        Model("difference", (source, target), (difference,)),
+        *(Model(branch_model(branch), (difference,), (features("DELTA", channels),)) for branch in branches),
+        Model("interpolate", (source, *deltas, sliders), (feature_frames,), needs_operator=True),
+        Model("interpolator", (source, target, sliders), (feature_frames,), needs_operator=True),
         Model("decoder", (feature_frames,), (FRAMES,)),
-        _morph(branches),
+        _ensemble("morph", branches, _INTERPOLATOR_STEPS),
+        _ensemble("morph_branches", branches, _branches_steps(branches)),
     )
 
 
-def _morph(branches: tuple[str, ...]) -> Model:
-    """Return the ensemble that clients call: the fastest wiring of the models above."""
+def _ensemble(name: str, branches: tuple[str, ...], interpolation: tuple[Step, ...]) -> Model:
+    """Return an ensemble from pictures to frames, given how `frame_features` come from both pictures' features."""
     return Model(
-        name="morph",
+        name=name,
         inputs=(picture("SOURCE"), picture("TARGET"), strengths(branches)),
         outputs=(FRAMES,),
         steps=(
             Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
             Step("encoder", {"IMAGE": "TARGET"}, {"FEATURES": "target_features"}),
-            Step(
-                "interpolator",
-                {"SOURCE": "source_features", "TARGET": "target_features", "STRENGTHS": "STRENGTHS"},
-                {"FEATURES": "frame_features"},
-            ),
+            *interpolation,
             Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"}),
+        ),
+    )
+
+
+_BOTH_FEATURES = {"SOURCE": "source_features", "TARGET": "target_features"}
+_INTERPOLATOR_STEPS = (
+    Step("interpolator", {**_BOTH_FEATURES, "STRENGTHS": "STRENGTHS"}, {"FEATURES": "frame_features"}),
+)
+"""The fastest wiring: one model runs the branches that the strengths use."""
+
+
+def _branches_steps(branches: tuple[str, ...]) -> tuple[Step, ...]:
+    """Return the wiring that runs every T_i as a model of its own, all at once."""
+    deltas = {delta_input(branch): f"delta_{branch}" for branch in branches}
+    return (
+        Step("difference", _BOTH_FEATURES, {"DIFFERENCE": "difference"}),
+        *(
+            Step(branch_model(branch), {"DIFFERENCE": "difference"}, {"DELTA": f"delta_{branch}"})
+            for branch in branches
+        ),
+        Step(
+            "interpolate",
+            {"SOURCE": "source_features", **deltas, "STRENGTHS": "STRENGTHS"},
+            {"FEATURES": "frame_features"},
         ),
     )

@@ -17,10 +17,13 @@ from torch import nn
 from homomorph_export import contract, parity, torchscript
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Manifest
+from homomorph_export.ops.build import build
+from homomorph_export.ops.library import load
 from homomorph_export.repository import MODEL_FILE, hashes, publish, staging, write_ensemble, write_model
 from homomorph_export.servable import (
     BranchServable,
     DecoderServable,
+    DifferenceServable,
     EncoderServable,
     InterpolatorServable,
     interpolate_source,
@@ -52,6 +55,7 @@ def export_run(
         What was written, and how exact it is.
 
     Raises:
+        OperatorError: the operator's library cannot be built or loaded.
         CheckpointError: there is no such run, or it is damaged.
         ExportError: the files do not compute what the run computes, or the repository has foreign folders in the way,
             or the precision is not offered.
@@ -64,6 +68,10 @@ def export_run(
     size = config.picture_size
     lengths = {"H": size, "W": size, "h": size // STRIDE, "w": size // STRIDE, "S": _TYPICAL_STEPS}
 
+    report("Building the operator")
+    library = build()
+    load(library)
+
     with staging(repository) as staged:
         modules = _torchscript(model, report)
         for entry in served:
@@ -73,7 +81,7 @@ def export_run(
                 write_ensemble(folder, entry, parameters=_client_parameters(model))
             else:
                 parameters = {"intra_op_threads": str(threads or "auto"), "checks": json.dumps(entry.checks())}
-                write_model(folder, entry, modules[entry.name], lengths=lengths, parameters=parameters)
+                write_model(folder, entry, modules[entry.name], lengths=lengths, parameters=parameters, library=library)
         report("Comparing with the run")
         # Read back, so that the comparison is of what the server will load.
         exported = {name: torchscript.load(staged / name / MODEL_FILE) for name in modules}
@@ -115,6 +123,7 @@ def _torchscript(model: MorphModel, report: Callable[[str], None]) -> dict[str, 
     }
     return {
         "encoder": traced("encoder", EncoderServable(model.encoder, network), picture),
+        "difference": torchscript.script(DifferenceServable()),
         **branch_modules,
         "interpolate": torchscript.define(interpolate_source(branches)),
         "interpolator": torchscript.script(InterpolatorServable(list(branch_modules.values()))),

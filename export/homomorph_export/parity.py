@@ -71,7 +71,7 @@ def _exported(
     """Return the exported files' frames, uint8 [B, S, H, W, 3], by both ways through them."""
     source_features, target_features = exported["encoder"](source), exported["encoder"](target)
     features = exported["interpolator"](source_features, target_features, strengths)
-    difference = target_features - source_features
+    difference = exported["difference"](source_features, target_features)
     deltas = [exported[branch_model(branch)](difference) for branch in model.config.branches]
     features_by_branches = exported["interpolate"](source_features, *deltas, strengths)
     return exported["decoder"](features), exported["decoder"](features_by_branches)

@@ -41,6 +41,7 @@ def write_model(
     *,
     lengths: Mapping[str, int],
     parameters: Mapping[str, str],
+    library: Path,
 ) -> None:
     """Write the folder of a model that has a TorchScript file.
 
@@ -49,7 +50,8 @@ def write_model(
         model: its entry in the contract.
         module: what it computes.
         lengths: a typical length of each axis that requests choose, by its letter, for the warm-up.
-        parameters: what the backend reads beside the checks.
+        parameters: what the backend reads.
+        library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
     shapes = {
         tensor.name: tuple(lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims)
@@ -63,6 +65,8 @@ def write_model(
     torchscript.save(module, folder / MODEL_FILE)
     backend = resources.files("homomorph_export") / "backend" / "model.py"
     (folder / "1" / "model.py").write_text(backend.read_text())
+    if model.needs_operator:
+        shutil.copyfile(library, folder / "1" / library.name)
     (folder / "config.pbtxt").write_text(model_config(model, parameters=parameters, warmup=shapes))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 from homomorph.config import NetworkConfig
-from homomorph.networks import interpolate
 from torch import Tensor, nn
 
 from homomorph_export.contract import delta_input
@@ -33,6 +32,13 @@ class EncoderServable(nn.Module):
         picture = (IMAGE.permute(0, 3, 1, 2) / 255 - self.mean) / self.std
         features: Tensor = self.encoder(picture)
         return features.contiguous()
+
+
+class DifferenceServable(nn.Module):
+    """Features [B, C, h, w] of sources and targets -> target - source, same shape."""
+
+    def forward(self, SOURCE: Tensor, TARGET: Tensor) -> Tensor:
+        return TARGET - SOURCE
 
 
 class BranchServable(nn.Module):
@@ -62,12 +68,14 @@ class InterpolatorServable(nn.Module):
         difference = TARGET - SOURCE
         used = (STRENGTHS != 0).any(dim=1)  # (B, K)
         size = SOURCE.shape
-        deltas = torch.zeros([size[0], len(self.branches), size[1], size[2], size[3]], dtype=SOURCE.dtype)
+        # Uninitialised: the operator leaves a delta unread whose strengths are all 0.
+        deltas = torch.empty([size[0], len(self.branches), size[1], size[2], size[3]], dtype=SOURCE.dtype)
         for column, branch in enumerate(self.branches):
             rows = used[:, column].nonzero().squeeze(1)
             if rows.numel() > 0:
                 deltas[rows, column] = branch(difference[rows])
-        return interpolate(SOURCE, deltas, STRENGTHS)
+        features: Tensor = torch.ops.homomorph.interpolate(SOURCE, deltas, STRENGTHS)
+        return features
 
 
 class DecoderServable(nn.Module):
@@ -96,5 +104,5 @@ def interpolate_source(branches: Sequence[str]) -> str:
     return f"""
 def forward(self, {arguments}) -> Tensor:
     deltas = torch.stack([{", ".join(deltas)}], dim=1)
-    return SOURCE.unsqueeze(1) + torch.einsum("bsk,bkchw->bschw", STRENGTHS, deltas)
+    return torch.ops.homomorph.interpolate(SOURCE, deltas, STRENGTHS)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,14 @@ def _deprecation_silenced() -> Iterator[None]:
 
 
 def trace(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
-    """Record the module's operations; they then work for any batch size, height and width."""
+    """Record the module's operations; they then work for any batch size, height and width.
+
+    The convolutions' weights are laid out channels last, which makes them faster on CPUs and GPUs alike.
+    """
+    module = copy.deepcopy(module).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with _deprecation_silenced(), torch.no_grad():
         # What tracing can get wrong shows on other shapes than the example's: the export's own comparison has those.
-        traced: torch.jit.ScriptModule = torch.jit.trace(module.eval(), example, check_trace=False)
+        traced: torch.jit.ScriptModule = torch.jit.trace(module, example, check_trace=False)
         return traced
 
 
@@ -36,8 +41,12 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
 
 def define(source: str) -> torch.jit.ScriptModule:
     """Compile a module without weights from the source of its forward(), for arguments known only at run time."""
+
+    class Defined(torch.jit.ScriptModule):
+        """A class of its own for each call, because a ScriptModule's class can have one forward() only."""
+
     with _deprecation_silenced():
-        module = torch.jit.ScriptModule().eval()
+        module = Defined().eval()
         module.define(source)
         return module
 

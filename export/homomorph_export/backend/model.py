@@ -33,7 +33,7 @@ class TritonPythonModel:
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         torch.set_num_threads(threads(parameters["intra_op_threads"]))
         folder = Path(args["model_repository"]) / args["model_version"]
-        library = folder / "libhomomorph_ops.so"
+        library = folder / "libhomomorph_ops.so"  # there only if the model needs it
         # Loading a library a second time into one process kills it.
         if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]

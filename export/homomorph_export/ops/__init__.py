@@ -1,0 +1,1 @@
+"""The operator `homomorph::interpolate` and the library that holds its kernels."""
