@@ -1,0 +1,49 @@
+# Everything runs from .venv, which `make setup` creates; nothing else is installed or changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := training export client benchmarks tests
+
+.PHONY: help setup ops demo test test-slow lint format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv with everything (about 6 GB: torch comes with CUDA)
+
+# One resolution of all extras: installing some of them later could lift numpy over what Triton takes.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"homomorph needs Python 3.10 to 3.12, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 setup")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	@touch $@
+
+ops: $(STAMP) ## Build the C++ interpolation operator
+	$(BIN)/python -m homomorph_export.ops.build
+
+demo: $(STAMP) ## Export the shipped model, serve it on Triton, morph two pictures into out/
+	$(BIN)/python -m homomorph_cli.demo docs/source.png docs/target.png --out out
+
+test: lint ops ## Lint, then run the tests that need no GPU and no long time
+	$(BIN)/pytest -m 'not slow and not gpu'
+
+test-slow: $(STAMP) ops ## Run the slow tests
+	$(BIN)/pytest -m 'slow and not gpu'
+
+lint: $(STAMP) ## Check format, lint and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(STAMP) ## Format the sources
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(STAMP) ops ## Measure the operator (results in out/bench)
+	$(BIN)/homomorph bench kernel --out out/bench
+
+clean: ## Remove what was built, exported and measured; keep .venv
+	rm -rf out build export/homomorph_export/ops/*.so
+	find triton_repo -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
