@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from homomorph_client.errors import HomomorphError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 def render(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for images/, attributes.csv and groups.yaml.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="New folder for images/, attributes.csv and groups.yaml.")
+    ],
     count: Annotated[int, typer.Option(help="Number of pictures.")] = 16000,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
     seed: Annotated[int, typer.Option(help="Which set: each seed gives its own pictures, the same everywhere.")] = 0,
@@ -27,9 +28,10 @@ def render(
     if style != STYLE:
         raise HomomorphError(f"--style {style!r} has no labels here; the style is {STYLE}")
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns) as progress, contextlib.closing(
-        render_set(folder, count=count, size=size, seed=seed, workers=workers or None)
-    ) as rendered:
+    with (
+        Progress(*columns) as progress,
+        contextlib.closing(render_set(folder, count=count, size=size, seed=seed, workers=workers or None)) as rendered,
+    ):
         task = progress.add_task("", total=count)
         for done in rendered:
             progress.update(task, completed=done)

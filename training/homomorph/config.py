@@ -88,7 +88,7 @@ class ModelConfig:
             ConfigError: a key is missing or unknown, or a value is out of range.
         """
         try:
-            network = {key: tuple(v) if isinstance(v, list) else v for key, v in values["network"].items()}
+            network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()}
             groups = {group: tuple(names) for group, names in values["groups"].items()}
             return cls(groups=groups, picture_size=values["picture_size"], network=NetworkConfig(**network))
         except (KeyError, TypeError, AttributeError) as error:

@@ -36,7 +36,9 @@ def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
     mix = mix.view(-1, *([1] * (real.dim() - 1)))
     point = (mix * real.detach() + (1 - mix) * fake.detach()).requires_grad_(True)
     (gradient,) = torch.autograd.grad(score(point).sum(), point, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    penalty: Tensor = (norm - 1).square().mean()
+    return penalty
 
 
 def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -77,11 +79,11 @@ def residual_loss(delta: Tensor) -> Tensor:
     return delta.square().mean()
 
 
-def scale_loss(features: Tensor) -> Tensor:
-    """(log mean F^2)^2: features keep unit size, so that weights and noise mean the same throughout training."""
-    return features.square().mean().log().square()
+def scale_loss(difference: Tensor) -> Tensor:
+    """(log mean d^2 / 2)^2: features keep unit variance, so that weights and noise mean the same all along."""
+    return (difference.square().mean() / 2 + 1e-8).log().square()
 
 
 def hinge_critic_loss(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
-    """max(0, 1 - real) + (max(0, 1 + fake) + max(0, 1 + mismatched)) / 2 (hinge GAN; real with wrong labels is fake)."""
+    """max(0, 1 - real) + (max(0, 1 + fake) + max(0, 1 + mismatched)) / 2; real with wrong labels counts as fake."""
     return F.relu(1 - real).mean() + 0.5 * (F.relu(1 + fake).mean() + F.relu(1 + mismatched).mean())

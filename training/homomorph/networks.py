@@ -35,13 +35,12 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(x, 0.2)
-        if self.context is None:
-            y = self.conv1(y)
-        else:
-            y = self.conv1(y) + self.context(y.mean(dim=(2, 3), keepdim=True))
-        y = self.conv2(F.leaky_relu(y, 0.2))
-        return x + y
+        y: Tensor = F.leaky_relu(x, 0.2)
+        z: Tensor = self.conv1(y)
+        if self.context is not None:
+            z = z + self.context(y.mean(dim=(2, 3), keepdim=True))
+        z = self.conv2(F.leaky_relu(z, 0.2))
+        return x + z
 
 
 class Encoder(nn.Module):
@@ -52,7 +51,9 @@ class Encoder(nn.Module):
         half, quarter, eighth = config.widths
         blocks = config.blocks
         self.model = nn.Sequential(
-            nn.PixelUnshuffle(2),  # the first convolution sees 2x2 pixels as channels: half the resolution, all the detail
+            nn.PixelUnshuffle(
+                2
+            ),  # the first convolution sees 2x2 pixels as channels: half the resolution, all the detail
             nn.Conv2d(12, half, 3, padding=1),
             *(ResidualBlock(half) for _ in range(blocks[0])),
             nn.LeakyReLU(0.2),
@@ -162,7 +163,7 @@ class MorphModel(nn.Module):
         source_features, target_features = self.encoder(source), self.encoder(target)
         features = interpolate(source_features, self.deltas(source_features, target_features), strengths)
         frames: Tensor = self.decoder(features.flatten(0, 1))
-        return frames.unflatten(0, strengths.shape[:2])
+        return frames.view(*strengths.shape[:2], *frames.shape[1:])
 
 
 def parameter_counts(model: MorphModel) -> Mapping[str, int]:

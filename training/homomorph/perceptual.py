@@ -64,6 +64,8 @@ class Vgg19(nn.Module):
                 f"--phi vgg19 needs torchvision's ImageNet weights, which could not be downloaded ({error}); "
                 "use --phi small, or put the file into torch's hub cache"
             ) from error
+        self.scale: Tensor
+        self.offset: Tensor
         self._shallow, self._deep = layers[:12], layers[12:30]
         # From the data's normalisation to ImageNet's.
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -23,7 +23,7 @@ class Recipe:
     l_kg: float = 0.05
     """Knowledge guidance |P(E(a)) - Phi5(a)|^2, for P and E."""
     l_gan: float = 0.005
-    """-E[Dis(F)], for E and the T_i. Small, since Dis has unit gradient over all features while other terms are means."""
+    """-E[Dis(F)], for E and the T_i. Small: Dis has unit gradient over all features, other terms are means."""
     l_hom: float = 0.02
     """-z_v log A'(F), for the T_i."""
     l_total: float = 1.0
@@ -34,10 +34,10 @@ class Recipe:
     """Updates of Dis and A' for one of E and the T_i."""
     l_projection: float = 1.0
     """T_i(d) = 0 where group i has the same labels, for E and the T_i."""
-    l_residual: float = 0.05
+    l_residual: float = 0.2
     """Price on the residual branch, for E and the T_i."""
     l_scale: float = 0.1
-    """Unit size of the features, for E."""
+    """Unit variance of the features, for E."""
     feature_noise: float = 0.1
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
     l_picture: float = 0.05
@@ -89,7 +89,7 @@ class Preset:
     """Pictures a step, even."""
     steps: int = 12000
     """Steps of training."""
-    learning_rate: float = 4e-4
+    learning_rate: float = 6e-4
     """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""
     critic_learning_rate: float = 2e-4
     """Adam's rate for the critics, attribute head and P."""

@@ -34,7 +34,9 @@ def resolve_run(name: str | Path) -> Path:
     names = sorted(path.name for path in shipped.iterdir() if path.is_dir()) if shipped.is_dir() else []
     if str(name) in names:
         return shipped / str(name)
-    raise CheckpointError(f"no run at {folder}: give a folder written by `homomorph train`, or one of {', '.join(names)}")
+    raise CheckpointError(
+        f"no run at {folder}: give a folder written by `homomorph train`, or one of {', '.join(names)}"
+    )
 
 
 def save_model(folder: Path, model: MorphModel) -> None:

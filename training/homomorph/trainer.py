@@ -1,7 +1,7 @@
 """The training loop.
 
-    homomorph render data/avatars --count 20000 --size 64
-    homomorph train data/avatars --out runs/avatars64 --preset avatars64
+homomorph render data/avatars --count 20000 --size 64
+homomorph train data/avatars --out runs/avatars64 --preset avatars64
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from homomorph.data.labels import LabelledPictures
 from homomorph.errors import TrainingError
 from homomorph.networks import MorphModel, interpolate
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
-from homomorph.recipe import Preset, Recipe
 from homomorph.pixels import normalise
+from homomorph.recipe import Preset, Recipe
 from homomorph.run import save_model
 from homomorph.state import begin, load_state, save_state
 from homomorph.strips import group_strips
@@ -208,7 +208,7 @@ def _train_step(
     terms["pixel"] = losses.pixel_loss(reconstructed, pictures)
     terms["phi3"] = losses.relative_error(nets.phi.relu3_1(reconstructed), shallow)
     terms["guidance"] = losses.relative_error(nets.guidance(encoded, deep.shape[2:]), deep)
-    terms["scale"] = losses.scale_loss(encoded)
+    terms["scale"] = losses.scale_loss(features_b - features_a)
     loss = (
         recipe.l_recon * (terms["phi3"] + recipe.l_pixel * terms["pixel"])
         + recipe.l_kg * terms["guidance"]
