@@ -42,7 +42,8 @@ def export_run(
 ) -> Manifest:
     """Write a run's networks as a Triton model repository.
 
-    The same run and versions give the same files, byte for byte.
+    The same run and versions give the same files, byte for byte, if each export has a process of its own: within one,
+    TorchScript numbers the names of classes that it has seen before.
 
     Args:
         run: a run folder, or the name of a model that ships with homomorph.

@@ -43,8 +43,10 @@ def measure(model: MorphModel, exported: Mapping[str, torch.jit.ScriptModule]) -
                 strengths = torch.rand(batch, _STEPS, len(model.branches), generator=generator) * MAX_STRENGTH
                 strengths[0, :, 0] = 0  # a branch that only the other requests of a batch use
                 expected = _eager(model, source, target, strengths).int()
-                for frames in _exported(model, exported, source, target, strengths):
-                    differences.append((frames.int() - expected).abs().double().flatten())
+                differences += [
+                    (frames.int() - expected).abs().double().flatten()
+                    for frames in _exported(model, exported, source, target, strengths)
+                ]
     difference = torch.cat(differences)
     parity = Parity(float(difference.mean()), float(difference.max()), _BATCH_SIZES, picture_sizes)
     if not (parity.mean <= MEAN_TOLERANCE and parity.max <= MAX_TOLERANCE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def trace(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
 
     The convolutions' weights are laid out channels last, which makes them faster on CPUs and GPUs alike.
     """
-    module = copy.deepcopy(module).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = copy.deepcopy(module).eval().to(memory_format=torch.channels_last)
     with _deprecation_silenced(), torch.no_grad():
         # What tracing can get wrong shows on other shapes than the example's: the export's own comparison has those.
         traced: torch.jit.ScriptModule = torch.jit.trace(module, example, check_trace=False)
@@ -62,8 +62,3 @@ def load(path: Path) -> torch.jit.ScriptModule:
     with _deprecation_silenced():
         module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
         return module
-
-
-def argument_names(module: torch.jit.ScriptModule) -> Sequence[str]:
-    """Return the names of forward()'s arguments, without self."""
-    return [argument.name for argument in module.forward.schema.arguments[1:]]

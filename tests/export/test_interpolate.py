@@ -93,7 +93,7 @@ def test_threads_do_not_change_the_result():
 
 
 @pytest.mark.parametrize(
-    "replaced, value, message",
+    ("replaced", "value", "message"),
     [
         (0, torch.zeros(4, 3, 2), "source must be"),
         (1, torch.zeros(1, 3, 4, 3, 2), "batch sizes"),
@@ -126,6 +126,7 @@ def test_torch_finds_schema_fake_and_autograd_consistent(channels_last):
     torch.library.opcheck(load(), sample_inputs(channels_last=channels_last, requires_grad=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_traces_by_name():
     inputs = sample_inputs(dtype=torch.float32)
     traced = torch.jit.trace(lambda *tensors: interpolate(*tensors, impl="native"), inputs, check_trace=False)

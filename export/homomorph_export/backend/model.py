@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.utils.dlpack
-import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # the server brings it
+import triton_python_backend_utils as pb_utils
 
 
 class RequestError(Exception):
@@ -36,8 +36,8 @@ class TritonPythonModel:
         library = folder / "libhomomorph_ops.so"  # there only if the model needs it
         # Loading a library a second time into one process kills it.
         if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
-            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
-        self.module = torch.jit.load(folder / "model.pt", map_location="cpu")  # type: ignore[no-untyped-call]
+            torch.ops.load_library(library)
+        self.module = torch.jit.load(folder / "model.pt", map_location="cpu")
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.output = config["output"][0]["name"]
         self.checks = json.loads(parameters["checks"])

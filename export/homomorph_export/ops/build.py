@@ -3,8 +3,8 @@
     python -m homomorph_export.ops.build
 
 The library uses libtorch's stable ABI, so one build serves torch 2.10 and every later one, and it is free of Python, so
-that a server can load it too. It lies in the user's cache, under a name made from its sources: a changed source is a
-library that is not built yet.
+that a server can load it too. It lies in the user's cache, under a name made from its sources and from this file:
+what changes them makes it a library that is not built yet.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _LIBRARIES = ("-ltorch_cpu", "-lc10")
 
 def library_path() -> Path:
     """Return where the library of this version's sources is, or would be after a build."""
-    digest = hashlib.sha256(" ".join((platform.machine(), *_FLAGS)).encode())
-    for name in (*_SOURCES, *_HEADERS):
-        digest.update((_source_folder() / name).read_bytes())
+    digest = hashlib.sha256(platform.machine().encode())
+    for path in (Path(__file__), *(_source_folder() / name for name in (*_SOURCES, *_HEADERS))):
+        digest.update(path.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "homomorph" / "ops" / digest.hexdigest()[:16] / LIBRARY_FILE
 
@@ -67,8 +67,11 @@ def build() -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             built = Path(scratch) / LIBRARY_FILE
             command = [
-                *(*compiler, *_FLAGS),
+                *compiler,
+                *_FLAGS,
                 *("-isystem", str(torch_folder / "include")),
+                # The headers' checks name their file: without this machine's folders every build has the same bytes.
+                f"-ffile-prefix-map={torch_folder}=torch",
                 *(str(_source_folder() / name) for name in _SOURCES),
                 *("-L", str(torch_folder / "lib"), *_LIBRARIES, "-o", str(built)),
             ]

@@ -23,6 +23,6 @@ def load(path: Path) -> None:
     if is_loaded():
         return
     try:
-        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+        torch.ops.load_library(path)
     except OSError as error:
         raise OperatorError(f"the operator's library {path} cannot be loaded: {error}") from error

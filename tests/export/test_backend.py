@@ -1,0 +1,174 @@
+"""The Python backend's own file, run as the server runs it but for the server."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import json_format, text_format
+from homomorph.networks import MorphModel
+from homomorph_export import parity
+from tritonclient.grpc import model_config_pb2 as schema
+
+
+class TritonError(Exception):
+    INVALID_ARG = "invalid argument"
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Tensor:
+    def __init__(self, name: str, array: np.ndarray) -> None:
+        self.name, self.array = name, array
+
+    def to_dlpack(self) -> Any:
+        return torch.utils.dlpack.to_dlpack(torch.from_numpy(self.array))
+
+
+class InferenceResponse:
+    def __init__(self, output_tensors: list[Tensor] | None = None, error: TritonError | None = None) -> None:
+        self.output_tensors, self.error = output_tensors, error
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that starts one exported model's backend and returns its `execute`."""
+    server = ModuleType("triton_python_backend_utils")
+    server.Tensor, server.TritonError, server.InferenceResponse = Tensor, TritonError, InferenceResponse
+    server.get_input_tensor_by_name = lambda request, name: Tensor(name, request[name])
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server)
+    threads = torch.get_num_threads()
+
+    def start(repository: Path, name: str):
+        folder = repository / name
+        config = text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
+        settings = json_format.MessageToJson(config, preserving_proto_field_name=True)
+        spec = importlib.util.spec_from_file_location("exported_backend", folder / "1" / "model.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        instance = module.TritonPythonModel()
+        instance.initialize({"model_config": settings, "model_repository": str(folder), "model_version": "1"})
+        return SimpleNamespace(execute=instance.execute, module=module, instance=instance)
+
+    yield start
+    torch.set_num_threads(threads)
+
+
+def interpolator_request(steps: int = 4, batch: int = 1, height: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {
+        "SOURCE": random.standard_normal((batch, 16, height, 4), dtype=np.float32),
+        "TARGET": random.standard_normal((batch, 16, height, 4), dtype=np.float32),
+        "STRENGTHS": random.random((batch, steps, 3), dtype=np.float32) * 2,
+    }
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+
+
+def test_pictures_become_the_frames_of_the_run(backend, repository: Path, model: MorphModel):
+    source, target = torch.randint(0, 256, (2, 1, 32, 48, 3), generator=torch.manual_seed(0)).to(torch.uint8)
+    strengths = torch.rand(1, 5, 3)
+    encode = backend(repository, "encoder").execute
+    features = [
+        response.output_tensors[0].array for response in encode([{"IMAGE": source.numpy()}, {"IMAGE": target.numpy()}])
+    ]
+    request = {"SOURCE": features[0], "TARGET": features[1], "STRENGTHS": strengths.numpy()}
+    (mixed,) = backend(repository, "interpolator").execute([request])
+    (frames,) = backend(repository, "decoder").execute([{"FEATURES": mixed.output_tensors[0].array}])
+    result = frames.output_tensors[0]
+    assert (result.name, result.array.dtype, result.array.shape) == ("FRAMES", np.uint8, (1, 5, 32, 48, 3))
+    expected = parity._eager(model, source, target, strengths).numpy()
+    assert np.abs(result.array.astype(int) - expected).max() <= 1
+
+
+def test_a_bad_request_fails_alone(backend, repository: Path):
+    good, other = interpolator_request(batch=2, seed=1), interpolator_request(seed=2)
+    bad = interpolator_request()
+    bad["STRENGTHS"][0, 0, 0] = np.nan
+    execute = backend(repository, "interpolator").execute
+    responses = execute([good, bad, other])
+    assert responses[0].error is None
+    assert "STRENGTHS: every value must be a number from 0 to 2" in str(responses[1].error)
+    assert responses[1].error.code == TritonError.INVALID_ARG
+    for request, response in ((good, responses[0]), (other, responses[2])):
+        (alone,) = execute([request])
+        np.testing.assert_allclose(response.output_tensors[0].array, alone.output_tensors[0].array, rtol=0, atol=1e-6)
+
+
+def test_a_batch_is_one_forward_pass(backend, repository: Path):
+    served = backend(repository, "interpolator")
+    module, batches = served.instance.module, []
+    served.instance.module = lambda *tensors: (batches.append(len(tensors[0])), module(*tensors))[1]
+    served.execute([interpolator_request(seed=1), interpolator_request(batch=2, seed=2)])
+    assert batches == [3]
+
+
+def test_only_bad_requests_need_no_forward_pass(backend, repository: Path):
+    served = backend(repository, "interpolator")
+    served.instance.module = None
+    (response,) = served.execute([interpolator_request(steps=257)])
+    assert "S must be from 1 to 256, not 257" in str(response.error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"STRENGTHS": np.full((1, 4, 3), 2.5, np.float32)}, "from 0 to 2"),
+        ({"STRENGTHS": np.full((1, 4, 3), -0.5, np.float32)}, "from 0 to 2"),
+        ({"STRENGTHS": np.full((1, 4, 3), np.inf, np.float32)}, "from 0 to 2"),
+        ({"STRENGTHS": np.zeros((1, 0, 3), np.float32)}, "S must be from 1 to 256, not 0"),
+        ({"TARGET": np.zeros((1, 16, 5, 4), np.float32)}, "TARGET: h must be 4 as in the inputs before it, not 5"),
+        (
+            {
+                "SOURCE": np.zeros((1, 16, 64, 64), np.float32),
+                "TARGET": np.zeros((1, 16, 64, 64), np.float32),
+                "STRENGTHS": np.zeros((1, 65, 3), np.float32),
+            },
+            "too many frames for their size: S = 65, h = 64, w = 64",
+        ),
+    ],
+)
+def test_refusals_say_what_is_wrong(backend, repository: Path, change: dict[str, np.ndarray], message: str):
+    (response,) = backend(repository, "interpolator").execute([interpolator_request() | change])
+    assert message in str(response.error)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 33, 32, 3), "IMAGE: H must be a multiple of 8 from 8 to 2048, not 33"),
+        ((1, 32, 2056, 3), "IMAGE: W must be a multiple of 8 from 8 to 2048, not 2056"),
+        ((1, 0, 32, 3), "IMAGE: H must be a multiple of 8 from 8 to 2048, not 0"),
+    ],
+)
+def test_pictures_of_a_bad_size_are_refused(backend, repository: Path, shape: tuple[int, ...], message: str):
+    (response,) = backend(repository, "encoder").execute([{"IMAGE": np.zeros(shape, np.uint8)}])
+    assert message in str(response.error)
+
+
+def test_threads_come_from_the_configuration(backend, repository: Path):
+    module = backend(repository, "encoder").module
+    assert module.threads("3") == 3
+    assert module.threads("auto") >= 1
+
+
+def test_backend_needs_nothing_of_homomorph(repository: Path):
+    source = (repository / "encoder" / "1" / "model.py").read_text()
+    assert "import homomorph" not in source
+    assert "from homomorph" not in source
+
+
+def test_checks_are_json_that_every_member_carries(repository: Path):
+    for path in repository.glob("*/1/model.pt"):
+        config = text_format.Parse((path.parents[1] / "config.pbtxt").read_text(), schema.ModelConfig())
+        assert set(json.loads(config.parameters["checks"].string_value)) == {"dims", "axes", "ranges", "product"}
