@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from homomorph_cli import export, morph, render, serve, train
+from homomorph_cli import bench, export, morph, render, serve, train
 from homomorph_cli.one_line_errors import run_app
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("morph")(morph.morph)
+app.add_typer(bench.app, name="bench")
 
 
 def run() -> NoReturn:
