@@ -14,12 +14,12 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.console import Console
-
-from homomorph_cli.one_line_errors import run_app
 from homomorph_client import MorphClient
 from homomorph_client.output import write_output
 from homomorph_client.pictures import load_picture
+from rich.console import Console
+
+from homomorph_cli.one_line_errors import run_app
 
 _TIMED_REQUESTS = 20
 _WARM_UP_REQUESTS = 5

@@ -29,9 +29,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve an exported model with NVIDIA Triton until Ctrl-C."""
-    from rich.console import Console
-
     from homomorph_export.server import TritonServer
+    from rich.console import Console
 
     server = TritonServer(
         repository,

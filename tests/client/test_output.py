@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
-
 from homomorph_client.errors import OutputError
 from homomorph_client.output import check_output, write_output
+from PIL import Image
 
 
 @pytest.fixture
@@ -95,7 +94,8 @@ def test_refused_and_nothing_changed(tmp_path: Path, frames: npt.NDArray[np.uint
     assert "\n" not in str(caught.value)
     with pytest.raises(OutputError):
         write_output(tmp_path / name, frames)
-    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "mine"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_failed_write_keeps_the_old_file(

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
-
 from homomorph_client.errors import PictureError
 from homomorph_client.pictures import MAX_PIXELS, MIN_SIDE, fit_picture, load_picture
+from PIL import Image
 
 RED_LEFT = np.zeros((16, 16, 3), np.uint8)
 RED_LEFT[:, :8, 0] = 255
@@ -44,7 +43,8 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     Image.fromarray(RED_LEFT[:, :12]).save(tmp_path / "a.png", exif=exif)
     picture = load_picture(tmp_path / "a.png")
     assert picture.shape == (12, 16, 3)
-    assert (picture[:8, :, 0] == 255).all() and (picture[8:] == 0).all()
+    assert (picture[:8, :, 0] == 255).all()
+    assert (picture[8:] == 0).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
@@ -110,7 +110,8 @@ def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
 )
 def test_array_types(array: npt.NDArray[np.generic], expected: int) -> None:
     picture = load_picture(array)
-    assert picture.shape == (8, 8, 3) and picture.dtype == np.uint8
+    assert picture.shape == (8, 8, 3)
+    assert picture.dtype == np.uint8
     assert (picture == expected).all()
 
 
@@ -180,7 +181,8 @@ def test_files_refused(tmp_path: Path, make: Callable[[Path], object], message: 
     make(path)
     with pytest.raises(PictureError, match=re.escape(message)) as caught:
         load_picture(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_limit_on_pixels_leaves_room_for_a_camera() -> None:
@@ -211,4 +213,5 @@ def test_fit_keeps_a_white_background_white() -> None:
     picture = np.full((256, 256, 3), 255, np.uint8)
     picture[:, 120:136] = 0
     fitted = fit_picture(picture, 64)
-    assert (fitted[:, :28] == 255).all() and (fitted[:, 36:] == 255).all()
+    assert (fitted[:, :28] == 255).all()
+    assert (fitted[:, 36:] == 255).all()

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import numpy.typing as npt
 import pytest
-
 from homomorph_client.errors import StrengthError
 from homomorph_client.strengths import MAX_STEPS, Strengths, chosen_strengths, even_ramp, grid_strengths, to_strengths
 
@@ -87,8 +86,10 @@ def test_refused(strengths: Strengths, message: str) -> None:
 def test_grid_varies_two_groups() -> None:
     strengths = grid_strengths(GROUPS, rows="glasses", columns="hair", size=3).reshape(3, 3, 3)
     assert (strengths[:, :, 2] == 0).all()
-    assert strengths[:, 0, 1].tolist() == [0, 0.5, 1] and (strengths[:, :, 1] == strengths[:, :1, 1]).all()
-    assert strengths[0, :, 0].tolist() == [0, 0.5, 1] and (strengths[:, :, 0] == strengths[:1, :, 0]).all()
+    assert strengths[:, 0, 1].tolist() == [0, 0.5, 1]
+    assert (strengths[:, :, 1] == strengths[:, :1, 1]).all()
+    assert strengths[0, :, 0].tolist() == [0, 0.5, 1]
+    assert (strengths[:, :, 0] == strengths[:1, :, 0]).all()
 
 
 @pytest.mark.parametrize(
