@@ -59,8 +59,11 @@ def exported_models(repository: Path) -> set[str]:
     """
     path = repository / MANIFEST_FILE
     try:
-        return set(json.loads(path.read_text())["models"])
+        models = set(json.loads(path.read_text())["models"])
+        if any(Path(name).name != name for name in models):
+            raise ValueError("a model's name is a path")
     except FileNotFoundError:
         return set()
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{path} is damaged ({error}): delete it together with the folders that it lists") from error
+    return models

@@ -27,11 +27,18 @@ _NUMPY_TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
 @contextmanager
 def staging(repository: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the repository, on the same file system, and remove it at the end."""
+    """Yield an empty folder beside the repository, where moving into it is a rename, and remove it at the end.
+
+    Raises:
+        ExportError: it cannot be made, or what is done with it fails because of the file system.
+    """
     parent = repository.resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{repository.name}-", dir=parent) as folder:
-        yield Path(folder)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{repository.name}-", dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise ExportError(f"{repository} cannot be written: {error}") from error
 
 
 def write_model(
@@ -100,8 +107,8 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
     with staging(repository) as removed:
         for name in sorted(earlier.union(manifest.models)):
             if (repository / name).exists():
-                (repository / name).rename(removed / name)
+                shutil.move(repository / name, removed / name)
             if name in manifest.models:
-                (staged / name).rename(repository / name)
+                shutil.move(staged / name, repository / name)
         manifest.write(removed / MANIFEST_FILE)
         shutil.move(removed / MANIFEST_FILE, repository / MANIFEST_FILE)

@@ -82,10 +82,11 @@ def test_nan_is_not_within_the_tolerance(run: Path, tmp_path: Path, monkeypatch:
         export_run(run, tmp_path / "repository")
 
 
-def test_a_damaged_manifest_is_not_guessed_around(run: Path, repository: Path, tmp_path: Path):
+@pytest.mark.parametrize("damage", ["{", "[]", '{"models": ["../elsewhere"]}'])
+def test_a_damaged_manifest_is_not_guessed_around(run: Path, repository: Path, tmp_path: Path, damage: str):
     target = tmp_path / "repository"
     shutil.copytree(repository, target)
-    (target / "manifest.json").write_text("{")
+    (target / "manifest.json").write_text(damage)
     with pytest.raises(ExportError, match="is damaged"):
         export_run(run, target)
 
@@ -93,6 +94,12 @@ def test_a_damaged_manifest_is_not_guessed_around(run: Path, repository: Path, t
 def test_no_run_no_export(tmp_path: Path):
     with pytest.raises(CheckpointError, match="nowhere"):
         export_run(tmp_path / "nowhere", tmp_path / "repository")
+
+
+def test_an_unusable_folder_is_an_error_of_one_line(run: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="repository cannot be written"):
+        export_run(run, tmp_path / "file" / "repository")
 
 
 def test_precision_is_checked(run: Path, tmp_path: Path):
