@@ -23,7 +23,7 @@ def find_distribution() -> Path:
         raise ServerError("nvidia-pytriton is not installed: pip install 'homomorph[serve]'")
     distribution = Path(spec.submodule_search_locations[0]) / "tritonserver"
     if not _python_stub(distribution).exists():
-        version = platform.python_version()
+        version = _python_version()
         raise ServerError(f"nvidia-pytriton has no Python backend for Python {version}: use 3.10, 3.11 or 3.12")
     return distribution
 
@@ -51,5 +51,8 @@ def environment(distribution: Path) -> dict[str, str]:
 
 
 def _python_stub(distribution: Path) -> Path:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return distribution / "python_backend_stubs" / version / "triton_python_backend_stub"
+    return distribution / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
+
+
+def _python_version() -> str:
+    return ".".join(platform.python_version_tuple()[:2])

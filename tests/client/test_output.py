@@ -32,7 +32,7 @@ def test_gif_loops_there_and_back(tmp_path: Path, frames: npt.NDArray[np.uint8])
     write_output(tmp_path / "a.GIF", frames)
     with Image.open(tmp_path / "a.GIF") as gif:
         greys = []
-        for index in range(gif.n_frames):  # type: ignore[attr-defined]
+        for index in range(gif.n_frames):
             gif.seek(index)
             greys.append(np.asarray(gif.convert("RGB"))[0, 0, 0])
         assert greys == [0, 60, 120, 180, 255, 180, 120, 60]

@@ -1,0 +1,78 @@
+"""The command line against a real server."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from homomorph_client import MorphClient
+from PIL import Image
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def files(pictures: Any, tmp_path: Path) -> tuple[Path, Path]:
+    """The two pictures as files."""
+    paths = tmp_path / "a.png", tmp_path / "b.png"
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    return paths
+
+
+def test_morph_writes_every_output_of_one_request(
+    homomorph: Callable[..., Any], served: Any, client: MorphClient, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    strip, loop, folder = tmp_path / "out" / "x.png", tmp_path / "out" / "x.gif", tmp_path / "out" / "frames"
+    outcome = homomorph(
+        "morph", *files, "--out", strip, "--out", loop, "--out", folder, "--steps", 5, "--url", served.url
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    *paths, summary = outcome.out.splitlines()
+    assert paths == [str(strip), str(loop), str(folder)]
+    assert re.fullmatch(r"5 frames of 64x64 pixels in \d+ ms", summary)
+    frames = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
+    assert np.array_equal(np.asarray(Image.open(strip)), np.concatenate(list(frames), axis=1))
+    assert np.abs(frames.astype(int) - client.morph(*files, steps=5)).max() <= 1
+
+
+def test_morph_of_one_group(
+    homomorph: Callable[..., Any], served: Any, client: MorphClient, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ["--set", "glasses=2", "--steps", 3, "--url", served.url]
+    assert homomorph("morph", *files, "--out", tmp_path / "x.png", *words).code == 0
+    strip = np.asarray(Image.open(tmp_path / "x.png")).astype(int)
+    expected = client.morph(*files, strengths={"glasses": [0, 1, 2]})
+    assert np.abs(strip - np.concatenate(list(expected), axis=1)).max() <= 1
+
+
+def test_unknown_group(homomorph: Callable[..., Any], served: Any, files: tuple[Path, Path], tmp_path: Path) -> None:
+    outcome = homomorph("morph", *files, "--out", tmp_path / "x.png", "--set", "beard=1", "--url", served.url)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "there is no group 'beard': the model has hair, glasses, residual" in outcome.err
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_demo_goes_the_whole_way(
+    served: Any,
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from homomorph_cli.demo import app
+    from homomorph_cli.one_line_errors import run_app
+
+    run = served.repository.parent / "run"
+    monkeypatch.setattr(sys, "argv", ["demo", *map(str, files), "--run", str(run), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as exited:
+        run_app(app)
+    assert not exited.value.code
+    assert Image.open(tmp_path / "out" / "morph.png").size == (9 * 64, 64)
+    assert (tmp_path / "out" / "morph.gif").exists()
+    assert re.search(r"9 frames of 64x64 pixels over gRPC: median \d+\.\d ms", capsys.readouterr().out)

@@ -1,0 +1,287 @@
+"""Starting and stopping the real tritonserver, and what goes wrong with it; the model is tiny and needs no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from homomorph_client.errors import ServerError
+from homomorph_export import server as server_module
+from homomorph_export.ports import choose_ports
+from homomorph_export.server import TritonServer, failure_reason
+
+CONFIG = """
+backend: "python"
+max_batch_size: 4
+input [{ name: "X" data_type: TYPE_FP32 dims: [1] }]
+output [{ name: "Y" data_type: TYPE_FP32 dims: [1] }]
+instance_group [{ kind: KIND_CPU }]
+"""
+MODEL = """
+class TritonPythonModel:
+    def initialize(self, args):
+        {initialize}
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository of a model `good`, which loads, and a model `bad`, which does not."""
+    for name, initialize in {"good": "pass", "bad": "raise OSError('no such weights')"}.items():
+        (tmp_path / "repository" / name / "1").mkdir(parents=True)
+        (tmp_path / "repository" / name / "config.pbtxt").write_text(CONFIG)
+        (tmp_path / "repository" / name / "1" / "model.py").write_text(MODEL.format(initialize=initialize))
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, empty at first, of this process and of those that it starts."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that something listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def processes(repository: Path) -> dict[int, str]:
+    """Return the command lines of the keeper, server and stubs that work on a repository."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it ended meanwhile
+            continue
+        if f"{repository}" in command and "homomorph_cli" not in command:
+            found[int(folder.name)] = command
+    return found
+
+
+def shared_memory() -> set[str]:
+    """Return the regions of all servers of ours."""
+    return {path.name for path in Path("/dev/shm").glob("homomorph_*")}
+
+
+def eventually(condition: Callable[[], bool], within_s: float = 30) -> bool:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.server
+def test_nothing_is_left_after_stopping(repository: Path, temporary: Path) -> None:
+    before = shared_memory()
+    with TritonServer(repository, models=["good"]) as server:
+        assert len(processes(repository)) == 3, "keeper, server and stub"
+        assert shared_memory() > before
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", server.grpc_url)
+        log = server.log_path
+        assert "successfully loaded 'good'" in log.read_text()
+    assert processes(repository) == {}
+    assert shared_memory() <= before
+    assert list(temporary.iterdir()) == []
+    server.stop()  # again, to no effect
+
+
+@pytest.mark.server
+def test_model_that_does_not_load(repository: Path, temporary: Path) -> None:
+    message = r"model 'bad' failed to load: .*no such weights \(log: (.*)\)$"
+    with pytest.raises(ServerError, match=message) as caught, TritonServer(repository, models=["good", "bad"]):
+        pass
+    assert "\n" not in str(caught.value)
+    log = Path(re.findall(message, str(caught.value))[0])
+    assert "no such weights" in log.read_text()
+    assert list(temporary.iterdir()) == [log]
+    assert processes(repository) == {}
+
+
+@pytest.mark.server
+def test_crash_is_reported_and_leaves_nothing(repository: Path, temporary: Path) -> None:
+    before = shared_memory()
+    with TritonServer(repository, models=["good"]) as server:
+        triton = next(
+            pid
+            for pid, command in processes(repository).items()
+            if "bin/tritonserver --" in command and "server_keeper" not in command
+        )
+        os.kill(triton, signal.SIGKILL)
+        with pytest.raises(ServerError, match=r"stopped by itself \(exit code 137\)"):
+            server.wait()
+        assert processes(repository) == {}
+        assert shared_memory() <= before
+
+
+@pytest.mark.server
+def test_launcher_that_is_killed_leaves_nothing(repository: Path, temporary: Path) -> None:
+    before = shared_memory()
+    code = (
+        "import sys, time, pathlib; from homomorph_export.server import TritonServer\n"
+        "server = TritonServer(pathlib.Path(sys.argv[1]), models=['good'])\n"
+        "server.start(); print('ready', flush=True); time.sleep(600)"
+    )
+    # Linked to under another name, so that `processes` does not count the launcher itself.
+    link = temporary / "link"
+    link.symlink_to(repository)
+    launcher = subprocess.Popen([sys.executable, "-c", code, str(link)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "ready\n"
+        assert len(processes(repository)) == 3
+    finally:
+        launcher.kill()
+        launcher.communicate()
+    assert eventually(lambda: not processes(repository))
+    assert shared_memory() <= before
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_serve_command_stops_on_signals(repository: Path, temporary: Path, stop: signal.Signals) -> None:
+    before = shared_memory()
+    ports = choose_ports("127.0.0.1", {"grpc": None, "http": None, "metrics": None})
+    command = [sys.executable, "-c", "from homomorph_cli.main import run; run()", "serve", "--model", "good"]
+    command += ["--repository", str(repository)]
+    command += [word for service, port in ports.items() for word in (f"--{service}-port", str(port))]
+    serve = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert serve.stdout is not None
+        assert "serving good" in serve.stdout.readline()
+        assert f"127.0.0.1:{ports['grpc']}" in serve.stdout.readline()
+        assert len(processes(repository)) == 3
+        serve.send_signal(stop)
+        _, errors = serve.communicate(timeout=60)
+    finally:
+        serve.kill()
+    assert (serve.returncode, "Traceback" in errors) == (0, False)
+    assert processes(repository) == {}
+    assert shared_memory() <= before
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.server
+def test_port_lost_while_loading_is_replaced(
+    repository: Path, temporary: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices: list[dict[str, int]] = []
+
+    def unlucky_at_first(host: str, asked: dict[str, int | None]) -> dict[str, int]:
+        ports = choose_ports(host, asked)
+        choices.append(ports if choices else {**ports, "http": taken_port})
+        return choices[-1]
+
+    monkeypatch.setattr(server_module, "choose_ports", unlucky_at_first)
+    with TritonServer(repository, models=["good"]) as server:
+        assert server.ports == choices[1]
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.server
+def test_start_that_takes_too_long(repository: Path, temporary: Path) -> None:
+    (repository / "good" / "1" / "model.py").write_text(MODEL.format(initialize="import time; time.sleep(60)"))
+    server = TritonServer(repository, models=["good"], start_timeout_s=1, stop_timeout_s=1)
+    with pytest.raises(ServerError, match="not ready within 1 s"):
+        server.start()
+    assert processes(repository) == {}
+
+
+@pytest.mark.parametrize("service", ["grpc", "http", "metrics"])
+def test_port_in_use(taken_port: int, service: str) -> None:
+    with pytest.raises(ServerError, match=f"port {taken_port} .* {service} .* --{service}-port"):
+        choose_ports("127.0.0.1", {service: taken_port})
+
+
+def test_port_given_twice() -> None:
+    with pytest.raises(ServerError, match="port 20001 was given twice"):
+        choose_ports("127.0.0.1", {"grpc": 20001, "http": 20001})
+
+
+def test_foreign_host() -> None:
+    with pytest.raises(ServerError, match=r"192\.0\.2\.1: is it an address of this machine"):
+        choose_ports("192.0.2.1", {"grpc": None})
+
+
+def test_free_ports_differ() -> None:
+    ports = choose_ports("127.0.0.1", {"grpc": None, "http": None, "metrics": None})
+    assert len(set(ports.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "there is no model repository .*homomorph export"),
+        (lambda path: path.mkdir(), "holds no model.*homomorph export"),
+        (lambda path: (path / "other").mkdir(parents=True), "holds no model"),
+    ],
+    ids=["missing", "empty", "no-configuration"],
+)
+def test_no_repository(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+    make(tmp_path / "triton_repo")
+    with pytest.raises(ServerError, match=message):
+        TritonServer(tmp_path / "triton_repo").start()
+
+
+def test_unknown_model(repository: Path) -> None:
+    with pytest.raises(ServerError, match="no model 'morph': it has bad, good"):
+        TritonServer(repository).start()
+
+
+def test_without_pytriton(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServerError, match=r"nvidia-pytriton is not installed: pip install 'homomorph\[serve\]'"):
+        TritonServer(repository, models=["good"]).start()
+
+
+def test_python_without_a_backend(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "python_version_tuple", lambda: ("3", "99", "0"))
+    with pytest.raises(ServerError, match=r"no Python backend for Python 3\.99: use 3\.10, 3\.11 or 3\.12"):
+        TritonServer(repository, models=["good"]).start()
+
+
+def test_log_that_cannot_be_written(repository: Path, temporary: Path) -> None:
+    with pytest.raises(ServerError, match=r"the log .* cannot be written"):
+        TritonServer(repository, models=["good"], log=repository / "missing" / "a.log").start()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (
+            "E1123 05:55:25.596662 3261 model_lifecycle.cc:642] \"failed to load 'bad' version 1: Internal: "
+            'RuntimeError: weights are missing\\n\\nAt:\\n  model.py(4): initialize\\n"\n'
+            "error: creating server: Internal - failed to load all models\n",
+            "model 'bad' failed to load: Internal: RuntimeError: weights are missing",
+        ),
+        ("I1123 x\nerror: creating server: Internal - no\n", "creating server: Internal - no"),
+        (
+            "E1123 06:06:05.185777 17414 main.cc:245] \"failed to start GRPC service: Socket '127.0.0.1:1' in use \"\n",
+            "failed to start GRPC service: Socket '127.0.0.1:1' in use",
+        ),
+        ("", "its log names no error"),
+    ],
+    ids=["model", "error", "glog", "empty"],
+)
+def test_failure_reason(log: str, reason: str) -> None:
+    assert failure_reason(log) == reason
