@@ -28,7 +28,7 @@ from homomorph_export.triton_distribution import environment, find_distribution,
 _KILL_MARGIN_S = 5.0
 """What the keeper may take on top of the server's own time to stop."""
 _ATTEMPTS = 3
-"""Starts before giving up when a port that was chosen as free is taken by the time that the models are loaded."""
+"""Starts before giving up when ports that were picked as free are taken by the time that the models are loaded."""
 
 
 class TritonServer:
@@ -48,7 +48,7 @@ class TritonServer:
         metrics_port: int | None = None,
         log: Path | None = None,
         start_timeout_s: float = 180.0,
-        stop_timeout_s: float = 15.0,
+        stop_timeout_s: float = 10.0,
     ) -> None:
         """Say what to serve.
 
@@ -100,6 +100,7 @@ class TritonServer:
                 self._wait_until_ready()
                 return
             except BaseException as error:
+                # Loading takes seconds, in which another process may have taken a port that was free before.
                 lost_a_port = isinstance(error, ServerError) and "already in use" in str(error)
                 if not (lost_a_port and ports_may_change and attempts_left):
                     self._end(keep_log=isinstance(error, ServerError))
@@ -193,8 +194,7 @@ class TritonServer:
     def _end(self, *, keep_log: bool) -> None:
         """Tell the keeper to stop the server, wait for it, and remove the temporary files."""
         assert self._keeper.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended by itself
-            self._keeper.stdin.close()
+        self._keeper.stdin.close()  # which the keeper takes as the order to stop
         try:
             self._keeper.wait(timeout=self._stop_timeout_s + _KILL_MARGIN_S)
         except subprocess.TimeoutExpired:
