@@ -1,6 +1,8 @@
-"""Networks that exist only during training: critics, attribute head and knowledge guidance."""
+"""Networks that exist only during training: critics, attribute head, label prototypes, knowledge guidance."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +68,21 @@ class PictureCritic(nn.Module):
         match = (self.projection(2 * labels - 1) * pooled).sum(dim=1)
         score: Tensor = self.realism(pooled).squeeze(1) + conditional * match
         return score
+
+
+class Prototypes(nn.Module):
+    """c_i: what each label of a group looks like as features, learned beside the branches."""
+
+    def __init__(self, groups: Mapping[str, Sequence[str]], feature_channels: int, feature_size: int) -> None:
+        super().__init__()
+        shape = (feature_channels, feature_size, feature_size)
+        self.maps = nn.ParameterDict({group: nn.Parameter(torch.zeros(len(g), *shape)) for group, g in groups.items()})
+
+    def forward(self, change: Tensor) -> Tensor:
+        """Map changes of the labels z_b - z_a [B, L] to differences of prototypes [B, G, C, h, w]."""
+        parts = change.split([len(prototypes) for prototypes in self.maps.values()], dim=1)
+        maps = zip(parts, self.maps.values(), strict=True)
+        return torch.stack([torch.tensordot(part, prototypes, dims=1) for part, prototypes in maps], dim=1)
 
 
 class Guidance(nn.Module):

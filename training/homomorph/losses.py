@@ -63,15 +63,20 @@ def total_loss(complete: Tensor, target: Tensor) -> Tensor:
     return (complete - target.detach()).square().mean()
 
 
-def projection_loss(deltas: Tensor, same: Tensor) -> Tensor:
-    """|T_i(d)|^2 wherever a and b have the same labels in group i: nothing to change, so no change.
+def projection_loss(deltas: Tensor, expected: Tensor) -> Tensor:
+    """mean |T_i(d) - (c_i(z_b) - c_i(z_a))|^2 / mean |T_i(d)|^2, mean over i: what T_i carries, group i's labels explain.
+
+    The c_i are learned prototypes of the labels, so T_i(d) = 0 wherever a and b have the same labels in group i, and
+    what other groups change is nothing that T_i may carry. As a ratio (the variance within classes over the whole)
+    it presses as hard on a branch that carries little as on one that carries much; the plain square lets all
+    branches share d evenly.
 
     Args:
         deltas: T_i(d) of the labelled groups, [B, G, C, h, w].
-        same: 1 where a and b agree in all labels of the group, [B, G].
+        expected: differences of prototypes, same shape.
     """
-    squares = deltas.square().mean(dim=(2, 3, 4))
-    return (squares * same).sum() / same.sum().clamp(min=1)
+    unexplained = (deltas - expected).square().mean(dim=(0, 2, 3, 4))
+    return (unexplained / (deltas.square().mean(dim=(0, 2, 3, 4)) + 1e-6)).mean()
 
 
 def residual_loss(delta: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Recipe:
     critic_steps: int = 1
     """Updates of Dis and A' for one of E and the T_i."""
     l_projection: float = 1.0
-    """T_i(d) = 0 where group i has the same labels, for E and the T_i."""
+    """What T_i carries, group i's labels explain; for E, the T_i and the prototypes."""
     l_residual: float = 0.2
     """Price on the residual branch, for E and the T_i."""
     l_scale: float = 0.1
@@ -44,6 +44,8 @@ class Recipe:
     """The label-conditional critic on decoded morphs, for the T_i and D."""
     l_cycle: float = 0.2
     """|E(D(F)) - F|^2: the picture shows what its features say, for the T_i and D."""
+    beta1: float = 0.9
+    """Adam's first beta for E and the T_i. The published 0.5 reconstructs a quarter worse after as many steps."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -71,6 +73,7 @@ PUBLISHED = Recipe(
     feature_noise=0.0,
     l_picture=0.0,
     l_cycle=0.0,
+    beta1=0.5,
 )
 """The terms as published: everything from the first step, nothing beside them."""
 
@@ -89,7 +92,7 @@ class Preset:
     """Pictures a step, even."""
     steps: int = 12000
     """Steps of training."""
-    learning_rate: float = 6e-4
+    learning_rate: float = 1e-3
     """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""
     critic_learning_rate: float = 2e-4
     """Adam's rate for the critics, attribute head and P."""

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from homomorph import losses
-from homomorph.config import ModelConfig
-from homomorph.critics import FeatureCritic, Guidance, PictureCritic
+from homomorph.config import STRIDE, ModelConfig
+from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import TrainingError
@@ -66,6 +66,7 @@ class Networks(nn.Module):
         self.critic = FeatureCritic(channels, attributes)
         self.picture_critic = PictureCritic(attributes)
         self.guidance = Guidance(channels, phi.deep_channels)
+        self.prototypes = Prototypes(config.groups, channels, config.picture_size // STRIDE)
         self.phi = phi
 
 
@@ -112,7 +113,7 @@ def train(
         else SmallVgg(len(config.attributes))
     )
     nets = Networks(config, perceptual)
-    optimizers = _optimizers(nets, preset)
+    optimizers = _optimizers(nets, preset, recipe)
     settings = {
         "model": config.to_dict(),
         "preset": dataclasses.asdict(preset),
@@ -192,7 +193,6 @@ def _train_step(
     strengths = draw_strengths(len(source), len(groups) + 1, generator, even=recipe.l_picture > 0)
     weight_per_label = strengths[:, _label_columns(groups)]
     labels_v = labels_a + weight_per_label * (labels_b - labels_a)
-    same = _same_groups(labels_a, labels_b, groups)
     terms: dict[str, Tensor] = {}
 
     # Encode each picture once; everything below shares these features.
@@ -217,7 +217,7 @@ def _train_step(
 
     # The decomposition of d: what T_i may carry (E and T_i), and that all together reach b (T_i).
     deltas = model.deltas(features_a, features_b)
-    terms["projection"] = losses.projection_loss(deltas[:, :-1], same)
+    terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(labels_b - labels_a))
     terms["residual"] = losses.residual_loss(deltas[:, -1])
     detached_a, detached_b = features_a.detach(), features_b.detach()
     detached_deltas = model.deltas(detached_a, detached_b)
@@ -269,7 +269,7 @@ def _train_step(
                 terms["cycle"] = losses.total_loss(model.encoder(decoded), morphed_t)
             loss = loss + recipe.l_picture * terms["picture"] + recipe.l_cycle * terms["cycle"]
 
-    names = ("encoder", "branches", "decoder", "guidance")
+    names = ("encoder", "branches", "decoder", "guidance", "prototypes")
     for name in names:
         optimizers[name].zero_grad(set_to_none=True)
     loss.backward()
@@ -299,12 +299,6 @@ def _label_columns(groups: dict[str, tuple[str, ...]]) -> list[int]:
     return [column for column, names in enumerate(groups.values()) for _ in names]
 
 
-def _same_groups(labels_a: Tensor, labels_b: Tensor, groups: dict[str, tuple[str, ...]]) -> Tensor:
-    """1 where a and b agree in all labels of a group, [B, G]."""
-    parts = (labels_a == labels_b).split([len(names) for names in groups.values()], dim=1)
-    return torch.stack([part.all(dim=1) for part in parts], dim=1).float()
-
-
 class _frozen:
     """Let gradients pass through a network without reaching its own parameters."""
 
@@ -324,17 +318,18 @@ def _step(optimizer: torch.optim.Adam, loss: Tensor) -> None:
     optimizer.step()
 
 
-def _optimizers(nets: Networks, preset: Preset) -> dict[str, torch.optim.Adam]:
-    """Adam for each network; D keeps the default betas, which suit it better than the others' 0.5."""
+def _optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str, torch.optim.Adam]:
+    """Adam for each network; D always keeps the default betas."""
 
     def adam(network: nn.Module, rate: float, beta: float) -> torch.optim.Adam:
         return torch.optim.Adam(network.parameters(), rate, betas=(beta, 0.999))
 
     return {
-        "encoder": adam(nets.model.encoder, preset.learning_rate, 0.5),
-        "branches": adam(nets.model.branches, preset.learning_rate, 0.5),
+        "encoder": adam(nets.model.encoder, preset.learning_rate, recipe.beta1),
+        "branches": adam(nets.model.branches, preset.learning_rate, recipe.beta1),
         "decoder": adam(nets.model.decoder, preset.learning_rate, 0.9),
         "guidance": adam(nets.guidance, preset.critic_learning_rate, 0.5),
+        "prototypes": adam(nets.prototypes, 10 * preset.critic_learning_rate, 0.9),
         "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
         "picture_critic": adam(nets.picture_critic, preset.critic_learning_rate, 0.5),
     }

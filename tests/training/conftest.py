@@ -1,0 +1,32 @@
+"""A small rendered set and a preset that trains on it in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from homomorph.config import NetworkConfig
+from homomorph.data.labels import LabelledPictures, read_labelled
+from homomorph.data.render_set import render_set
+from homomorph.recipe import Preset
+
+
+@pytest.fixture(scope="session")
+def avatars_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 labelled pictures of 32 pixels."""
+    folder = tmp_path_factory.mktemp("data") / "avatars"
+    assert list(render_set(folder, count=120, size=32, seed=3, workers=1)) == list(range(1, 121))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(avatars_folder: Path) -> LabelledPictures:
+    """The same, read."""
+    return read_labelled(avatars_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Preset:
+    """A preset of a few thousand parameters."""
+    network = NetworkConfig(feature_channels=16, widths=(8, 12, 16), blocks=(0, 0, 1), branch_width=8)
+    return Preset(picture_size=32, network=network, batch_size=4, steps=6, phi_steps=4)

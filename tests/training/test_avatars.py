@@ -1,0 +1,85 @@
+"""The built-in picture set: exact labels, the same everywhere, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from homomorph.data import avatars
+from homomorph.data.labels import read_labelled
+from homomorph.data.render_set import render_set
+from homomorph.errors import DataError
+from PIL import Image
+
+
+def test_a_set_is_the_same_again_and_grows_at_its_end(tmp_path: Path) -> None:
+    list(render_set(tmp_path / "a", count=3, size=16, seed=5, workers=1))
+    list(render_set(tmp_path / "b", count=5, size=16, seed=5, workers=2))
+    first = sorted((tmp_path / "a" / "images").iterdir())
+    assert [path.name for path in first] == ["000000.png", "000001.png", "000002.png"]
+    for path in first:
+        assert path.read_bytes() == (tmp_path / "b" / "images" / path.name).read_bytes()
+    rows = (tmp_path / "a" / "attributes.csv").read_text().splitlines()
+    assert (tmp_path / "b" / "attributes.csv").read_text().splitlines()[:4] == rows
+
+
+def test_seeds_differ() -> None:
+    assert [avatars.draw_looks(0, i) for i in range(4)] != [avatars.draw_looks(1, i) for i in range(4)]
+
+
+def test_labels_say_what_is_drawn(avatars_folder: Path) -> None:
+    data = read_labelled(avatars_folder)
+    assert {"expression", "hair_colour", "hair_style", "facial_hair", "glasses", "skin"} <= data.groups.keys()
+    columns = [name for names in data.groups.values() for name in names]
+    yellow = columns.index("yellow_skin")
+    dark = columns.index("dark_skin")
+    cheek = np.array([int(np.asarray(Image.open(path).convert("RGB"))[17, 12].sum()) for path in data.paths])
+    assert np.median(cheek[data.labels[:, yellow] == 1]) > 2 * np.median(cheek[data.labels[:, dark] == 1])
+
+
+@pytest.mark.parametrize("feature", [f for f in avatars.FEATURES if f.group], ids=lambda f: f.option)
+def test_every_look_can_be_seen(feature: avatars.Feature) -> None:
+    looks = list(avatars.draw_looks(0, 0))
+    where = avatars.FEATURES.index(feature)
+    seen = set()
+    for label in feature.looks:
+        looks[where] = label
+        seen.add(avatars.render(tuple(looks), 64).tobytes())
+    assert len(seen) == len(feature.looks)
+
+
+def test_the_background_is_pure_white() -> None:
+    picture = avatars.render(avatars.draw_looks(0, 1), 64)
+    assert picture.shape == (64, 64, 3)
+    assert (picture[0, 0] == 255).all()
+    assert (picture[0, -1] == 255).all()
+
+
+def test_a_counterfactual_changes_one_group_only() -> None:
+    ours, theirs = avatars.draw_looks(0, 0), avatars.draw_looks(0, 1)
+    mixed = avatars.labels(avatars.with_group(ours, theirs, "hair_colour"))
+    for group, names in avatars.GROUPS.items():
+        expected = avatars.labels(theirs if group == "hair_colour" else ours)
+        assert {name: mixed[name] for name in names} == {name: expected[name] for name in names}
+
+
+def test_an_interrupted_set_leaves_nothing(tmp_path: Path) -> None:
+    rendering = render_set(tmp_path / "set", count=500, size=16, workers=1)
+    next(rendering)
+    rendering.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="already exists"):
+        list(render_set(tmp_path, count=1, size=16))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("count", "size", "seed"), [(0, 16, 0), (1, 15, 0), (1, 5000, 0), (1, 16, -1)])
+def test_numbers_out_of_range_are_refused(tmp_path: Path, count: int, size: int, seed: int) -> None:
+    with pytest.raises(DataError, match="must"):
+        list(render_set(tmp_path / "set", count=count, size=size, seed=seed))
+    assert list(tmp_path.iterdir()) == []

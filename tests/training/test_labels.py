@@ -1,0 +1,83 @@
+"""Label files: what is read, and what is refused in one line that says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from homomorph.data.labels import read_labelled
+from homomorph.errors import DataError
+from PIL import Image
+
+CSV = "image,smiling,blond,round\na.png,1,0,0\nb.png,0,1,1\n"
+CELEBA = "2\nsmiling blond round\na.png  1 -1 -1\nb.png -1  1  1\n"
+GROUPS = "expression: [smiling]\nglasses: [round]\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    (tmp_path / "groups.yaml").write_text(GROUPS)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "text"), [("attributes.csv", CSV), ("list_attr_celeba.txt", CELEBA)])
+def test_both_formats_say_the_same(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    data = read_labelled(folder)
+    assert data.groups == {"expression": ("smiling",), "glasses": ("round",)}
+    assert [path.name for path in data.paths] == ["a.png", "b.png"]
+    np.testing.assert_array_equal(data.labels, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("attributes.csv", CSV.replace("round", "square"), "no column round"),
+        ("attributes.csv", CSV.replace("a.png,1", "a.png,2"), r"line 2: a label must be 0 or 1, not '2'"),
+        ("attributes.csv", CSV.replace("b.png,0,1,1", "b.png,0,1"), "line 3: expected 3 labels"),
+        ("attributes.csv", CSV.replace("b.png", "c.png"), r"line 3: there is no picture .*c\.png"),
+        ("attributes.csv", CSV.replace("image", "file"), "first column must be 'image'"),
+        ("attributes.csv", "", "first column must be 'image'"),
+        ("attributes.csv", CSV.partition("b.png")[0], "needs at least 2"),
+        ("list_attr_celeba.txt", CELEBA.replace("-1", "0"), "line 3: a label must be -1 or 1, not '0'"),
+        ("list_attr_celeba.txt", CELEBA.replace("2\n", "3\n", 1), "promises 3 pictures, but 2 follow"),
+        ("list_attr_celeba.txt", CELEBA.partition("\n")[2], "first line must be the number of pictures"),
+        ("notes.txt", "", "neither attributes.csv nor list_attr_celeba.txt"),
+    ],
+)
+def test_bad_labels_are_refused(folder: Path, name: str, text: str, message: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_labelled(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[smiling]", "must map group names"),
+        ("expression: smiling", "must map group names"),
+        ("expression: [smiling", "is not YAML"),
+        ("Expression: [smiling]", "lower-case"),
+        ("residual: [smiling]", "reserved"),
+        ("expression: []", "names no attribute"),
+        ("expression: [smiling]\nmood: [smiling]", "'smiling' stands in group"),
+        ("{}", "at least one attribute group"),
+    ],
+)
+def test_bad_groups_are_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "attributes.csv").write_text(CSV)
+    (folder / "groups.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_labelled(folder)
+
+
+def test_a_missing_folder_or_groups_file_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="no data folder"):
+        read_labelled(folder / "elsewhere")
+    (folder / "attributes.csv").write_text(CSV)
+    (folder / "groups.yaml").unlink()
+    with pytest.raises(DataError, match=r"there is no .*groups\.yaml"):
+        read_labelled(folder)

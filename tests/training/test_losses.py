@@ -1,0 +1,87 @@
+"""Each training term against its equation, written out for small tensors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from homomorph import losses
+from torch import Tensor
+
+
+def test_critic_and_generator_pull_in_opposite_directions() -> None:
+    real, fake = torch.tensor([2.0, 4.0]), torch.tensor([1.0, -1.0])
+    assert losses.critic_loss(real, fake).item() == pytest.approx(0.0 - 3.0)
+    assert losses.generator_loss(fake).item() == pytest.approx(-0.0)
+    assert losses.generator_loss(fake + 1).item() < losses.generator_loss(fake).item()
+    assert losses.critic_loss(real, fake + 1).item() > losses.critic_loss(real, fake).item()
+
+
+def test_gradient_penalty_is_zero_at_unit_slope_only() -> None:
+    direction = torch.nn.functional.normalize(torch.randn(12), dim=0)
+    real, fake, mix = torch.randn(5, 3, 2, 2), torch.randn(5, 3, 2, 2), torch.rand(5)
+
+    def slope(times: float) -> Tensor:
+        return losses.gradient_penalty(lambda x: times * (x.flatten(1) @ direction), real, fake, mix)
+
+    assert slope(1.0).item() == pytest.approx(0.0, abs=1e-6)
+    assert slope(3.0).item() == pytest.approx(4.0, rel=1e-4)
+
+
+def test_gradient_penalty_trains_the_critic_through_its_second_derivative() -> None:
+    weight = torch.full((4,), 2.0, requires_grad=True)
+    real, fake = torch.randn(3, 4), torch.randn(3, 4)
+    losses.gradient_penalty(lambda x: (x * weight).sum(dim=1), real, fake, torch.rand(3)).backward()
+    # d/dw (|w| - 1)^2 = 2 (|w| - 1) w / |w|
+    torch.testing.assert_close(weight.grad, torch.full((4,), 2 * (4 - 1) * 2 / 4))
+
+
+def test_attribute_loss_is_the_cross_entropy_of_soft_labels() -> None:
+    expected = -(0.25 * math.log(0.5) + 0.75 * math.log(0.5))
+    assert losses.attribute_loss(torch.zeros(1, 1), torch.tensor([[0.25]])).item() == pytest.approx(expected)
+    right = losses.attribute_loss(torch.tensor([[4.0]]), torch.ones(1, 1))
+    assert right.item() == pytest.approx(math.log1p(math.exp(-4)))
+
+
+def test_relative_error_does_not_depend_on_the_scale() -> None:
+    value, target = torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0])
+    assert losses.relative_error(value, target).item() == pytest.approx(0.25, rel=1e-4)
+    assert losses.relative_error(10 * value, 10 * target).item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_pixel_loss_is_absolute_plus_squared() -> None:
+    assert losses.pixel_loss(torch.tensor([0.5, -2.0]), torch.zeros(2)).item() == pytest.approx(1.25 + 2.125)
+
+
+def test_total_loss_trains_the_morph_and_not_its_target() -> None:
+    complete, target = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    losses.total_loss(complete, target).backward()
+    assert complete.grad is not None
+    assert target.grad is None
+    torch.testing.assert_close(complete.grad, torch.full((2,), -1.0))
+
+
+def test_projection_loss_is_the_share_that_labels_do_not_explain() -> None:
+    deltas, expected = torch.ones(2, 2, 1, 1, 1), torch.ones(2, 2, 1, 1, 1)
+    assert losses.projection_loss(deltas, expected).item() == pytest.approx(0.0)
+    expected[:, 1] = 0  # group 1's labels are equal, yet its branch moves
+    assert losses.projection_loss(deltas, expected).item() == pytest.approx(0.5, rel=1e-4)
+    deltas[:, 1] = 0.01  # however little it moves
+    assert losses.projection_loss(deltas, expected).item() == pytest.approx(0.5, rel=2e-2)
+
+
+def test_scale_loss_is_least_at_unit_variance() -> None:
+    torch.manual_seed(0)
+    d = torch.randn(10000) - torch.randn(10000)
+    assert losses.scale_loss(d).item() < 0.01
+    assert losses.scale_loss(2 * d).item() == pytest.approx(math.log(4) ** 2, rel=0.1)
+    assert losses.scale_loss(d / 2).item() == pytest.approx(math.log(4) ** 2, rel=0.1)
+
+
+def test_hinge_critic_loss_wants_real_above_one_and_both_fakes_below_minus_one() -> None:
+    high, low = torch.tensor([1.5]), torch.tensor([-1.5])
+    assert losses.hinge_critic_loss(high, low, low).item() == 0.0
+    assert losses.hinge_critic_loss(low, low, low).item() == pytest.approx(2.5)
+    assert losses.hinge_critic_loss(high, high, low).item() == pytest.approx(1.25)
+    assert losses.hinge_critic_loss(high, low, high).item() == pytest.approx(1.25)

@@ -1,0 +1,69 @@
+"""The networks that are served, and the formula that joins them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from homomorph.config import ModelConfig
+from homomorph.errors import ConfigError
+from homomorph.networks import MorphModel, interpolate, parameter_counts
+from homomorph.recipe import PRESETS, Preset
+
+GROUPS = {"expression": ("smiling",), "glasses": ("round", "square")}
+
+
+@pytest.fixture
+def model(tiny: Preset) -> MorphModel:
+    torch.manual_seed(0)
+    model = MorphModel(ModelConfig(GROUPS, 32, tiny.network))
+    for parameter in model.parameters():  # leave the identity that training starts from
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def test_interpolate_is_the_formula() -> None:
+    source, deltas, strengths = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 3, 4, 5), torch.randn(2, 7, 6)
+    expected = torch.stack(
+        [
+            torch.stack([source[b] + sum(strengths[b, s, k] * deltas[b, k] for k in range(6)) for s in range(7)])
+            for b in range(2)
+        ]
+    )
+    torch.testing.assert_close(interpolate(source, deltas, strengths), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 40)])
+def test_any_multiple_of_the_stride(model: MorphModel, height: int, width: int) -> None:
+    a, b = torch.randn(2, 3, height, width), torch.randn(2, 3, height, width)
+    assert model.encoder(a).shape == (2, 16, height // 8, width // 8)
+    assert model(a, b, torch.rand(2, 4, 3)).shape == (2, 4, 3, height, width)
+
+
+def test_no_strength_gives_the_source_and_equal_pictures_never_change(model: MorphModel) -> None:
+    a, b = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
+    reconstruction = model.decoder(model.encoder(a))
+    torch.testing.assert_close(model(a, b, torch.zeros(1, 1, 3))[:, 0], reconstruction)
+    torch.testing.assert_close(model(a, a, torch.ones(1, 1, 3))[:, 0], reconstruction)
+    assert not torch.allclose(model(a, b, torch.ones(1, 1, 3))[:, 0], reconstruction)
+
+
+def test_a_result_does_not_depend_on_its_batch(model: MorphModel) -> None:
+    a, b, v = torch.randn(5, 3, 32, 32), torch.randn(5, 3, 32, 32), torch.rand(5, 2, 3)
+    torch.testing.assert_close(model(a, b, v)[3:4], model(a[3:4], b[3:4], v[3:4]), atol=1e-5, rtol=1e-5)
+
+
+def test_parameters_of_a_preset_are_counted() -> None:
+    counts = parameter_counts(MorphModel(ModelConfig(GROUPS, 64, PRESETS["avatars64"].network)))
+    assert list(counts) == ["encoder", "branches", "decoder"]
+    assert counts["branches"] == 3 * 2 * 128 * 64
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"picture_size": 60}, "multiple of 8"), ({"groups": {}}, "at least one"), ({"network": {"depth": 3}}, "depth")],
+)
+def test_bad_configurations_are_refused(values: dict[str, object], message: str) -> None:
+    good = ModelConfig(GROUPS).to_dict()
+    assert ModelConfig.from_dict(good) == ModelConfig(GROUPS)
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_dict(good | values)

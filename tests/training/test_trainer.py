@@ -1,0 +1,117 @@
+"""The training loop on a few tiny steps: what it writes, resumes and refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from homomorph.data.labels import LabelledPictures
+from homomorph.errors import CheckpointError, TrainingError
+from homomorph.recipe import PUBLISHED, Preset, Recipe
+from homomorph.run import load_model, resolve_run
+from homomorph.trainer import Progress, draw_strengths, train
+from PIL import Image
+from safetensors.torch import load_file
+
+
+def _train(
+    data: LabelledPictures, out: Path, preset: Preset, *, resume: bool = False, **other: object
+) -> list[Progress]:
+    options: dict[str, object] = {"recipe": Recipe(), "steps": 6, "checkpoint_every": 2, "workers": 0}
+    return list(train(data, out, preset=preset, resume=resume, **(options | other)))  # type: ignore[arg-type]
+
+
+def test_a_run_holds_a_model_its_configuration_and_pictures(
+    data: LabelledPictures, tiny: Preset, tmp_path: Path
+) -> None:
+    reports = _train(data, tmp_path / "run", tiny)
+    assert [(r.phase, r.step) for r in reports] == [
+        *(("phi", step) for step in range(1, 5)),
+        *(("warm-up", step) for step in range(1, 4)),
+        *(("morphs", step) for step in range(4, 7)),
+    ]
+    model = load_model(tmp_path / "run")
+    assert model.config.groups == data.groups
+    assert model.config.picture_size == 32
+    assert np.asarray(Image.open(tmp_path / "run" / "strips.png")).shape == (3 * 8 * 32, 9 * 32, 3)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_every_network_learns_under_both_recipes(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    for name, recipe in (("even", Recipe(warmup=0.0)), ("published", PUBLISHED)):
+        _train(data, tmp_path / name / "1", tiny, recipe=recipe, steps=1, checkpoint_every=1)
+        _train(data, tmp_path / name / "2", tiny, recipe=recipe, steps=3, checkpoint_every=1)
+        before = load_file(tmp_path / name / "1" / "training.safetensors")
+        after = load_file(tmp_path / name / "2" / "training.safetensors")
+        networks = ["model.encoder", "model.branches", "model.decoder", "critic", "guidance", "ema"]
+        if recipe.l_picture:
+            networks.append("picture_critic")
+        for network in networks:
+            keys = [key for key in before if key.startswith(f"networks.{network}.")]
+            assert any(not torch.equal(before[key], after[key]) for key in keys), network
+        keys = [key for key in before if key.startswith("networks.phi.")]
+        assert all(torch.equal(before[key], after[key]) for key in keys)
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    _train(data, tmp_path / "whole", tiny)
+    interrupted = train(data, tmp_path / "parts", preset=tiny, recipe=Recipe(), steps=6, checkpoint_every=2, workers=0)
+    for report in interrupted:
+        if report.phase == "morphs" and report.step == 5:  # past the checkpoint of step 4
+            break
+    interrupted.close()
+    resumed = _train(data, tmp_path / "parts", tiny, resume=True)
+    assert [report.step for report in resumed] == [5, 6]
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        assert torch.equal(whole[name], parts[name]), name
+
+
+def test_resuming_something_else_is_refused(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        _train(data, tmp_path / "run", tiny, resume=True)
+    _train(data, tmp_path / "run", tiny, steps=2)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        _train(data, tmp_path / "run", tiny, steps=2, recipe=PUBLISHED, resume=True)
+    with pytest.raises(CheckpointError, match="already holds something"):
+        _train(data, tmp_path / "run", tiny, steps=2)
+
+
+def test_a_term_that_is_not_a_number_stops_the_run(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    diverging = dataclasses.replace(tiny, learning_rate=1e30)
+    with pytest.raises(TrainingError, match=r"step \d+: .*became NaN or infinite"):
+        _train(data, tmp_path / "run", diverging)
+
+
+def test_strengths_are_uniform_or_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    even = draw_strengths(400, 5, generator, even=True)
+    whole = ((even == 0) | (even == 1)).all(dim=1)
+    assert whole.float().mean().item() == 0.5
+    assert 0.4 < even[whole].mean().item() < 0.6
+    published = draw_strengths(400, 5, generator, even=False)
+    assert not ((published == 0) | (published == 1)).any()
+    assert 0 <= published.min().item() < 0.05
+    assert 0.95 < published.max().item() <= 1
+
+
+def test_a_run_that_cannot_be_loaded_says_why(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no run at"):
+        resolve_run("nowhere")
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        load_model(tmp_path)
+    run = tmp_path / "run"
+    _train(data, run, tiny, steps=2)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"network": config["network"] | {"feature_channels": 24}}))
+    with pytest.raises(CheckpointError, match="belongs to another configuration"):
+        load_model(run)
+    (run / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(run)
