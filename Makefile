@@ -45,5 +45,5 @@ bench: $(STAMP) ops ## Measure the operator (results in out/bench)
 	$(BIN)/homomorph bench kernel --out out/bench
 
 clean: ## Remove what was built, exported and measured; keep .venv
-	rm -rf out build export/homomorph_export/ops/*.so
+	rm -rf out build
 	find triton_repo -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

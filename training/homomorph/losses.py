@@ -64,7 +64,7 @@ def total_loss(complete: Tensor, target: Tensor) -> Tensor:
 
 
 def projection_loss(deltas: Tensor, expected: Tensor) -> Tensor:
-    """mean |T_i(d) - (c_i(z_b) - c_i(z_a))|^2 / mean |T_i(d)|^2, mean over i: what T_i carries, group i's labels explain.
+    """mean |T_i(d) - (c_i(z_b) - c_i(z_a))|^2 / mean |T_i(d)|^2, mean over i: labels explain what their branch carries.
 
     The c_i are learned prototypes of the labels, so T_i(d) = 0 wherever a and b have the same labels in group i, and
     what other groups change is nothing that T_i may carry. As a ratio (the variance within classes over the whole)

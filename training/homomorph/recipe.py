@@ -14,7 +14,7 @@ from homomorph.errors import ConfigError
 class Recipe:
     """Weights of the training terms; `losses.py` gives the equations. A weight of 0 switches a term off."""
 
-    warmup: float = 0.4
+    warmup: float = 0.45
     """Share of the steps that train E, D and the decomposition of d alone, before the critics join."""
     l_recon: float = 1.0
     """Reconstruction: Phi3 and pixels, for E and D."""
@@ -90,7 +90,7 @@ class Preset:
     """Sizes of E, T_i and D."""
     batch_size: int = 16
     """Pictures a step, even."""
-    steps: int = 12000
+    steps: int = 6500
     """Steps of training."""
     learning_rate: float = 1e-3
     """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""
