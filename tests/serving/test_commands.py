@@ -69,10 +69,16 @@ def test_demo_goes_the_whole_way(
     from homomorph_cli.one_line_errors import run_app
 
     run = served.repository.parent / "run"
-    monkeypatch.setattr(sys, "argv", ["demo", *map(str, files), "--run", str(run), "--out", str(tmp_path / "out")])
+    folders = ["--run", run, "--repository", tmp_path / "repository", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["demo", *map(str, [*files, *folders])])
     with pytest.raises(SystemExit) as exited:
         run_app(app)
     assert not exited.value.code
     assert Image.open(tmp_path / "out" / "morph.png").size == (9 * 64, 64)
     assert (tmp_path / "out" / "morph.gif").exists()
+    sheet = np.asarray(Image.open(tmp_path / "out" / "groups.png"))
+    strip = np.asarray(Image.open(tmp_path / "out" / "morph.png")).astype(int)
+    rows, strips = len(served.model.config.branches), sheet[:, -9 * 64 :]
+    assert strips.shape == ((1 + rows) * 64, 9 * 64, 3)
+    assert np.abs(strips[:64] - strip).max() <= 1
     assert re.search(r"9 frames of 64x64 pixels over gRPC: median \d+\.\d ms", capsys.readouterr().out)
