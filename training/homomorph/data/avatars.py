@@ -1,0 +1,160 @@
+"""The built-in picture set: DiceBear's `avataaars` with exact labels.
+
+The artwork ("Avataaars" by Pablo Stanley, free for personal and commercial use) comes with `dicebear-styles`,
+`dicebear-core` turns options into SVG and `resvg` draws it. Every option that is drawn at random is a label, so
+the truth about each picture is known; only the clothes are nobody's label and belong to the residual branch.
+
+The options are chosen so that labels never hide one another: no hat covers the hair, no dark lens the eyes, and
+everybody has hair that shows its colour.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+import dicebear
+import numpy as np
+import resvg_py
+from numpy.typing import NDArray
+from PIL import Image
+
+STYLE = "avataaars"
+
+_VIEW_BOX = (40, 14, 200, 200)
+"""x, y, width, height of the square around the head, in the artwork's 280 units."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One thing that is drawn, and how each of its looks is labelled."""
+
+    group: str
+    """Attribute group that the labels belong to; empty for what no label names."""
+    option: str
+    """DiceBear's option that selects the look."""
+    looks: dict[str, str]
+    """Label -> DiceBear's value. The label '' is the look without any label (its value '' draws nothing)."""
+
+
+FEATURES = (
+    Feature(
+        "expression",
+        "mouthVariant",
+        {"": "serious", "smiling": "smile", "sad": "sad", "mouth_open": "screamOpen"},
+    ),
+    Feature("expression", "eyesVariant", {"": "default", "happy_eyes": "happy", "wide_eyes": "surprised"}),
+    Feature(
+        "expression",
+        "eyebrowsVariant",
+        {"": "default", "raised_brows": "raisedExcited", "angry_brows": "angry"},
+    ),
+    Feature(
+        "hair_colour",
+        "hairColor",
+        {
+            "black_hair": "2c1b18",
+            "brown_hair": "724133",
+            "blond_hair": "d6b370",
+            "red_hair": "c93305",
+            "pink_hair": "f59797",
+            "grey_hair": "c8c8c8",
+        },
+    ),
+    Feature(
+        "hair_style",
+        "topVariant",
+        {
+            "short_hair": "shortFlat",
+            "curly_hair": "shortCurly",
+            "bob": "bob",
+            "bun": "bun",
+            "long_hair": "straight01",
+            "big_hair": "bigHair",
+        },
+    ),
+    Feature(
+        "facial_hair",
+        "facialHairVariant",
+        {"": "", "beard": "beardMedium", "long_beard": "beardMajestic", "moustache": "moustacheMagnum"},
+    ),
+    Feature(
+        "glasses",
+        "accessoriesVariant",
+        {"": "", "round_glasses": "round", "square_glasses": "prescription02"},
+    ),
+    Feature(
+        "skin",
+        "skinColor",
+        {"pale_skin": "ffdbb4", "tanned_skin": "d08b5b", "dark_skin": "614335", "yellow_skin": "f8d25c"},
+    ),
+    Feature("", "clothesVariant", {name: name for name in ("hoodie", "shirtCrewNeck", "shirtVNeck", "overall")}),
+    Feature("", "clothesColor", {name: name for name in ("262e33", "5199e4", "e6e6e6", "a7ffc4", "ff5c5c", "ffffb1")}),
+)
+
+GROUPS: dict[str, tuple[str, ...]] = {}
+for _feature in FEATURES:
+    if _feature.group:
+        GROUPS[_feature.group] = (*GROUPS.get(_feature.group, ()), *(label for label in _feature.looks if label))
+
+_OPTIONAL = {"facialHairVariant": "facialHairProbability", "accessoriesVariant": "accessoriesProbability"}
+"""What DiceBear draws only with a probability, which must be said to be certain."""
+
+Looks = tuple[str, ...]
+"""One label per entry of `FEATURES`: everything that defines a picture."""
+
+
+def draw_looks(seed: int, index: int) -> Looks:
+    """Draw picture `index` of the set `seed`; every feature is uniform and independent of the others."""
+    generator = np.random.default_rng((seed, index))
+    return tuple(str(generator.choice(list(feature.looks))) for feature in FEATURES)
+
+
+def labels(looks: Looks) -> dict[str, int]:
+    """Return the label columns of a picture: attribute -> 0 or 1, in the order of `GROUPS`."""
+    worn = {label for feature, label in zip(FEATURES, looks, strict=True) if feature.group}
+    return {label: int(label in worn) for names in GROUPS.values() for label in names}
+
+
+def with_group(looks: Looks, other: Looks, group: str) -> Looks:
+    """Return `looks` with everything of one group taken from `other`: the true counterfactual."""
+    return tuple(
+        theirs if feature.group == group else ours
+        for feature, ours, theirs in zip(FEATURES, looks, other, strict=True)
+    )
+
+
+@functools.cache
+def _style() -> dicebear.Style:
+    definition = json.loads((resources.files("dicebear_styles") / f"{STYLE}.json").read_text(encoding="utf-8"))
+    return dicebear.Style(definition)
+
+
+def render_png(looks: Looks, size: int) -> bytes:
+    """Draw one picture of `size` x `size` pixels on pure white, as a PNG file's content."""
+    options: dict[str, object] = {"seed": "", "accessoriesColor": ["262e33"]}
+    for feature, label in zip(FEATURES, looks, strict=True):
+        value = feature.looks[label]
+        options[feature.option] = [value] if value else []
+        if feature.option in _OPTIONAL:
+            options[_OPTIONAL[feature.option]] = 100 if value else 0
+        if feature.option == "hairColor":
+            options["facialHairColor"] = [value]
+    svg = str(dicebear.Avatar(_style(), options))
+    # Drawing only the square around the head is sharper and faster than cropping a larger drawing.
+    cropped = svg.replace('viewBox="0 0 280 280"', 'viewBox="{} {} {} {}"'.format(*_VIEW_BOX), 1)
+    if cropped == svg:
+        raise RuntimeError(f"the {STYLE} artwork no longer has the canvas that homomorph crops; pin dicebear-styles")
+    return bytes(
+        resvg_py.svg_to_bytes(
+            svg_string=cropped, width=size, height=size, background="#ffffff", skip_system_fonts=True
+        )
+    )
+
+
+def render(looks: Looks, size: int) -> NDArray[np.uint8]:
+    """Draw one picture as uint8 RGB [size, size, 3]."""
+    return np.asarray(Image.open(io.BytesIO(render_png(looks, size))).convert("RGB"))

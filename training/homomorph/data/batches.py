@@ -1,0 +1,125 @@
+"""Training batches: pictures in pairs, positionally augmented, drawn anew for each step from the step's number.
+
+A step's batch depends on nothing but (data, seed, step), so a resumed run sees what the interrupted one would have.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from homomorph.data.labels import LabelledPictures
+from homomorph_client.pictures import fit_picture
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Positional augmentation, so that a picture that is a little off still morphs well."""
+
+    shift: float = 0.05
+    """Largest shift along each axis, as a share of the picture's side."""
+    scale: float = 0.05
+    """Largest relative change of size."""
+    rotation_deg: float = 5.0
+    """Largest rotation in degrees."""
+    probability: float = 0.5
+    """Share of the pictures that are moved at all."""
+
+
+def positional_augmentation(jitter: Jitter) -> A.Compose:
+    """Shift, scale and rotate; what comes into view repeats the picture's edge, as hair and backgrounds go on."""
+    return A.Compose(
+        [
+            A.Affine(
+                translate_percent={"x": (-jitter.shift, jitter.shift), "y": (-jitter.shift, jitter.shift)},
+                scale=(1 - jitter.scale, 1 + jitter.scale),
+                rotate=(-jitter.rotation_deg, jitter.rotation_deg),
+                border_mode=cv2.BORDER_REPLICATE,
+                p=jitter.probability,
+            )
+        ]
+    )
+
+
+@dataclass
+class Batch:
+    """B pictures, their labels, and B pairs among them."""
+
+    pictures: Tensor
+    """uint8 [B, 3, H, W]."""
+    labels: Tensor
+    """float 0/1 [B, L]."""
+    source: Tensor
+    """Index into the pictures, [B]: a of each pair."""
+    target: Tensor
+    """Index into the pictures, [B]: b of each pair."""
+
+
+class PairedBatches(Dataset[Batch]):
+    """Item `step` is the batch of that training step.
+
+    The first half of the pairs is mined: a and b differ in one labelled group, as far as the data has such a
+    picture; they show each branch what its group alone changes. The second half pairs pictures at random.
+    """
+
+    def __init__(
+        self, data: LabelledPictures, *, batch_size: int, picture_size: int, jitter: Jitter, seed: int
+    ) -> None:
+        if batch_size % 2:
+            raise ValueError(f"batch_size must be even, not {batch_size}")
+        self.data = data
+        self.batch_size = batch_size
+        self.picture_size = picture_size
+        self.seed = seed
+        self.augment = positional_augmentation(jitter)
+        ends = np.cumsum([len(names) for names in data.groups.values()])
+        self._others: list[NDArray[np.int64]] = []
+        self._peers: list[dict[int, list[int]]] = []
+        # Pictures that agree in all labels outside a group share a key there.
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            rest = np.delete(data.labels, np.s_[start:end], axis=1)
+            _, keys = np.unique(rest, axis=0, return_inverse=True)
+            peers: dict[int, list[int]] = defaultdict(list)
+            for index, key in enumerate(keys.reshape(-1).tolist()):
+                peers[key].append(index)
+            self._others.append(keys.reshape(-1))
+            self._peers.append({key: indices for key, indices in peers.items() if len(indices) > 1})
+
+    def __getitem__(self, step: int) -> Batch:
+        generator = np.random.default_rng((self.seed, step))
+        half = self.batch_size // 2
+        first = generator.integers(len(self.data.paths), size=half)
+        second = [self._partner(int(index), generator) for index in first]
+        indices = np.concatenate([first, np.asarray(second, dtype=np.int64)])
+        self.augment.set_random_seed(int(generator.integers(2**31)))
+        pictures = [
+            self.augment(image=fit_picture(self.data.paths[index], self.picture_size))["image"] for index in indices
+        ]
+        rows = np.arange(half)
+        swap = generator.random(half) < 0.5
+        mined_source, mined_target = np.where(swap, rows + half, rows), np.where(swap, rows, rows + half)
+        shuffled = generator.permutation(self.batch_size)
+        return Batch(
+            pictures=torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2),
+            labels=torch.from_numpy(self.data.labels[indices]).float(),
+            source=torch.from_numpy(np.concatenate([mined_source, shuffled[:half]])),
+            target=torch.from_numpy(np.concatenate([mined_target, shuffled[half:]])),
+        )
+
+    def _partner(self, index: int, generator: np.random.Generator) -> int:
+        """A picture that differs from this one in one group, if a few tries find one; else any."""
+        for group in generator.permutation(len(self._peers)).tolist():
+            peers = self._peers[group].get(int(self._others[group][index]), [])
+            for candidate in generator.permutation(len(peers))[:4].tolist():
+                peer: int = peers[candidate]
+                if (self.data.labels[peer] != self.data.labels[index]).any():
+                    return peer
+        return int(generator.integers(len(self.data.paths)))

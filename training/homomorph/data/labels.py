@@ -1,0 +1,131 @@
+"""Reads what a labelled folder says: which attributes, in which groups, of which pictures.
+
+A data folder holds `groups.yaml` and either `attributes.csv` (`image,attr1,...`, values 0 and 1) or CelebA's own
+`list_attr_celeba.txt` (a count, a header line, rows of a name and 1/-1). Pictures lie in `images/` or beside the
+labels.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from homomorph.config import check_groups
+from homomorph.errors import ConfigError, DataError
+
+IMAGES_FOLDER = "images"
+ATTRIBUTES_FILE = "attributes.csv"
+CELEBA_FILE = "list_attr_celeba.txt"
+GROUPS_FILE = "groups.yaml"
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """The pictures of a folder and their labels."""
+
+    paths: tuple[Path, ...]
+    """N picture files."""
+    labels: NDArray[np.uint8]
+    """0/1 [N, L], columns in the order of the groups' attributes."""
+    groups: dict[str, tuple[str, ...]]
+    """Attributes of each group."""
+
+
+def read_labelled(folder: Path) -> LabelledPictures:
+    """Read a data folder's groups and labels; pictures are looked up but not opened.
+
+    Raises:
+        DataError: a file or column is missing, a value is not a label, or a named picture is not there.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no data folder at {folder}: `homomorph render {folder}` makes one")
+    groups = read_groups(folder / GROUPS_FILE)
+    wanted = [name for names in groups.values() for name in names]
+    if (folder / ATTRIBUTES_FILE).is_file():
+        file, rows = folder / ATTRIBUTES_FILE, _csv_rows(folder / ATTRIBUTES_FILE)
+        values = {"0": 0, "1": 1}
+    elif (folder / CELEBA_FILE).is_file():
+        file, rows = folder / CELEBA_FILE, _celeba_rows(folder / CELEBA_FILE)
+        values = {"-1": 0, "1": 1}
+    else:
+        raise DataError(f"{folder} has neither {ATTRIBUTES_FILE} nor {CELEBA_FILE}")
+    header = next(rows)[1]
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        raise DataError(f"{file} has no column {', '.join(missing)}, which {GROUPS_FILE} names; it has {', '.join(header)}")
+    columns = [header.index(name) for name in wanted]
+    images = folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
+    paths: list[Path] = []
+    labels: list[list[int]] = []
+    for line, (name, *cells) in rows:
+        if len(cells) != len(header):
+            raise DataError(f"{file}, line {line}: expected {len(header)} labels after the picture's name, found {len(cells)}")
+        try:
+            labels.append([values[cells[column].strip()] for column in columns])
+        except KeyError as error:
+            allowed = " or ".join(values)
+            raise DataError(f"{file}, line {line}: a label must be {allowed}, not {error.args[0]!r}") from error
+        path = images / name
+        if not path.is_file():
+            raise DataError(f"{file}, line {line}: there is no picture {path}")
+        paths.append(path)
+    if len(paths) < 2:
+        raise DataError(f"{file} names {len(paths)} pictures; a morph needs at least 2")
+    return LabelledPictures(tuple(paths), np.asarray(labels, dtype=np.uint8), groups)
+
+
+def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
+    """Read `groups.yaml`: a mapping of group names to lists of attributes.
+
+    Raises:
+        DataError: the file is missing, is no such mapping, or has names that cannot be used.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is not YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise DataError(f"{file} must map group names to lists of attributes, as `glasses: [round, square]`")
+    groups = {str(group): tuple(str(name) for name in names) for group, names in content.items()}
+    try:
+        check_groups(groups)
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from error
+    return groups
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (0, attribute names), then (line, [name, value, ...])."""
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.reader(stream)
+        header = [name.strip() for name in next(reader, [])]
+        if not header or header[0] != "image":
+            raise DataError(f"{file}: the first column must be 'image', not {header[0] if header else 'nothing'!r}")
+        yield 0, header[1:]
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+
+
+def _celeba_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (0, attribute names), then (line, [name, value, ...])."""
+    with file.open(encoding="utf-8") as stream:
+        count = stream.readline().strip()
+        if not count.isdecimal():
+            raise DataError(f"{file}: the first line must be the number of pictures, not {count!r}")
+        yield 0, stream.readline().split()
+        rows = 0
+        for line, text in enumerate(stream, start=3):
+            if cells := text.split():
+                rows += 1
+                yield line, cells
+        if rows != int(count):
+            raise DataError(f"{file}: the first line promises {count} pictures, but {rows} follow")
