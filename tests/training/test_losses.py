@@ -62,13 +62,24 @@ def test_total_loss_trains_the_morph_and_not_its_target() -> None:
     torch.testing.assert_close(complete.grad, torch.full((2,), -1.0))
 
 
-def test_projection_loss_is_the_share_that_labels_do_not_explain() -> None:
-    deltas, expected = torch.ones(2, 2, 1, 1, 1), torch.ones(2, 2, 1, 1, 1)
-    assert losses.projection_loss(deltas, expected).item() == pytest.approx(0.0)
+def test_projection_loss_wants_every_branch_explained_by_its_labels() -> None:
+    deltas, expected, difference = torch.ones(2, 2, 1, 1, 1), torch.ones(2, 2, 1, 1, 1), torch.full((2, 1, 1, 1), 2.0)
+    assert losses.projection_loss(deltas, expected, difference).item() == pytest.approx(0.0)
     expected[:, 1] = 0  # group 1's labels are equal, yet its branch moves
-    assert losses.projection_loss(deltas, expected).item() == pytest.approx(0.5, rel=1e-4)
-    deltas[:, 1] = 0.01  # however little it moves
-    assert losses.projection_loss(deltas, expected).item() == pytest.approx(0.5, rel=2e-2)
+    assert losses.projection_loss(deltas, expected, difference).item() == pytest.approx(1 / 2 + 1 / 4, rel=1e-4)
+    deltas[:, 1] = 0.01  # it still counts when it moves little
+    assert losses.projection_loss(deltas, expected, difference).item() == pytest.approx(1 / 2, rel=2e-2)
+
+
+def test_leak_loss_is_the_share_of_the_residual_that_labels_predict() -> None:
+    delta = torch.tensor([[[[3.0, 1.0]]]], requires_grad=True)
+    assert losses.leak_loss(delta, torch.zeros(1, 1, 1, 2)).item() == pytest.approx(0.0, abs=1e-6)
+    leak = losses.leak_loss(delta, torch.tensor([[[[3.0, 0.0]]]]))
+    assert leak.item() == pytest.approx(0.9, rel=1e-4)
+    leak.backward()
+    assert delta.grad is not None
+    assert delta.grad[0, 0, 0, 0] > 0, "what is predicted must shrink"
+    assert losses.leak_loss(delta, torch.tensor([[[[-9.0, 0.0]]]])).item() == 0.0
 
 
 def test_scale_loss_is_least_at_unit_variance() -> None:

@@ -63,25 +63,40 @@ def total_loss(complete: Tensor, target: Tensor) -> Tensor:
     return (complete - target.detach()).square().mean()
 
 
-def projection_loss(deltas: Tensor, expected: Tensor) -> Tensor:
-    """mean |T_i(d) - (c_i(z_b) - c_i(z_a))|^2 / mean |T_i(d)|^2, mean over i: labels explain what their branch carries.
+def projection_loss(deltas: Tensor, expected: Tensor, difference: Tensor) -> Tensor:
+    """mean_i U_i / |T_i(d)|^2 + sum_i U_i / |d|^2, with U_i = |T_i(d) - (c_i(z_b) - c_i(z_a))|^2.
 
-    The c_i are learned prototypes of the labels, so T_i(d) = 0 wherever a and b have the same labels in group i, and
-    what other groups change is nothing that T_i may carry. As a ratio (the variance within classes over the whole)
-    it presses as hard on a branch that carries little as on one that carries much; the plain square lets all
-    branches share d evenly.
+    U_i is what group i's labels do not explain of what T_i carries; the c_i are learned prototypes of the labels. So
+    T_i(d) = 0 wherever a and b have the same labels in group i, and what other groups change T_i may not carry. The
+    first part presses as hard on a branch that carries little as on one that carries much, or all branches would
+    share d evenly; the second keeps one branch from carrying everything at the price of its own share.
 
     Args:
         deltas: T_i(d) of the labelled groups, [B, G, C, h, w].
         expected: differences of prototypes, same shape.
+        difference: d, [B, C, h, w].
     """
     unexplained = (deltas - expected).square().mean(dim=(0, 2, 3, 4))
-    return (unexplained / (deltas.square().mean(dim=(0, 2, 3, 4)) + 1e-6)).mean()
+    carried = deltas.square().mean(dim=(0, 2, 3, 4))
+    share = (unexplained / (carried + 1e-6)).mean()
+    return share + unexplained.sum() / (difference.detach().square().mean() + 1e-6)
 
 
 def residual_loss(delta: Tensor) -> Tensor:
     """|T_residual(d)|^2: a price on the residual branch, so that what a label names goes through its own branch."""
     return delta.square().mean()
+
+
+def leak_loss(delta: Tensor, predicted: Tensor) -> Tensor:
+    """max(0, 1 - |T_residual(d) - w(z_b - z_a)|^2 / |T_residual(d)|^2): labels shall not predict the residual.
+
+    Args:
+        delta: T_residual(d), [B, C, h, w].
+        predicted: the best linear prediction from the change of all labels, same shape; held fixed here, it is
+            trained by its own squared error.
+    """
+    unexplained = (delta - predicted.detach()).square().mean()
+    return F.relu(1 - unexplained / (delta.square().mean() + 1e-6))
 
 
 def scale_loss(difference: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Recipe:
     """-E[Dis(F)], for E and the T_i. Small: Dis has unit gradient over all features, other terms are means."""
     l_hom: float = 0.02
     """-z_v log A'(F), for the T_i."""
-    l_total: float = 1.0
+    l_total: float = 4.0
     """|F(v=1) - F_b|^2, for the T_i."""
     lambda_p: float = 10.0
     """Gradient penalty within the critic's loss."""
@@ -34,11 +34,13 @@ class Recipe:
     """Updates of Dis and A' for one of E and the T_i."""
     l_projection: float = 1.0
     """What T_i carries, group i's labels explain; for E, the T_i and the prototypes."""
-    l_residual: float = 0.2
+    l_residual: float = 0.5
     """Price on the residual branch, for E and the T_i."""
-    l_scale: float = 0.1
+    l_leak: float = 0.5
+    """What labels predict of the residual branch, for E and the T_i."""
+    l_scale: float = 0.5
     """Unit variance of the features, for E."""
-    feature_noise: float = 0.1
+    feature_noise: float = 0.15
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
     l_picture: float = 0.05
     """The label-conditional critic on decoded morphs, for the T_i and D."""
@@ -69,6 +71,7 @@ PUBLISHED = Recipe(
     critic_steps=5,
     l_projection=0.0,
     l_residual=0.0,
+    l_leak=0.0,
     l_scale=0.0,
     feature_noise=0.0,
     l_picture=0.0,
@@ -90,7 +93,7 @@ class Preset:
     """Sizes of E, T_i and D."""
     batch_size: int = 16
     """Pictures a step, even."""
-    steps: int = 6500
+    steps: int = 5400
     """Steps of training."""
     learning_rate: float = 1e-3
     """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from homomorph import losses
-from homomorph.config import STRIDE, ModelConfig
+from homomorph.config import RESIDUAL, STRIDE, ModelConfig
 from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures
@@ -67,6 +67,7 @@ class Networks(nn.Module):
         self.picture_critic = PictureCritic(attributes)
         self.guidance = Guidance(channels, phi.deep_channels)
         self.prototypes = Prototypes(config.groups, channels, config.picture_size // STRIDE)
+        self.leak = Prototypes({RESIDUAL: config.attributes}, channels, config.picture_size // STRIDE)
         self.phi = phi
 
 
@@ -220,8 +221,12 @@ def _train_step(
 
     # The decomposition of d: what T_i may carry (E and T_i), and that all together reach b (T_i).
     deltas = model.deltas(features_a, features_b)
-    terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(labels_b - labels_a))
+    difference, change = features_b - features_a, labels_b - labels_a
+    terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(change), difference)
     terms["residual"] = losses.residual_loss(deltas[:, -1])
+    predicted = nets.leak(change)[:, 0]
+    terms["leak"] = losses.leak_loss(deltas[:, -1], predicted)
+    prediction_error = losses.total_loss(predicted, deltas[:, -1])
     detached_a, detached_b = features_a.detach(), features_b.detach()
     detached_deltas = model.deltas(detached_a, detached_b)
     terms["total"] = losses.total_loss(detached_a + detached_deltas.sum(dim=1), detached_b)
@@ -229,6 +234,8 @@ def _train_step(
         loss
         + recipe.l_projection * terms["projection"]
         + recipe.l_residual * terms["residual"]
+        + recipe.l_leak * terms["leak"]
+        + prediction_error
         + recipe.l_total * terms["total"]
     )
 
@@ -272,7 +279,7 @@ def _train_step(
                 terms["cycle"] = losses.total_loss(model.encoder(decoded), morphed_t)
             loss = loss + recipe.l_picture * terms["picture"] + recipe.l_cycle * terms["cycle"]
 
-    names = ("encoder", "branches", "decoder", "guidance", "prototypes")
+    names = ("encoder", "branches", "decoder", "guidance", "prototypes", "leak")
     for name in names:
         optimizers[name].zero_grad(set_to_none=True)
     loss.backward()
@@ -333,6 +340,7 @@ def _optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str, tor
         "decoder": adam(nets.model.decoder, preset.learning_rate, 0.9),
         "guidance": adam(nets.guidance, preset.critic_learning_rate, 0.5),
         "prototypes": adam(nets.prototypes, 10 * preset.critic_learning_rate, 0.9),
+        "leak": adam(nets.leak, 10 * preset.critic_learning_rate, 0.9),
         "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
         "picture_critic": adam(nets.picture_critic, preset.critic_learning_rate, 0.5),
     }

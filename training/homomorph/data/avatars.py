@@ -122,8 +122,7 @@ def labels(looks: Looks) -> dict[str, int]:
 def with_group(looks: Looks, other: Looks, group: str) -> Looks:
     """Return `looks` with everything of one group taken from `other`: the true counterfactual."""
     return tuple(
-        theirs if feature.group == group else ours
-        for feature, ours, theirs in zip(FEATURES, looks, other, strict=True)
+        theirs if feature.group == group else ours for feature, ours, theirs in zip(FEATURES, looks, other, strict=True)
     )
 
 
@@ -149,9 +148,7 @@ def render_png(looks: Looks, size: int) -> bytes:
     if cropped == svg:
         raise RuntimeError(f"the {STYLE} artwork no longer has the canvas that homomorph crops; pin dicebear-styles")
     return bytes(
-        resvg_py.svg_to_bytes(
-            svg_string=cropped, width=size, height=size, background="#ffffff", skip_system_fonts=True
-        )
+        resvg_py.svg_to_bytes(svg_string=cropped, width=size, height=size, background="#ffffff", skip_system_fonts=True)
     )
 
 

@@ -58,14 +58,18 @@ def read_labelled(folder: Path) -> LabelledPictures:
     header = next(rows)[1]
     missing = [name for name in wanted if name not in header]
     if missing:
-        raise DataError(f"{file} has no column {', '.join(missing)}, which {GROUPS_FILE} names; it has {', '.join(header)}")
+        raise DataError(
+            f"{file} has no column {', '.join(missing)}, which {GROUPS_FILE} names; it has {', '.join(header)}"
+        )
     columns = [header.index(name) for name in wanted]
     images = folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
     paths: list[Path] = []
     labels: list[list[int]] = []
     for line, (name, *cells) in rows:
         if len(cells) != len(header):
-            raise DataError(f"{file}, line {line}: expected {len(header)} labels after the picture's name, found {len(cells)}")
+            raise DataError(
+                f"{file}, line {line}: expected {len(header)} labels after the picture's name, found {len(cells)}"
+            )
         try:
             labels.append([values[cells[column].strip()] for column in columns])
         except KeyError as error:
@@ -89,7 +93,9 @@ def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`") from error
+        raise DataError(
+            f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not YAML: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
