@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from homomorph_client.errors import HomomorphError
@@ -27,10 +28,11 @@ def render(
 
     if style != STYLE:
         raise HomomorphError(f"--style {style!r} has no labels here; the style is {STYLE}")
+    rendering = render_set(folder, count=count, size=size, seed=seed, workers=workers or None)
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with (
         Progress(*columns) as progress,
-        contextlib.closing(render_set(folder, count=count, size=size, seed=seed, workers=workers or None)) as rendered,
+        contextlib.closing(cast("Generator[int]", rendering)) as rendered,  # removes an unfinished folder on Ctrl-C
     ):
         task = progress.add_task("", total=count)
         for done in rendered:
