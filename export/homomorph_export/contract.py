@@ -82,7 +82,6 @@ class Model:
     def checks(self) -> dict[str, Any]:
         """Return what `backend/model.py` refuses a request for, as values that JSON can hold."""
         axes = {dim.letter: dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, Axis)}
-        frames = [letter for letter in ("S", "h", "w") if letter in axes]
         return {
             "dims": {
                 tensor.name: [dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims]
@@ -91,7 +90,7 @@ class Model:
             "axes": {letter: [axis.minimum, axis.maximum, axis.multiple_of] for letter, axis in axes.items()},
             "ranges": {tensor.name: list(tensor.range) for tensor in self.inputs if tensor.range is not None},
             # Bounds the memory that one request can claim, which S, h and w within their own limits do not.
-            "product": {"axes": frames, "maximum": MAX_PIXELS // STRIDE**2} if "S" in frames else None,
+            "pixels": {"stride": STRIDE, "maximum": MAX_PIXELS} if {"S", "h", "w"} <= axes.keys() else None,
         }
 
 
@@ -137,12 +136,14 @@ def served_models(branches: tuple[str, ...], channels: int) -> tuple[Model, ...]
         channels: channels C of the features.
     """
     source, target = features("SOURCE", channels), features("TARGET", channels)
+    source_features, target_features = features("SOURCE_FEATURES", channels), features("TARGET_FEATURES", channels)
     difference = features("DIFFERENCE", channels)
     feature_frames = frame_features("FEATURES", channels)
     deltas = tuple(features(delta_input(branch), channels) for branch in branches)
     sliders = strengths(branches)
     return (
         Model("encoder", (picture("IMAGE"),), (features("FEATURES", channels),)),
+        Model("encoder_pair", (picture("SOURCE"), picture("TARGET")), (source_features, target_features)),
         Model("difference", (source, target), (difference,)),
         *(Model(branch_model(branch), (difference,), (features("DELTA", channels),)) for branch in branches),
         Model("interpolate", (source, *deltas, sliders), (feature_frames,), needs_operator=True),
@@ -154,14 +155,23 @@ def served_models(branches: tuple[str, ...], channels: int) -> tuple[Model, ...]
 
 
 def _ensemble(name: str, branches: tuple[str, ...], interpolation: tuple[Step, ...]) -> Model:
-    """Return an ensemble from pictures to frames, given how `frame_features` come from both pictures' features."""
+    """Return an ensemble from pictures to frames, given how `frame_features` come from both pictures' features.
+
+    Its first step is a single one. If an ensemble begins with several, and one of them refuses its input before Triton
+    (24.10) has scheduled the others, two of Triton's threads wait for each other for ever, and no later request is
+    answered. A failure beside a step still on its way is answered but never released. So both pictures are encoded in
+    one step, and no steps run at once whose inputs come from the request: what a client sends fails one step alone.
+    """
     return Model(
         name=name,
         inputs=(picture("SOURCE"), picture("TARGET"), strengths(branches)),
         outputs=(FRAMES,),
         steps=(
-            Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
-            Step("encoder", {"IMAGE": "TARGET"}, {"FEATURES": "target_features"}),
+            Step(
+                "encoder_pair",
+                {"SOURCE": "SOURCE", "TARGET": "TARGET"},
+                {"SOURCE_FEATURES": "source_features", "TARGET_FEATURES": "target_features"},
+            ),
             *interpolation,
             Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"}),
         ),

@@ -24,6 +24,7 @@ from homomorph_export.servable import (
     BranchServable,
     DecoderServable,
     DifferenceServable,
+    EncoderPairServable,
     EncoderServable,
     InterpolatorServable,
     interpolate_source,
@@ -116,6 +117,7 @@ def _torchscript(model: MorphModel, report: Callable[[str], None]) -> dict[str, 
 
     size = model.config.picture_size
     picture = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    encoder = traced("encoder", EncoderServable(model.encoder, network), picture)
     branch_modules = {
         contract.branch_model(branch): traced(
             contract.branch_model(branch), BranchServable(model.branches[branch]), features
@@ -123,7 +125,8 @@ def _torchscript(model: MorphModel, report: Callable[[str], None]) -> dict[str, 
         for branch in branches
     }
     return {
-        "encoder": traced("encoder", EncoderServable(model.encoder, network), picture),
+        "encoder": encoder,
+        "encoder_pair": torchscript.script(EncoderPairServable(encoder)),
         "difference": torchscript.script(DifferenceServable()),
         **branch_modules,
         "interpolate": torchscript.define(interpolate_source(branches)),

@@ -22,7 +22,7 @@ _STEPS = 3
 
 
 def measure(model: MorphModel, exported: Mapping[str, torch.jit.ScriptModule]) -> Parity:
-    """Compare frames on random pictures and strengths, through `interpolator` and through the single branches.
+    """Compare frames on random pictures and strengths, by both ways through the exported files.
 
     Args:
         model: the run's networks, in float32.
@@ -70,9 +70,9 @@ def _eager(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor)
 def _exported(
     model: MorphModel, exported: Mapping[str, torch.jit.ScriptModule], source: Tensor, target: Tensor, strengths: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the exported files' frames, uint8 [B, S, H, W, 3], by both ways through them."""
+    """Return frames, uint8 [B, S, H, W, 3], by way of the joint models and by way of the single ones."""
+    features = exported["interpolator"](*exported["encoder_pair"](source, target), strengths)
     source_features, target_features = exported["encoder"](source), exported["encoder"](target)
-    features = exported["interpolator"](source_features, target_features, strengths)
     difference = exported["difference"](source_features, target_features)
     deltas = [exported[branch_model(branch)](difference) for branch in model.config.branches]
     features_by_branches = exported["interpolate"](source_features, *deltas, strengths)

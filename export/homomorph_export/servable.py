@@ -34,6 +34,18 @@ class EncoderServable(nn.Module):
         return features.contiguous()
 
 
+class EncoderPairServable(nn.Module):
+    """uint8 pictures [B, H, W, 3] of sources and targets -> features [B, C, h, w] of both, encoded as one batch."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, SOURCE: Tensor, TARGET: Tensor) -> tuple[Tensor, Tensor]:
+        source, target = self.encoder(torch.cat([SOURCE, TARGET])).chunk(2)
+        return source, target
+
+
 class DifferenceServable(nn.Module):
     """Features [B, C, h, w] of sources and targets -> target - source, same shape."""
 

@@ -78,11 +78,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_pictures_become_the_frames_of_the_run(backend, repository: Path, model: MorphModel):
     source, target = torch.randint(0, 256, (2, 1, 32, 48, 3), generator=torch.manual_seed(0)).to(torch.uint8)
     strengths = torch.rand(1, 5, 3)
-    encode = backend(repository, "encoder").execute
-    features = [
-        response.output_tensors[0].array for response in encode([{"IMAGE": source.numpy()}, {"IMAGE": target.numpy()}])
-    ]
-    request = {"SOURCE": features[0], "TARGET": features[1], "STRENGTHS": strengths.numpy()}
+    (encoded,) = backend(repository, "encoder_pair").execute([{"SOURCE": source.numpy(), "TARGET": target.numpy()}])
+    features = {tensor.name: tensor.array for tensor in encoded.output_tensors}
+    request = {
+        "SOURCE": features["SOURCE_FEATURES"],
+        "TARGET": features["TARGET_FEATURES"],
+        "STRENGTHS": strengths.numpy(),
+    }
     (mixed,) = backend(repository, "interpolator").execute([request])
     (frames,) = backend(repository, "decoder").execute([{"FEATURES": mixed.output_tensors[0].array}])
     result = frames.output_tensors[0]
@@ -98,11 +100,22 @@ def test_a_bad_request_fails_alone(backend, repository: Path):
     execute = backend(repository, "interpolator").execute
     responses = execute([good, bad, other])
     assert responses[0].error is None
-    assert "STRENGTHS: every value must be a number from 0 to 2" in str(responses[1].error)
+    assert "STRENGTHS: every value must be a number from 0 to 2, not nan" in str(responses[1].error)
     assert responses[1].error.code == TritonError.INVALID_ARG
     for request, response in ((good, responses[0]), (other, responses[2])):
         (alone,) = execute([request])
         np.testing.assert_allclose(response.output_tensors[0].array, alone.output_tensors[0].array, rtol=0, atol=1e-6)
+
+
+def test_each_of_a_batch_of_pairs_gets_its_own_features(backend, repository: Path):
+    pictures = torch.randint(0, 256, (4, 3, 32, 32, 3), generator=torch.manual_seed(0)).to(torch.uint8).numpy()
+    encode = backend(repository, "encoder").execute
+    pairs = [{"SOURCE": pictures[0, :1], "TARGET": pictures[1, :1]}, {"SOURCE": pictures[2], "TARGET": pictures[3]}]
+    for request, response in zip(pairs, backend(repository, "encoder_pair").execute(pairs), strict=True):
+        for name, features in zip(("SOURCE", "TARGET"), response.output_tensors, strict=True):
+            (alone,) = encode([{"IMAGE": request[name]}])
+            assert features.name == f"{name}_FEATURES"
+            np.testing.assert_allclose(features.array, alone.output_tensors[0].array, rtol=0, atol=1e-5)
 
 
 def test_a_batch_is_one_forward_pass(backend, repository: Path):
@@ -123,18 +136,18 @@ def test_only_bad_requests_need_no_forward_pass(backend, repository: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"STRENGTHS": np.full((1, 4, 3), 2.5, np.float32)}, "from 0 to 2"),
+        ({"STRENGTHS": np.full((1, 4, 3), 2.5, np.float32)}, "from 0 to 2, not 2.5"),
         ({"STRENGTHS": np.full((1, 4, 3), -0.5, np.float32)}, "from 0 to 2"),
-        ({"STRENGTHS": np.full((1, 4, 3), np.inf, np.float32)}, "from 0 to 2"),
+        ({"STRENGTHS": np.full((1, 4, 3), np.inf, np.float32)}, "from 0 to 2, not inf"),
         ({"STRENGTHS": np.zeros((1, 0, 3), np.float32)}, "S must be from 1 to 256, not 0"),
-        ({"TARGET": np.zeros((1, 16, 5, 4), np.float32)}, "TARGET: h must be 4 as in the inputs before it, not 5"),
+        ({"TARGET": np.zeros((1, 16, 5, 4), np.float32)}, "TARGET: h must be 4 as in SOURCE, not 5"),
         (
             {
                 "SOURCE": np.zeros((1, 16, 64, 64), np.float32),
                 "TARGET": np.zeros((1, 16, 64, 64), np.float32),
                 "STRENGTHS": np.zeros((1, 65, 3), np.float32),
             },
-            "too many frames for their size: S = 65, h = 64, w = 64",
+            "STRENGTHS: too many frames for their size: 65 of 512x512 pixels are 17039360 pixels, not at most 16777216",
         ),
     ],
 )
@@ -171,4 +184,4 @@ def test_backend_needs_nothing_of_homomorph(repository: Path):
 def test_checks_are_json_that_every_member_carries(repository: Path):
     for path in repository.glob("*/1/model.pt"):
         config = text_format.Parse((path.parents[1] / "config.pbtxt").read_text(), schema.ModelConfig())
-        assert set(json.loads(config.parameters["checks"].string_value)) == {"dims", "axes", "ranges", "product"}
+        assert set(json.loads(config.parameters["checks"].string_value)) == {"dims", "axes", "ranges", "pixels"}

@@ -24,6 +24,7 @@ def read(repository: Path, name: str) -> schema.ModelConfig:
 def test_the_models_are_the_promised_ones():
     assert set(MODELS) == {
         "encoder",
+        "encoder_pair",
         "difference",
         "branch_hair",
         "branch_glasses",
@@ -86,6 +87,20 @@ def test_ensembles_connect_tensors_of_one_type_and_shape(repository: Path, model
         tensors |= {step.output_map[tensor.name]: tensor for tensor in member.outputs}
     for tensor in model.outputs:
         assert (tensors[tensor.name].type, tensors[tensor.name].dims) == (tensor.type, tensor.dims)
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS.values() if model.steps], ids=lambda model: model.name)
+def test_nothing_that_a_client_sends_reaches_two_steps_at_once(model: Model):
+    """Triton deadlocks if the first steps are several and one fails, and keeps a request of which one step of several
+    fails. So whatever reads the request's own tensors must be ready at another time than all other steps."""
+    ready_at = dict.fromkeys((tensor.name for tensor in model.inputs), 0)
+    starts: list[int] = []
+    for step in model.steps:
+        starts.append(max(ready_at[name] for name in step.inputs.values()))
+        ready_at |= dict.fromkeys(step.outputs.values(), starts[-1] + 1)
+    for step, start in zip(model.steps, starts, strict=True):
+        if {tensor.name for tensor in model.inputs} & set(step.inputs.values()):
+            assert starts.count(start) == 1, step.model
 
 
 @pytest.mark.parametrize("name", ["morph", "morph_branches"])

@@ -7,7 +7,6 @@ that Triton batched run as one forward pass; a request that the model cannot tak
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class TritonPythonModel:
             torch.ops.load_library(library)
         self.module = torch.jit.load(folder / "model.pt", map_location="cpu")
         self.inputs = [tensor["name"] for tensor in config["input"]]
-        self.output = config["output"][0]["name"]
+        self.outputs = [tensor["name"] for tensor in config["output"]]
         self.checks = json.loads(parameters["checks"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -57,11 +56,14 @@ class TritonPythonModel:
         if accepted:
             batch = [torch.cat(parts) for parts in zip(*accepted.values(), strict=True)]
             with torch.inference_mode():
-                result = self.module(*batch)
+                results = self.module(*batch)
+            if len(self.outputs) == 1:
+                results = (results,)
             sizes = [tensors[0].shape[0] for tensors in accepted.values()]
-            for index, part in zip(accepted, result.split(sizes), strict=True):
-                output = pb_utils.Tensor(self.output, part.numpy())
-                responses[index] = pb_utils.InferenceResponse([output])
+            shares = zip(*(result.split(sizes) for result in results), strict=True)
+            for index, parts in zip(accepted, shares, strict=True):
+                outputs = [pb_utils.Tensor(name, x.numpy()) for name, x in zip(self.outputs, parts, strict=True)]
+                responses[index] = pb_utils.InferenceResponse(outputs)
         return responses
 
 
@@ -84,7 +86,7 @@ def check(tensors: dict[str, torch.Tensor], checks: dict[str, Any]) -> None:
         RequestError: an axis has a length that is out of bounds or differs between inputs, the frames are too many
             for their size, or a value is out of range.
     """
-    lengths: dict[str, int] = {}
+    first: dict[str, tuple[str, int]] = {}  # by axis: the first input that has it, and its length there
     for name, tensor in tensors.items():
         for dim, length in zip(checks["dims"][name], tensor.shape[1:], strict=True):
             if isinstance(dim, int):
@@ -93,15 +95,19 @@ def check(tensors: dict[str, torch.Tensor], checks: dict[str, Any]) -> None:
             if not minimum <= length <= maximum or length % multiple_of:
                 kind = f"a multiple of {multiple_of} " if multiple_of > 1 else ""
                 raise RequestError(f"{name}: {dim} must be {kind}from {minimum} to {maximum}, not {length}")
-            if lengths.setdefault(dim, length) != length:
-                raise RequestError(f"{name}: {dim} must be {lengths[dim]} as in the inputs before it, not {length}")
-    product = checks["product"]
-    if product and math.prod(lengths[axis] for axis in product["axes"]) > product["maximum"]:
-        sizes = ", ".join(f"{axis} = {lengths[axis]}" for axis in product["axes"])
-        raise RequestError(
-            f"too many frames for their size: {sizes}, whose product must be at most {product['maximum']}"
-        )
+            other, expected = first.setdefault(dim, (name, length))
+            if length != expected:
+                raise RequestError(f"{name}: {dim} must be {expected} as in {other}, not {length}")
+    if checks["pixels"]:
+        (name, steps), (_, height), (_, width) = (first[axis] for axis in ("S", "h", "w"))
+        height, width = height * checks["pixels"]["stride"], width * checks["pixels"]["stride"]
+        if steps * height * width > checks["pixels"]["maximum"]:
+            raise RequestError(
+                f"{name}: too many frames for their size: {steps} of {height}x{width} pixels are "
+                f"{steps * height * width} pixels, not at most {checks['pixels']['maximum']}"
+            )
     for name, (low, high) in checks["ranges"].items():
-        # Written so that NaN fails too.
-        if not bool(((tensors[name] >= low) & (tensors[name] <= high)).all()):
-            raise RequestError(f"{name}: every value must be a number from {low:g} to {high:g}")
+        values = tensors[name]
+        refused = values[~((values >= low) & (values <= high))]  # written so that NaN is among them
+        if refused.numel():
+            raise RequestError(f"{name}: every value must be a number from {low:g} to {high:g}, not {refused[0]:g}")
