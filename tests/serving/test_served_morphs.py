@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from homomorph_client import (
     RequestError,
     StrengthError,
 )
+from homomorph_export.server import TritonServer
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 pytestmark = pytest.mark.server
 
@@ -38,6 +42,31 @@ def test_client_learns_the_model(client: MorphClient) -> None:
     assert client.picture_size == 64
 
 
+def infer(
+    served: Any, arrays: Mapping[str, npt.NDArray[Any]], *, model: str = "morph", timeout_s: float = 60
+) -> npt.NDArray[np.uint8]:
+    """Send a request as it is, without what `MorphClient` checks."""
+    inputs = [
+        InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)).set_data_from_numpy(array)
+        for name, array in arrays.items()
+    ]
+    with InferenceServerClient(served.url) as triton:
+        frames: npt.NDArray[np.uint8] = triton.infer(model, inputs, client_timeout=timeout_s).as_numpy("FRAMES")
+    return frames
+
+
+def request(
+    *, height: int = 64, width: int = 64, steps: int = 2, groups: int = 3, strength: float = 1
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the tensors of a request for black pictures, a good one unless told otherwise."""
+    picture = np.zeros((1, height, width, 3), np.uint8)
+    return {
+        "SOURCE": picture,
+        "TARGET": picture,
+        "STRENGTHS": np.full((1, steps, groups), strength, np.float32),
+    }
+
+
 @pytest.mark.parametrize(
     ("batch", "height", "width", "steps"), [(1, 64, 64, 9), (2, 64, 64, 5), (3, 32, 48, 2), (1, 96, 8, 1)]
 )
@@ -46,15 +75,7 @@ def test_served_frames_equal_eager(served: Any, batch: int, height: int, width: 
     source, target = rng.integers(0, 256, (2, batch, height, width, 3), dtype=np.uint8)
     strengths = rng.uniform(0, 2, (batch, steps, 3)).astype(np.float32)
     strengths[:, :, 1] *= rng.integers(0, 2, (batch, 1))  # branches that some or all requests leave out
-    inputs = []
-    for name, datatype, array in (
-        ("SOURCE", "UINT8", source),
-        ("TARGET", "UINT8", target),
-        ("STRENGTHS", "FP32", strengths),
-    ):
-        inputs.append(InferInput(name, list(array.shape), datatype).set_data_from_numpy(array))
-    with InferenceServerClient(served.url) as triton:
-        frames = triton.infer("morph", inputs).as_numpy("FRAMES")
+    frames = infer(served, {"SOURCE": source, "TARGET": target, "STRENGTHS": strengths})
     expected = served.expected(source, target, strengths)
     assert expected.std() > 10, "a flat picture would compare equal to anything flat"
     assert largest_difference(frames, expected) <= 1
@@ -142,6 +163,76 @@ def test_server_refuses(served: Any, pictures: npt.NDArray[np.uint8]) -> None:
             client.morph(*pictures)
     with MorphClient(served.url, picture_size=512) as client, pytest.raises(RequestError, match="too many frames"):
         client.morph(*pictures, steps=65)
+
+
+GOOD = request()
+BAD = {
+    "both pictures": (request(height=60), "SOURCE: H must be a multiple of 8 from 8 to 2048, not 60"),
+    "one picture": (GOOD | {"TARGET": request(width=60)["TARGET"]}, "TARGET: W must be a multiple of 8"),
+    "two sizes": (GOOD | {"TARGET": request(height=72)["TARGET"]}, "TARGET: H must be 64 as in SOURCE, not 72"),
+    "tiny": (request(height=1, width=1), "SOURCE: H must be a multiple of 8 from 8 to 2048, not 1"),
+    "empty": (request(height=0), "SOURCE: H must be a multiple of 8 from 8 to 2048, not 0"),
+    "wide": (request(width=8192), "SOURCE: W must be a multiple of 8 from 8 to 2048, not 8192"),
+    "grey": (GOOD | {"SOURCE": np.zeros((1, 64, 64, 1), np.uint8)}, "unexpected shape for input 'SOURCE'"),
+    "float": (GOOD | {"SOURCE": np.zeros((1, 64, 64, 3), np.float32)}, "'SOURCE' data-type is 'FP32'"),
+    "missing": ({name: GOOD[name] for name in ("SOURCE", "STRENGTHS")}, "missing required input.*TARGET"),
+    "groups": (request(groups=4), "unexpected shape for input 'STRENGTHS'"),
+    "no frames": (request(steps=0), "STRENGTHS: S must be from 1 to 256, not 0"),
+    "many frames": (request(steps=257), "STRENGTHS: S must be from 1 to 256, not 257"),
+    "many pixels": (request(height=512, width=512, steps=65), "STRENGTHS: too many frames .* 65 of 512x512 pixels"),
+    "nan": (request(strength=np.nan), "STRENGTHS: every value must be a number from 0 to 2, not nan"),
+    "infinite": (request(strength=np.inf), "STRENGTHS: every value must be a number from 0 to 2, not inf"),
+    "negative": (request(strength=-0.5), "STRENGTHS: every value must be a number from 0 to 2, not -0.5"),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD.values(), ids=BAD)
+def test_bad_requests_are_refused_and_do_no_harm(served: Any, bad: dict[str, npt.NDArray[Any]], message: str) -> None:
+    with pytest.raises(InferenceServerException, match=message) as refused:
+        infer(served, bad, timeout_s=20)
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert infer(served, GOOD).shape == (1, 2, 64, 64, 3)
+
+
+def test_bad_pictures_time_and_again(served: Any) -> None:
+    """What goes wrong only if a step fails before the next is scheduled does not go wrong at once."""
+    bad = request(height=60)
+    for _ in range(50):
+        with pytest.raises(InferenceServerException, match="not 60"):
+            infer(served, bad, timeout_s=20)
+    assert infer(served, GOOD).shape == (1, 2, 64, 64, 3)
+
+
+def test_a_bad_request_fails_alone_among_many(served: Any) -> None:
+    requests = [GOOD, request(strength=np.nan), request(height=60), GOOD] * 4
+
+    def outcome(arrays: dict[str, npt.NDArray[Any]]) -> str:
+        try:
+            infer(served, arrays)
+        except InferenceServerException as error:
+            return str(error.message())
+        return "answered"
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        outcomes = list(pool.map(outcome, requests))
+    for wanted, found in zip(["answered", "not nan", "not 60", "answered"] * 4, outcomes, strict=True):
+        assert wanted in found
+
+
+@pytest.mark.slow
+def test_branches_wiring_agrees(served: Any, pictures: npt.NDArray[np.uint8]) -> None:
+    source, target = pictures[:, None]
+    strengths = np.array([[[0, 0, 0], [1, 0, 0.5], [2, 1, 1]]], np.float32)
+    with (
+        TritonServer(served.repository, models=["morph_branches"]) as server,
+        MorphClient(server.grpc_url, model_name="morph_branches") as client,
+    ):
+        frames = client.morph(source[0], target[0], strengths=strengths[0])
+        branches = replace(served, url=server.grpc_url)
+        with pytest.raises(InferenceServerException, match="not 60"):
+            infer(branches, request(height=60), model="morph_branches")
+        assert infer(branches, GOOD, model="morph_branches").shape == (1, 2, 64, 64, 3)
+    assert largest_difference(frames, served.expected(source, target, strengths)[0]) <= 1
 
 
 def test_deadline(served: Any, client: MorphClient, pictures: npt.NDArray[np.uint8]) -> None:
