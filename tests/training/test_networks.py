@@ -39,6 +39,19 @@ def test_any_multiple_of_the_stride(model: MorphModel, height: int, width: int) 
     assert model(a, b, torch.rand(2, 4, 3)).shape == (2, 4, 3, height, width)
 
 
+def test_branches_start_as_complementary_projections() -> None:
+    network = PRESETS["avatars64"].network
+    model = MorphModel(ModelConfig(GROUPS, 64, network))
+    source, target = torch.randn(2, 128, 4, 4), torch.randn(2, 128, 4, 4)
+    deltas = model.deltas(source, target)
+    torch.testing.assert_close(source + deltas.sum(dim=1), target)
+    for branch, delta in zip(model.branches.values(), deltas.unbind(1), strict=True):
+        assert delta.abs().sum() > 0
+        torch.testing.assert_close(branch(delta), delta)
+        others = (other for other in model.branches.values() if other is not branch)
+        assert all(not other(delta).any() for other in others)
+
+
 def test_no_strength_gives_the_source_and_equal_pictures_never_change(model: MorphModel) -> None:
     a, b = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
     reconstruction = model.decoder(model.encoder(a))

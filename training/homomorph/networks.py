@@ -83,6 +83,16 @@ class Branch(nn.Module):
         self.conv1 = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
         self.conv2 = nn.Conv2d(width, channels, kernel, padding=kernel // 2, bias=False)
 
+    @torch.no_grad()
+    def start_as_projection(self, channels: range) -> None:
+        """Set the weights so that T_i passes these channels, as many as its width allows, and no others."""
+        centre = self.conv1.kernel_size[0] // 2
+        nn.init.zeros_(self.conv2.weight)
+        for hidden, channel in zip(range(self.conv1.out_channels), channels, strict=False):
+            self.conv1.weight[hidden] = 0
+            self.conv1.weight[hidden, channel, centre, centre] = 1
+            self.conv2.weight[channel, hidden, centre, centre] = 1
+
     def forward(self, difference: Tensor) -> Tensor:
         delta: Tensor = self.conv2(self.conv1(difference))
         return delta
@@ -141,8 +151,16 @@ class MorphModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.network)
-        self.branches = nn.ModuleDict({name: Branch(config.network) for name in config.branches})
+        branches = {name: Branch(config.network) for name in config.branches}
+        self.branches = nn.ModuleDict(branches)
         self.decoder = Decoder(config.network)
+        # The branches start as complementary projections, each with channels of its own and the residual one with
+        # twice as many: together they already reach b, and E has a place for each group's part from the first step on.
+        channels = config.network.feature_channels
+        share = channels // (len(branches) + 1)
+        for index, branch in enumerate(branches.values()):
+            start = index * share
+            branch.start_as_projection(range(start, channels if index == len(config.groups) else start + share))
 
     def deltas(self, source: Tensor, target: Tensor) -> Tensor:
         """Apply every branch: features [B, C, h, w] twice -> [B, K, C, h, w]."""

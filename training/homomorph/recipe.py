@@ -14,7 +14,7 @@ from homomorph.errors import ConfigError
 class Recipe:
     """Weights of the training terms; `losses.py` gives the equations. A weight of 0 switches a term off."""
 
-    warmup: float = 0.45
+    warmup: float = 0.49
     """Share of the steps that train E, D and the decomposition of d alone, before the critics join."""
     l_recon: float = 1.0
     """Reconstruction: Phi3 and pixels, for E and D."""
@@ -26,7 +26,7 @@ class Recipe:
     """-E[Dis(F)], for E and the T_i. Small: Dis has unit gradient over all features, other terms are means."""
     l_hom: float = 0.02
     """-z_v log A'(F), for the T_i."""
-    l_total: float = 4.0
+    l_total: float = 2.0
     """|F(v=1) - F_b|^2, for the T_i."""
     lambda_p: float = 10.0
     """Gradient penalty within the critic's loss."""
@@ -36,9 +36,9 @@ class Recipe:
     """What T_i carries, group i's labels explain; for E, the T_i and the prototypes."""
     l_residual: float = 0.5
     """Price on the residual branch, for E and the T_i."""
-    l_leak: float = 0.5
+    l_leak: float = 1.0
     """What labels predict of the residual branch, for E and the T_i."""
-    l_scale: float = 0.5
+    l_scale: float = 0.1
     """Unit variance of the features, for E."""
     feature_noise: float = 0.15
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
@@ -93,7 +93,7 @@ class Preset:
     """Sizes of E, T_i and D."""
     batch_size: int = 16
     """Pictures a step, even."""
-    steps: int = 5400
+    steps: int = 4900
     """Steps of training."""
     learning_rate: float = 1e-3
     """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""
@@ -101,7 +101,7 @@ class Preset:
     """Adam's rate for the critics, attribute head and P."""
     ema: float = 0.998
     """Decay of the running mean of the weights that is saved as the model."""
-    phi_steps: int = 800
+    phi_steps: int = 500
     """Steps that train the small Phi."""
     jitter: Jitter = field(default_factory=Jitter)
     """Positional augmentation."""
