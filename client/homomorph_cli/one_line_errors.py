@@ -1,7 +1,8 @@
-"""How every command of ours ends: a user's error is one line on stderr and exit code 2."""
+"""How every command of ours ends: a user's error is one line on stderr and exit code 2, an interruption 130."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import NoReturn
 
@@ -15,9 +16,14 @@ _EXTRAS = {"render": "train", "train": "train", "export": "export", "serve": "se
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line and exit; without arguments, show its help."""
     arguments = sys.argv[1:] or ["--help"]
+    # `kill` and service managers get the same orderly end as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Left to itself, Typer draws a frame of several lines around an error.
         sys.exit(app(arguments, standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
+        print("homomorph: interrupted", file=sys.stderr)
+        sys.exit(130)
     except typer.TyperException as error:
         _fail(error.format_message())
     except HomomorphError as error:

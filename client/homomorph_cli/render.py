@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from homomorph_client.errors import HomomorphError
@@ -32,7 +31,7 @@ def render(
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with (
         Progress(*columns) as progress,
-        contextlib.closing(cast("Generator[int]", rendering)) as rendered,  # removes an unfinished folder on Ctrl-C
+        contextlib.closing(rendering) as rendered,  # removes an unfinished folder on Ctrl-C
     ):
         task = progress.add_task("", total=count)
         for done in rendered:

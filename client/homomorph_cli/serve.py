@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -41,8 +40,6 @@ def serve(
         metrics_port=metrics_port,
         log=log,
     )
-    # `kill` and service managers get the same orderly end as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     try:
         with console.status(f"Loading {', '.join(server.models)}"):

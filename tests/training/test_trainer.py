@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from homomorph.data.labels import LabelledPictures
-from homomorph.errors import CheckpointError, TrainingError
+from homomorph.errors import CheckpointError, DataError, TrainingError
 from homomorph.recipe import PUBLISHED, Preset, Recipe
 from homomorph.run import load_model, resolve_run
 from homomorph.trainer import Progress, draw_strengths, train
@@ -87,6 +87,17 @@ def test_a_term_that_is_not_a_number_stops_the_run(data: LabelledPictures, tiny:
     diverging = dataclasses.replace(tiny, learning_rate=1e30)
     with pytest.raises(TrainingError, match=r"step \d+: .*became NaN or infinite"):
         _train(data, tmp_path / "run", diverging)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_is_named_in_one_line(tiny: Preset, tmp_path: Path, workers: int) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"not a picture")
+    paths = (tmp_path / "a.png", tmp_path / "b.png")
+    broken = LabelledPictures(paths, np.array([[0], [1]], dtype=np.uint8), {"x": ("p",)})
+    with pytest.raises(DataError, match=r"cannot be used: .*[ab]\.png") as raised:
+        _train(broken, tmp_path / "run", tiny, workers=workers)
+    assert "\n" not in str(raised.value)
 
 
 def test_strengths_are_uniform_or_whole() -> None:

@@ -24,7 +24,7 @@ from homomorph.config import RESIDUAL, STRIDE, ModelConfig
 from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures
-from homomorph.errors import TrainingError
+from homomorph.errors import DataError, TrainingError
 from homomorph.networks import MorphModel, interpolate
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
 from homomorph.pixels import normalise
@@ -32,6 +32,7 @@ from homomorph.recipe import Preset, Recipe
 from homomorph.run import save_model
 from homomorph.state import begin, load_state, save_state
 from homomorph.strips import group_strips
+from homomorph_client.errors import PictureError
 
 # Batches beyond the training steps' own numbers.
 _PHI_BATCHES = 2**31
@@ -141,7 +142,7 @@ def train(
 
     # Train Phi on the labels, unless it came with its weights.
     if phi == "small" and not resume:
-        loader = _loader(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers)
+        loader = _load(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers)
         pairs = ((batch, normalised(batch)) for batch in loader)
         for step, loss in enumerate(train_small_vgg(perceptual, pairs), start=1):  # type: ignore[arg-type]
             yield Progress("phi", step, preset.phi_steps, {"phi": loss}, 0.0)
@@ -150,7 +151,7 @@ def train(
     # Train.
     writer = SummaryWriter(out / "tensorboard", purge_step=start)
     began = time.perf_counter()
-    loader = _loader(batches, range(start, steps), workers)
+    loader = _load(batches, range(start, steps), workers)
     for step, batch in enumerate(loader, start=start):
         warm = step < recipe.warmup * steps
         _set_rates(optimizers, preset, step / steps)
@@ -359,8 +360,13 @@ def _update_ema(nets: Networks, decay: float) -> None:
         mean.lerp_(value, 1 - decay)
 
 
-def _loader(batches: PairedBatches, steps: range, workers: int) -> DataLoader[Batch]:
-    return DataLoader(
+def _load(batches: PairedBatches, steps: range, workers: int) -> Iterator[Batch]:
+    """Read batches ahead of the training step that needs them.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    loader = DataLoader(
         batches,
         batch_size=None,
         sampler=list(steps),
@@ -368,6 +374,12 @@ def _loader(batches: PairedBatches, steps: range, workers: int) -> DataLoader[Ba
         worker_init_fn=_one_thread if workers else None,
         prefetch_factor=8 if workers else None,
     )
+    try:
+        yield from loader
+    except PictureError as error:
+        # Across processes the message arrives wrapped into the other process's traceback.
+        message = str(error).strip().rpartition(f"{PictureError.__name__}: ")[2]
+        raise DataError(f"a picture of the data cannot be used: {message}") from error
 
 
 def _one_thread(_: int) -> None:

@@ -6,7 +6,8 @@ import csv
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,9 @@ def _render_one(job: tuple[Path, int, int, int]) -> tuple[str, dict[str, int]]:
     return name, avatars.labels(looks)
 
 
-def render_set(folder: Path, *, count: int, size: int, seed: int = 0, workers: int | None = None) -> Iterator[int]:
+def render_set(
+    folder: Path, *, count: int, size: int, seed: int = 0, workers: int | None = None
+) -> Generator[int, None, None]:
     """Render `count` pictures into `folder`, which appears only when the set is complete.
 
     The same seed gives the same pictures on every machine, and a larger set of a seed begins with the smaller one.
@@ -58,7 +61,11 @@ def render_set(folder: Path, *, count: int, size: int, seed: int = 0, workers: i
         with (
             (partial / ATTRIBUTES_FILE).open("w", newline="", encoding="utf-8") as file,
             ProcessPoolExecutor(
-                workers or len(os.sched_getaffinity(0)), mp_context=multiprocessing.get_context("spawn")
+                workers or len(os.sched_getaffinity(0)),
+                mp_context=multiprocessing.get_context("spawn"),
+                # Ctrl-C reaches every process of a terminal; this one ends the others.
+                initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN),
             ) as pool,
         ):
             writer = csv.writer(file, lineterminator="\n")

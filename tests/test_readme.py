@@ -1,0 +1,49 @@
+"""What the README tells people to type works as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from homomorph_cli.main import app
+from homomorph_export.exporter import export_run
+from homomorph_export.server import TritonServer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+PROGRAMS = [block for kind, block in BLOCKS if kind == "python"]
+
+
+def test_there_is_something_to_try() -> None:
+    assert len(COMMANDS) >= 6
+    assert len(PROGRAMS) == 1
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_and_their_options_exist(line: str) -> None:
+    program, name, *words = shlex.split(line, comments=True)
+    assert program == "homomorph"
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    command.make_context(name, words)  # raises for an unknown option or a value of the wrong type
+
+
+def test_files_that_it_names_exist() -> None:
+    for path in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.server
+def test_the_program_runs_on_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_run("avatars64", tmp_path / "triton_repo")
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    with TritonServer(tmp_path / "triton_repo") as server:
+        exec(PROGRAMS[0].replace("127.0.0.1:8001", server.grpc_url), names)
+    assert names["frames"].shape == (9, 64, 64, 3)  # type: ignore[attr-defined]
+    assert names["blond"].shape == (3, 64, 64, 3)  # type: ignore[attr-defined]
+    assert names["grid"].shape == (5, 5, 64, 64, 3)  # type: ignore[attr-defined]
