@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from homomorph_cli.main import app
 from homomorph_export.exporter import export_run
 from homomorph_export.server import TritonServer

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from homomorph_export.ops.interpolate import load
 from torch import Tensor
 
 from homomorph_bench.results import Record, environment
 from homomorph_bench.timing import time_in_turns
+from homomorph_export.ops.interpolate import load
 
 BASELINE = "torch.baddbmm"
 """The best that torch itself offers: the whole weighted sum in one call."""

@@ -25,9 +25,10 @@ def kernel(
     ] = None,
 ) -> None:
     """Time the interpolation operator against torch.baddbmm and a loop over the branches, on the CPU in float32."""
+    from rich.console import Console
+
     from homomorph_bench import kernel as benchmark
     from homomorph_bench.results import table, write
-    from rich.console import Console
 
     with Console(stderr=True).status("Loading") as status:
         records = benchmark.run(repeats=repeats, threads=threads or len(os.sched_getaffinity(0)), report=status.update)

@@ -13,14 +13,14 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import typer
-from homomorph_client import MorphClient
-from homomorph_client.output import write_output
-from homomorph_client.pictures import load_picture
-from homomorph_client.strengths import even_ramp
 from rich.console import Console
 
 from homomorph_cli.one_line_errors import run_app
 from homomorph_cli.sheet import named_strips
+from homomorph_client import MorphClient
+from homomorph_client.output import write_output
+from homomorph_client.pictures import load_picture
+from homomorph_client.strengths import even_ramp
 
 _STEPS = 9
 _TIMED_REQUESTS = 20

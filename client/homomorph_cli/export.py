@@ -40,8 +40,9 @@ def export(
     The files are compared with the run before they appear: on random pictures their frames may be off by 0.02 grey
     levels (of 255) on average and by 1 at most. The folder can be moved and served elsewhere.
     """
-    from homomorph_export.exporter import export_run
     from rich.console import Console
+
+    from homomorph_export.exporter import export_run
 
     with Console(stderr=True).status("Loading") as status:
         manifest = export_run(run, repository, precision=precision.value, threads=threads, report=status.update)

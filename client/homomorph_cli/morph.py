@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import typer
+
 from homomorph_client import MorphClient, StrengthError
 from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from homomorph_client.output import check_output, write_output

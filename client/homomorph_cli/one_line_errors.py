@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 import typer
+
 from homomorph_client.errors import HomomorphError
 
 _EXTRAS = {"render": "train", "train": "train", "export": "export", "serve": "serve"}

@@ -28,8 +28,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve an exported model with NVIDIA Triton until Ctrl-C."""
-    from homomorph_export.server import TritonServer
     from rich.console import Console
+
+    from homomorph_export.server import TritonServer
 
     server = TritonServer(
         repository,

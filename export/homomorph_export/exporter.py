@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
+
 from homomorph.config import STRIDE
 from homomorph.networks import MorphModel
 from homomorph.run import load_model, resolve_run
-from torch import nn
-
 from homomorph_export import contract, parity, torchscript
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Manifest

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from homomorph.networks import MorphModel
 from torch import Tensor
 
+from homomorph.networks import MorphModel
 from homomorph_export.contract import MAX_STRENGTH, branch_model
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Parity

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from homomorph.run import sha256
 
+from homomorph.run import sha256
 from homomorph_export import torchscript
 from homomorph_export.contract import Axis, Model
 from homomorph_export.errors import ExportError

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from homomorph.config import NetworkConfig
 from torch import Tensor, nn
 
+from homomorph.config import NetworkConfig
 from homomorph_export.contract import delta_input
 
 

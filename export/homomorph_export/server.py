@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import IO
 
 from homomorph_client.errors import ServerError
-
 from homomorph_export import server_keeper
 from homomorph_export.ports import choose_ports
 from homomorph_export.triton_distribution import environment, find_distribution, link_backends

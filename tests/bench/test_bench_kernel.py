@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from homomorph_bench.timing import time_in_turns
 
 

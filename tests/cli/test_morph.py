@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from homomorph_cli.morph import parse_sliders, slider_strengths
 from homomorph_client.errors import StrengthError
-from PIL import Image
 
 UNREACHABLE = "127.0.0.1:9"
 

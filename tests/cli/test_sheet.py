@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from homomorph_cli.sheet import named_strips
 
 

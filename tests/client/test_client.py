@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
 from homomorph_client import AsyncMorphClient, DeadlineError, MorphClient, PictureError, RequestError
 from homomorph_client.codec import decode, encode
 from homomorph_client.errors import ServerUnavailableError

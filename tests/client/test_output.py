@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
+
 from homomorph_client.errors import OutputError
 from homomorph_client.output import check_output, write_output
-from PIL import Image
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
+
 from homomorph_client.errors import PictureError
 from homomorph_client.pictures import MAX_PIXELS, MIN_SIDE, fit_picture, load_picture
-from PIL import Image
 
 RED_LEFT = np.zeros((16, 16, 3), np.uint8)
 RED_LEFT[:, :8, 0] = 255

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from homomorph_client.errors import StrengthError
 from homomorph_client.strengths import MAX_STEPS, Strengths, chosen_strengths, even_ramp, grid_strengths, to_strengths
 

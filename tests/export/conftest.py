@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from homomorph.config import ModelConfig, NetworkConfig
 from homomorph.networks import MorphModel
 from homomorph.run import load_model, save_model

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as schema
+
 from homomorph.networks import MorphModel
 from homomorph_export import parity
-from tritonclient.grpc import model_config_pb2 as schema
 
 
 class TritonError(Exception):

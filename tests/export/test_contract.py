@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as schema
+
 from homomorph.networks import MorphModel
 from homomorph_export import torchscript
 from homomorph_export.contract import Axis, Model, served_models
 from homomorph_export.ops.interpolate import load
-from tritonclient.grpc import model_config_pb2 as schema
 
 BRANCHES = ("hair", "glasses", "residual")
 MODELS = {model.name: model for model in served_models(BRANCHES, 16)}

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from homomorph.config import ModelConfig
 from homomorph.errors import CheckpointError
 from homomorph.networks import MorphModel

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+
 from homomorph_export.ops.interpolate import interpolate, load
 
 # (B, K, S, C, h, w): typical, single, more than a tile of 512 with a rest, no step, no branch, no sample.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from homomorph_export.errors import OperatorError
 from homomorph_export.ops.build import build, find_compiler, library_path
 from homomorph_export.ops.library import is_loaded, load

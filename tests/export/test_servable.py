@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from homomorph.config import NetworkConfig
 from homomorph.networks import MorphModel, interpolate
 from homomorph_export import torchscript

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+
 from homomorph.config import ModelConfig
 from homomorph.networks import MorphModel
 from homomorph.run import save_model

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from homomorph_client import MorphClient
 from PIL import Image
+
+from homomorph_client import MorphClient
 
 pytestmark = pytest.mark.server
 

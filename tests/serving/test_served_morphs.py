@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
 from homomorph_client import (
     AsyncMorphClient,
     DeadlineError,
@@ -21,9 +25,6 @@ from homomorph_client import (
     StrengthError,
 )
 from homomorph_export.server import TritonServer
-from PIL import Image
-from tritonclient.grpc import InferenceServerClient, InferInput
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 pytestmark = pytest.mark.server
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from homomorph_client.errors import ServerError
 from homomorph_export import server as server_module
 from homomorph_export.ports import choose_ports

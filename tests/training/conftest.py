@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from homomorph.config import NetworkConfig
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.render_set import render_set

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from homomorph.data import avatars
 from homomorph.data.labels import read_labelled
 from homomorph.data.render_set import render_set
 from homomorph.errors import DataError
-from PIL import Image
 
 
 def test_a_set_is_the_same_again_and_grows_at_its_end(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from homomorph.data.batches import Jitter, PairedBatches
 from homomorph.data.labels import LabelledPictures
 from homomorph_client.pictures import fit_picture

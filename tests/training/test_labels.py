@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from homomorph.data.labels import read_labelled
 from homomorph.errors import DataError
-from PIL import Image
 
 CSV = "image,smiling,blond,round\na.png,1,0,0\nb.png,0,1,1\n"
 CELEBA = "2\nsmiling blond round\na.png  1 -1 -1\nb.png -1  1  1\n"

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from homomorph import losses
 from torch import Tensor
+
+from homomorph import losses
 
 
 def test_critic_and_generator_pull_in_opposite_directions() -> None:

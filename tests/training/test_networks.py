@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from homomorph.config import ModelConfig
 from homomorph.errors import ConfigError
 from homomorph.networks import MorphModel, interpolate, parameter_counts

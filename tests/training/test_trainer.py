@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
+
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import CheckpointError, DataError, TrainingError
 from homomorph.recipe import PUBLISHED, Preset, Recipe
 from homomorph.run import load_model, resolve_run
 from homomorph.trainer import Progress, draw_strengths, train
-from PIL import Image
-from safetensors.torch import load_file
 
 
 def _train(

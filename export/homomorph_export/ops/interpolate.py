@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
-from homomorph import networks
 from torch import Tensor
 
+from homomorph import networks
 from homomorph_export.ops import library
 from homomorph_export.ops.build import build, library_path
 

@@ -12,12 +12,12 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from homomorph_client.pictures import fit_picture
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from homomorph.data.labels import LabelledPictures
+from homomorph_client.pictures import fit_picture
 
 
 @dataclass(frozen=True)
