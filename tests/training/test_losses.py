@@ -14,8 +14,10 @@ from homomorph import losses
 def test_critic_and_generator_pull_in_opposite_directions() -> None:
     real, fake = torch.tensor([2.0, 4.0]), torch.tensor([1.0, -1.0])
     assert losses.critic_loss(real, fake).item() == pytest.approx(0.0 - 3.0)
-    assert losses.generator_loss(fake).item() == pytest.approx(-0.0)
-    assert losses.generator_loss(fake + 1).item() < losses.generator_loss(fake).item()
+    assert losses.generator_loss(fake, real, 0.0).item() == pytest.approx(0.0)
+    assert losses.generator_loss(fake + 1, real, 0.0).item() == pytest.approx(-1.0)
+    # With the anchor a shift of all features gains nothing.
+    assert losses.generator_loss(fake + 5, real + 5, 1.0).item() == pytest.approx(3.0)
     assert losses.critic_loss(real, fake + 1).item() > losses.critic_loss(real, fake).item()
 
 

@@ -19,9 +19,13 @@ def critic_loss(real_score: Tensor, fake_score: Tensor) -> Tensor:
     return fake_score.mean() - real_score.mean()
 
 
-def generator_loss(fake_score: Tensor) -> Tensor:
-    """-E[Dis(F)], minimised by E and the T_i."""
-    return -fake_score.mean()
+def generator_loss(fake_score: Tensor, real_score: Tensor, anchor: float) -> Tensor:
+    """-E[Dis(F)] + anchor * E[Dis(F_a)], minimised by E and the T_i.
+
+    The published loss has no anchor. Dis tells F from F_a, so only the difference of the scores means anything; E,
+    which makes both, can raise the first for ever by shifting all features, and does.
+    """
+    return anchor * real_score.mean() - fake_score.mean()
 
 
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from homomorph.errors import ConfigError
 class Recipe:
     """Weights of the training terms; `losses.py` gives the equations. A weight of 0 switches a term off."""
 
-    warmup: float = 0.49
+    warmup: float = 0.567
     """Share of the steps that train E, D and the decomposition of d alone, before the critics join."""
     l_recon: float = 1.0
     """Reconstruction: Phi3 and pixels, for E and D."""
@@ -22,8 +22,10 @@ class Recipe:
     """Pixels within the reconstruction."""
     l_kg: float = 0.05
     """Knowledge guidance |P(E(a)) - Phi5(a)|^2, for P and E."""
-    l_gan: float = 0.005
+    l_gan: float = 0.001
     """-E[Dis(F)], for E and the T_i. Small: Dis has unit gradient over all features, other terms are means."""
+    anchor: float = 1.0
+    """Weight of E[Dis(F_a)] against it, which takes from E what it gains by shifting all features."""
     l_hom: float = 0.02
     """-z_v log A'(F), for the T_i."""
     l_total: float = 2.0
@@ -42,6 +44,9 @@ class Recipe:
     """Unit variance of the features, for E."""
     feature_noise: float = 0.15
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
+    residual_noise: float = 0.5
+    """Deviation of the noise on the residual branch's features for half of the pictures, so that D learns to take
+    what labels name from the other branches."""
     l_picture: float = 0.05
     """The label-conditional critic on decoded morphs, for the T_i and D."""
     l_cycle: float = 0.2
@@ -65,6 +70,7 @@ PUBLISHED = Recipe(
     l_pixel=1.0,
     l_kg=1.0,
     l_gan=1.0,
+    anchor=0.0,
     l_hom=1.0,
     l_total=1.0,
     lambda_p=100.0,
@@ -74,6 +80,7 @@ PUBLISHED = Recipe(
     l_leak=0.0,
     l_scale=0.0,
     feature_noise=0.0,
+    residual_noise=0.0,
     l_picture=0.0,
     l_cycle=0.0,
     beta1=0.5,
@@ -93,7 +100,7 @@ class Preset:
     """Sizes of E, T_i and D."""
     batch_size: int = 16
     """Pictures a step, even."""
-    steps: int = 4900
+    steps: int = 3000
     """Steps of training."""
     learning_rate: float = 1e-3
     """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""
@@ -101,7 +108,7 @@ class Preset:
     """Adam's rate for the critics, attribute head and P."""
     ema: float = 0.998
     """Decay of the running mean of the weights that is saved as the model."""
-    phi_steps: int = 500
+    phi_steps: int = 400
     """Steps that train the small Phi."""
     jitter: Jitter = field(default_factory=Jitter)
     """Positional augmentation."""

@@ -209,6 +209,10 @@ def _train_step(
         shallow = nets.phi.relu3_1(pictures)
         deep = nets.phi.relu5_1(shallow)
     noise = recipe.feature_noise * torch.randn(encoded.shape, generator=generator)
+    if recipe.residual_noise > 0:
+        with torch.no_grad():
+            hidden = model.branches[RESIDUAL](torch.randn(encoded.shape, generator=generator))
+        noise[::2] += recipe.residual_noise * hidden[::2]
     reconstructed = model.decoder(encoded + noise)
     terms["pixel"] = losses.pixel_loss(reconstructed, pictures)
     terms["phi3"] = losses.relative_error(nets.phi.relu3_1(reconstructed), shallow)
@@ -258,7 +262,9 @@ def _train_step(
             _step(optimizers["critic"], critic_loss)
         # E and T_i against Dis, T_i against A'.
         with _frozen(nets.critic):
-            terms["gan"] = losses.generator_loss(nets.critic(morphed + critic_noise)[0])
+            terms["gan"] = losses.generator_loss(
+                nets.critic(morphed + critic_noise)[0], nets.critic(features_a + critic_noise)[0], recipe.anchor
+            )
             terms["homomorphism"] = losses.attribute_loss(nets.critic(morphed_t + critic_noise)[1], labels_v)
         loss = loss + recipe.l_gan * terms["gan"] + recipe.l_hom * terms["homomorphism"]
 
