@@ -76,12 +76,13 @@ class Prototypes(nn.Module):
     def __init__(self, groups: Mapping[str, Sequence[str]], feature_channels: int, feature_size: int) -> None:
         super().__init__()
         shape = (feature_channels, feature_size, feature_size)
-        self.maps = nn.ParameterDict({group: nn.Parameter(torch.zeros(len(g), *shape)) for group, g in groups.items()})
+        # A list, in the order of the labels' columns: ParameterDict would sort the groups by name.
+        self.maps = nn.ParameterList(torch.zeros(len(names), *shape) for names in groups.values())
 
     def forward(self, change: Tensor) -> Tensor:
         """Map changes of the labels z_b - z_a [B, L] to differences of prototypes [B, G, C, h, w]."""
-        parts = change.split([len(prototypes) for prototypes in self.maps.values()], dim=1)
-        maps = zip(parts, self.maps.values(), strict=True)
+        parts = change.split([len(prototypes) for prototypes in self.maps], dim=1)
+        maps = zip(parts, self.maps, strict=True)
         return torch.stack([torch.tensordot(part, prototypes, dims=1) for part, prototypes in maps], dim=1)
 
 

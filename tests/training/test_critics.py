@@ -1,0 +1,36 @@
+"""Networks that exist only during training."""
+
+from __future__ import annotations
+
+import torch
+
+from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
+
+
+def test_prototypes_follow_the_order_of_groups_and_labels() -> None:
+    # Group names that are not in alphabetical order: columns 0-1 belong to skin, 2-4 to beard, 5 to hair.
+    prototypes = Prototypes({"skin": "ab", "beard": "cde", "hair": "f"}, feature_channels=4, feature_size=2)
+    for group, maps in enumerate(prototypes.maps):
+        torch.nn.init.constant_(maps, 10.0**group)
+    for column, group in enumerate([0, 0, 1, 1, 1, 2]):
+        expected = torch.zeros(1, 3, 4, 2, 2)
+        expected[:, group] = 10.0**group
+        torch.testing.assert_close(prototypes(torch.eye(6)[column : column + 1]), expected)
+        torch.testing.assert_close(prototypes(-torch.eye(6)[column : column + 1]), -expected)
+
+
+def test_scores_and_logits_have_one_row_per_picture() -> None:
+    score, logits = FeatureCritic(8, 5)(torch.randn(3, 8, 8, 8))
+    assert score.shape == (3,)
+    assert logits.shape == (3, 5)
+    assert Guidance(8, 12)(torch.randn(3, 8, 8, 8), torch.Size([4, 4])).shape == (3, 12, 4, 4)
+
+
+def test_the_picture_critic_judges_labels_only_where_asked() -> None:
+    torch.manual_seed(0)
+    critic = PictureCritic(5).eval()
+    pictures, labels = torch.randn(2, 3, 32, 32), torch.ones(2, 5)
+    conditional = torch.tensor([1.0, 0.0])
+    right, wrong = critic(pictures, labels, conditional), critic(pictures, 1 - labels, conditional)
+    assert abs(right[0] - wrong[0]) > 1e-4
+    torch.testing.assert_close(right[1], wrong[1])
