@@ -14,7 +14,7 @@ from homomorph.errors import ConfigError
 class Recipe:
     """Weights of the training terms; `losses.py` gives the equations. A weight of 0 switches a term off."""
 
-    warmup: float = 0.567
+    warmup: float = 0.7
     """Share of the steps that train E, D and the decomposition of d alone, before the critics join."""
     l_recon: float = 1.0
     """Reconstruction: Phi3 and pixels, for E and D."""

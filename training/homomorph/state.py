@@ -76,9 +76,14 @@ def load_state(
         )
     networks.load_state_dict(_below(tensors, "networks."))
     for name, optimizer in optimizers.items():
+        parameters = optimizer.param_groups[0]["params"]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _below(tensors, f"optimizers.{name}.").items():
             index, _, kind = key.partition(".")
+            parameter = parameters[int(index)]
+            # The fused step runs along memory: moments must lie there as their parameter does.
+            if value.shape == parameter.shape:
+                value = torch.empty_like(parameter).copy_(value)
             moments.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])

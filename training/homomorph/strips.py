@@ -20,8 +20,8 @@ def group_strips(model: MorphModel, pictures: Tensor, *, pairs: int = 3, steps: 
 
     Args:
         model: the model to look at.
-        pictures: uint8 [B, 3, H, W] with B >= 2 * pairs; pair k is pictures 2k and 2k + 1.
-        pairs: number of pairs.
+        pictures: uint8 [B, 3, H, W] with B >= 2; pair k is pictures 2k and 2k + 1.
+        pairs: number of pairs, as far as there are pictures.
         steps: frames per row.
 
     Returns:
@@ -30,7 +30,7 @@ def group_strips(model: MorphModel, pictures: Tensor, *, pairs: int = 3, steps: 
     branches = model.config.branches
     rows: list[NDArray[np.uint8]] = []
     path = torch.linspace(0, 1, steps)
-    for pair in range(pairs):
+    for pair in range(min(pairs, len(pictures) // 2)):
         a, b = pictures[2 * pair : 2 * pair + 1], pictures[2 * pair + 1 : 2 * pair + 2]
         for moved in (None, *range(len(branches))):
             strengths = torch.zeros(1, steps, len(branches))
