@@ -63,7 +63,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data: LabelledPictures, tiny
     _train(data, tmp_path / "whole", tiny)
     interrupted = train(data, tmp_path / "parts", preset=tiny, recipe=Recipe(), steps=6, checkpoint_every=2, workers=0)
     for report in interrupted:
-        if report.phase == "morphs" and report.step == 5:  # past the checkpoint of step 4
+        if report.phase != "phi" and report.step == 5:  # past the checkpoint of step 4
             break
     interrupted.close()
     resumed = _train(data, tmp_path / "parts", tiny, resume=True)
