@@ -52,7 +52,7 @@ class Recipe:
     l_cycle: float = 0.2
     """|E(D(F)) - F|^2: the picture shows what its features say, for the T_i and D."""
     beta1: float = 0.9
-    """Adam's first beta for E and the T_i. The published 0.5 reconstructs a quarter worse after as many steps."""
+    """Adam's first beta for E and the T_i; 0.5 as published."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
