@@ -85,7 +85,10 @@ PUBLISHED = Recipe(
     l_cycle=0.0,
     beta1=0.5,
 )
-"""The terms as published: everything from the first step, nothing beside them."""
+"""The terms as published: everything from the first step, nothing beside them.
+
+Networks, their start, and how pairs are drawn stay ours, and errors are means, relative for Phi's features.
+"""
 
 RECIPES = {"even": Recipe(), "published": PUBLISHED}
 
