@@ -52,6 +52,16 @@ def test_pictures_are_moved_by_the_augmentation_alone(data: LabelledPictures) ->
     assert share_original(moved) < 0.2
 
 
+def test_the_placement_repeats_the_augmentation(data: LabelledPictures) -> None:
+    still, moved = _batches(data, 0.0)[0], _batches(data, 1.0)[0]
+    assert torch.equal(still.labels, moved.labels)
+    originals = still.pictures.float()
+    grid = torch.nn.functional.affine_grid(moved.placement, list(originals.shape), align_corners=False)
+    placed = torch.nn.functional.grid_sample(originals, grid, padding_mode="border", align_corners=False)
+    assert (moved.pictures - originals).abs().mean() > 3
+    assert (moved.pictures - placed).abs().mean() < 0.5
+
+
 def test_pairs_name_pictures_of_the_batch(data: LabelledPictures) -> None:
     batch = _batches(data)[0]
     assert batch.pictures.shape == (8, 3, 32, 32)

@@ -74,17 +74,6 @@ def test_projection_loss_wants_every_branch_explained_by_its_labels() -> None:
     assert losses.projection_loss(deltas, expected, difference).item() == pytest.approx(1 / 2, rel=2e-2)
 
 
-def test_leak_loss_is_the_share_of_the_residual_that_labels_predict() -> None:
-    delta = torch.tensor([[[[3.0, 1.0]]]], requires_grad=True)
-    assert losses.leak_loss(delta, torch.zeros(1, 1, 1, 2)).item() == pytest.approx(0.0, abs=1e-6)
-    leak = losses.leak_loss(delta, torch.tensor([[[[3.0, 0.0]]]]))
-    assert leak.item() == pytest.approx(0.9, rel=1e-4)
-    leak.backward()
-    assert delta.grad is not None
-    assert delta.grad[0, 0, 0, 0] > 0, "what is predicted must shrink"
-    assert losses.leak_loss(delta, torch.tensor([[[[-9.0, 0.0]]]])).item() == 0.0
-
-
 def test_scale_loss_is_least_at_unit_variance() -> None:
     torch.manual_seed(0)
     d = torch.randn(10000) - torch.randn(10000)
@@ -99,3 +88,39 @@ def test_hinge_critic_loss_wants_real_above_one_and_both_fakes_below_minus_one()
     assert losses.hinge_critic_loss(low, low, low).item() == pytest.approx(2.5)
     assert losses.hinge_critic_loss(high, high, low).item() == pytest.approx(1.25)
     assert losses.hinge_critic_loss(high, low, high).item() == pytest.approx(1.25)
+
+
+def test_label_prior_loss_fits_the_variance_to_the_errors() -> None:
+    picture, mean = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5, requires_grad=True)
+
+    def at(variance: float) -> Tensor:
+        return losses.label_prior_loss(mean, torch.full((1, 1, 2, 2), variance), picture)
+
+    assert at(0.25).item() == pytest.approx(0.5 + 0.25 + 0.5 * (math.log(0.25) + 1))
+    assert at(0.25).item() < min(at(0.2).item(), at(0.3).item())
+    # How sure the network is does not weigh what its mean learns.
+    (sure,) = torch.autograd.grad(at(0.01), mean)
+    (unsure,) = torch.autograd.grad(at(1.0), mean)
+    torch.testing.assert_close(sure, unsure)
+    assert (sure > 0).all()
+
+
+def test_counterfactual_target_changes_what_labels_change_and_keeps_the_rest() -> None:
+    # Four pixels in a row: labels change it and are sure; nothing changes; nothing is known; it changes, to what
+    # is not known.
+    picture = torch.tensor([0.1, 0.2, 0.3, 0.4]).expand(1, 3, 1, 4)
+    mean = torch.tensor([0.0, 0.0, 0.0, 0.0]).expand(1, 3, 1, 4)
+    changed = torch.tensor([1.0, 0.0, 0.0, 1.0]).expand(1, 3, 1, 4)
+    variance = torch.tensor([0.001, 0.001, 1.0, 1.0]).view(1, 1, 1, 4)
+    target, weight = losses.counterfactual_target(picture, mean, changed, variance)
+    torch.testing.assert_close(target[0, :, 0, :3], torch.tensor([1.0, 0.2, 0.3]).expand(3, 3), atol=0.003, rtol=0)
+    assert (target[0, :, 0, 3] > 0.6).all()
+    assert (weight[..., :3] > 0.9).all()
+    assert (weight[..., 3] < 0.05).all()
+
+
+def test_counterfactual_loss_counts_only_what_is_known() -> None:
+    target = torch.zeros(1, 3, 1, 2)
+    picture = torch.tensor([2.0, 5.0]).expand(1, 3, 1, 2)
+    weight = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    assert losses.counterfactual_loss(picture, target, weight).item() == pytest.approx((2 + 4) / 2)

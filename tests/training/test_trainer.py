@@ -29,11 +29,12 @@ def _train(
 def test_a_run_holds_a_model_its_configuration_and_pictures(
     data: LabelledPictures, tiny: Preset, tmp_path: Path
 ) -> None:
-    reports = _train(data, tmp_path / "run", tiny, recipe=Recipe(warmup=0.5))
+    reports = _train(data, tmp_path / "run", tiny, recipe=Recipe(warmup=0.3, critics=0.7))
     assert [(r.phase, r.step) for r in reports] == [
         *(("phi", step) for step in range(1, 5)),
-        *(("warm-up", step) for step in range(1, 4)),
-        *(("morphs", step) for step in range(4, 7)),
+        *(("warm-up", step) for step in (1, 2)),
+        *(("morphs", step) for step in (3, 4, 5)),
+        ("critics", 6),
     ]
     model = load_model(tmp_path / "run")
     assert model.config.groups == data.groups
@@ -44,14 +45,14 @@ def test_a_run_holds_a_model_its_configuration_and_pictures(
 
 
 def test_every_network_learns_under_both_recipes(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
-    for name, recipe in (("even", Recipe(warmup=0.0)), ("published", PUBLISHED)):
+    for name, recipe in (("even", Recipe(warmup=0.0, critics=0.0)), ("published", PUBLISHED)):
         _train(data, tmp_path / name / "1", tiny, recipe=recipe, steps=1, checkpoint_every=1)
         _train(data, tmp_path / name / "2", tiny, recipe=recipe, steps=3, checkpoint_every=1)
         before = load_file(tmp_path / name / "1" / "training.safetensors")
         after = load_file(tmp_path / name / "2" / "training.safetensors")
         networks = ["model.encoder", "model.branches", "model.decoder", "critic", "guidance", "ema"]
         if recipe.l_picture:
-            networks.append("picture_critic")
+            networks += ["picture_critic", "label_prior"]
         for network in networks:
             keys = [key for key in before if key.startswith(f"networks.{network}.")]
             assert any(not torch.equal(before[key], after[key]) for key in keys), network
@@ -103,14 +104,16 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_line(tiny: Preset, tmp_pa
 
 def test_strengths_are_uniform_or_whole() -> None:
     generator = torch.Generator().manual_seed(0)
-    even = draw_strengths(400, 5, generator, even=True)
-    whole = ((even == 0) | (even == 1)).all(dim=1)
+    half = draw_strengths(400, 5, generator, 0.5)
+    whole = ((half == 0) | (half == 1)).all(dim=1)
     assert whole.float().mean().item() == 0.5
-    assert 0.4 < even[whole].mean().item() < 0.6
-    published = draw_strengths(400, 5, generator, even=False)
-    assert not ((published == 0) | (published == 1)).any()
-    assert 0 <= published.min().item() < 0.05
-    assert 0.95 < published.max().item() <= 1
+    assert whole[:200].float().mean().item() == 0.5
+    assert 0.4 < half[whole].mean().item() < 0.6
+    assert set(draw_strengths(400, 5, generator, 1.0).unique().tolist()) == {0.0, 1.0}
+    uniform = draw_strengths(400, 5, generator, 0.0)
+    assert not ((uniform == 0) | (uniform == 1)).any()
+    assert 0 <= uniform.min().item() < 0.05
+    assert 0.95 < uniform.max().item() <= 1
 
 
 def test_a_run_that_cannot_be_loaded_says_why(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:

@@ -91,18 +91,6 @@ def residual_loss(delta: Tensor) -> Tensor:
     return delta.square().mean()
 
 
-def leak_loss(delta: Tensor, predicted: Tensor) -> Tensor:
-    """max(0, 1 - |T_residual(d) - w(z_b - z_a)|^2 / |T_residual(d)|^2): labels shall not predict the residual.
-
-    Args:
-        delta: T_residual(d), [B, C, h, w].
-        predicted: the best linear prediction from the change of all labels, same shape; held fixed here, it is
-            trained by its own squared error.
-    """
-    unexplained = (delta - predicted.detach()).square().mean()
-    return F.relu(1 - unexplained / (delta.square().mean() + 1e-6))
-
-
 def scale_loss(difference: Tensor) -> Tensor:
     """(log mean d^2 / 2)^2: features keep unit variance, so that weights and noise mean the same all along."""
     return (difference.square().mean() / 2 + 1e-8).log().square()
@@ -111,3 +99,48 @@ def scale_loss(difference: Tensor) -> Tensor:
 def hinge_critic_loss(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
     """max(0, 1 - real) + (max(0, 1 + fake) + max(0, 1 + mismatched)) / 2; real with wrong labels counts as fake."""
     return F.relu(1 - real).mean() + 0.5 * (F.relu(1 + fake).mean() + F.relu(1 + mismatched).mean())
+
+
+def label_prior_loss(mean: Tensor, variance: Tensor, picture: Tensor) -> Tensor:
+    """|mu - a|_1 + |mu - a|^2 + (log sigma^2 + |mu - a|^2 / sigma^2) / 2: what labels say of pixels, and how surely.
+
+    The variance is fitted to the mean's errors, it does not weigh them: pixels that are hard at first would never be
+    learned. (Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation", ICLR 2022.)
+
+    Args:
+        mean: [B, 3, H, W].
+        variance: positive, [B, 1, H, W].
+        picture: real pictures, [B, 3, H, W].
+    """
+    error = (mean.detach() - picture).square().mean(dim=1, keepdim=True)
+    return pixel_loss(mean, picture) + 0.5 * (variance.log() + error / variance).mean()
+
+
+def counterfactual_target(
+    picture: Tensor, mean: Tensor, changed_mean: Tensor, changed_variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a picture would be with other labels, and how surely, pixel by pixel.
+
+    Two Gaussians are multiplied: the pixel stays as it is, with the variance (mu(z') - mu(z))^2; and it is what the
+    labels make it, mu(z') with the variance sigma^2(z').
+
+    Args:
+        picture: [B, 3, H, W], with labels z.
+        mean: mu(z), [B, 3, H, W].
+        changed_mean: mu(z'), [B, 3, H, W].
+        changed_variance: sigma^2(z'), [B, 1, H, W].
+
+    Returns:
+        Target [B, 3, H, W] and its weight in [0, 1], [B, 1, H, W].
+    """
+    stays = (changed_mean - mean).square().mean(dim=1, keepdim=True) + 1e-5
+    share = stays / (stays + changed_variance)
+    target = picture + share * (changed_mean - picture)
+    variance = share * changed_variance
+    return target, 0.01 / (0.01 + variance)
+
+
+def counterfactual_loss(picture: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """w (|D(F) - t|_1 + |D(F) - t|^2) with t and w of `counterfactual_target`, for v in {0, 1}."""
+    difference = picture - target
+    return (weight * (difference.abs() + difference.square())).mean()

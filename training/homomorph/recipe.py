@@ -14,8 +14,10 @@ from homomorph.errors import ConfigError
 class Recipe:
     """Weights of the training terms; `losses.py` gives the equations. A weight of 0 switches a term off."""
 
-    warmup: float = 0.7
-    """Share of the steps that train E, D and the decomposition of d alone, before the critics join."""
+    warmup: float = 0.1
+    """Share of the steps that train E, D and the decomposition of d alone, before anything is morphed."""
+    critics: float = 0.75
+    """Share of the steps before the critics and the attribute head join."""
     l_recon: float = 1.0
     """Reconstruction: Phi3 and pixels, for E and D."""
     l_pixel: float = 4.0
@@ -38,19 +40,16 @@ class Recipe:
     """What T_i carries, group i's labels explain; for E, the T_i and the prototypes."""
     l_residual: float = 0.5
     """Price on the residual branch, for E and the T_i."""
-    l_leak: float = 1.0
-    """What labels predict of the residual branch, for E and the T_i."""
     l_scale: float = 0.1
     """Unit variance of the features, for E."""
     feature_noise: float = 0.15
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
-    residual_noise: float = 0.5
-    """Deviation of the noise on the residual branch's features for half of the pictures, so that D learns to take
-    what labels name from the other branches."""
+    whole_strengths: float = 0.5
+    """Share of the pairs whose strengths are 0 or 1 per branch, not from [0, 1]; all of them before the critics."""
+    l_counterfactual: float = 4.0
+    """What labels say of a morph's pixels, for E, the T_i and D."""
     l_picture: float = 0.05
     """The label-conditional critic on decoded morphs, for the T_i and D."""
-    l_cycle: float = 0.2
-    """|E(D(F)) - F|^2: the picture shows what its features say, for the T_i and D."""
     beta1: float = 0.9
     """Adam's first beta for E and the T_i; 0.5 as published."""
 
@@ -58,14 +57,16 @@ class Recipe:
         for item in dataclasses.fields(self):
             if not getattr(self, item.name) >= 0:
                 raise ConfigError(f"recipe.{item.name} must not be negative, it is {getattr(self, item.name)}")
-        if self.warmup > 1:
-            raise ConfigError(f"recipe.warmup is a share of the steps, at most 1, not {self.warmup}")
+        for name in ("warmup", "critics"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"recipe.{name} is a share of the steps, at most 1, not {getattr(self, name)}")
         if self.critic_steps < 1:
             raise ConfigError(f"recipe.critic_steps must be at least 1, not {self.critic_steps}")
 
 
 PUBLISHED = Recipe(
     warmup=0.0,
+    critics=0.0,
     l_recon=1.0,
     l_pixel=1.0,
     l_kg=1.0,
@@ -77,12 +78,11 @@ PUBLISHED = Recipe(
     critic_steps=5,
     l_projection=0.0,
     l_residual=0.0,
-    l_leak=0.0,
     l_scale=0.0,
     feature_noise=0.0,
-    residual_noise=0.0,
+    whole_strengths=0.0,
+    l_counterfactual=0.0,
     l_picture=0.0,
-    l_cycle=0.0,
     beta1=0.5,
 )
 """The terms as published: everything from the first step, nothing beside them.

@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from homomorph import losses
-from homomorph.config import RESIDUAL, STRIDE, ModelConfig
+from homomorph.config import STRIDE, ModelConfig
 from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import DataError, TrainingError
+from homomorph.label_prior import LabelPrior
 from homomorph.networks import MorphModel, interpolate
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
 from homomorph.pixels import normalise
@@ -44,7 +45,7 @@ class Progress:
     """What one step of training reports."""
 
     phase: str
-    """`phi`, `warm-up` or `morphs`."""
+    """`phi`, `warm-up`, `morphs` or `critics`."""
     step: int
     """Steps done in this phase's count."""
     steps: int
@@ -68,7 +69,7 @@ class Networks(nn.Module):
         self.picture_critic = PictureCritic(attributes)
         self.guidance = Guidance(channels, phi.deep_channels)
         self.prototypes = Prototypes(config.groups, channels, config.picture_size // STRIDE)
-        self.leak = Prototypes({RESIDUAL: config.attributes}, channels, config.picture_size // STRIDE)
+        self.label_prior = LabelPrior(attributes, config.picture_size)
         self.phi = phi
 
 
@@ -153,9 +154,9 @@ def train(
     began = time.perf_counter()
     loader = _load(batches, range(start, steps), workers)
     for step, batch in enumerate(loader, start=start):
-        warm = step < recipe.warmup * steps
+        phase = phase_of(step / steps, recipe)
         _set_rates(optimizers, preset, step / steps)
-        terms = _train_step(nets, optimizers, recipe, batch, normalised(batch), step=step, seed=seed, warm=warm)
+        terms = _train_step(nets, optimizers, recipe, batch, normalised(batch), step=step, seed=seed, phase=phase)
         if bad := [name for name, value in terms.items() if not np.isfinite(value)]:
             raise TrainingError(
                 f"step {step}: {', '.join(bad)} became NaN or infinite; {out} keeps the last good checkpoint: "
@@ -173,7 +174,6 @@ def train(
             writer.add_image("strips", strips, done, dataformats="HWC")
             Image.fromarray(strips).save(out / "strips.png")
         now = time.perf_counter()
-        phase = "warm-up" if warm else "morphs"
         yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
         began = now
     writer.close()
@@ -188,14 +188,15 @@ def _train_step(
     *,
     step: int,
     seed: int,
-    warm: bool,
+    phase: str,
 ) -> dict[str, float]:
     """One update of every network by its own terms only; returns each term's unweighted value."""
     model, groups = nets.model, nets.model.config.groups
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     source, target = batch.source, batch.target
     labels_a, labels_b = batch.labels[source], batch.labels[target]
-    strengths = draw_strengths(len(source), len(groups) + 1, generator, even=recipe.l_picture > 0)
+    whole_share = 1.0 if phase == "morphs" else recipe.whole_strengths
+    strengths = draw_strengths(len(source), len(groups) + 1, generator, whole_share)
     weight_per_label = strengths[:, _label_columns(groups)]
     labels_v = labels_a + weight_per_label * (labels_b - labels_a)
     terms: dict[str, Tensor] = {}
@@ -209,10 +210,6 @@ def _train_step(
         shallow = nets.phi.relu3_1(pictures)
         deep = nets.phi.relu5_1(shallow)
     noise = recipe.feature_noise * torch.randn(encoded.shape, generator=generator)
-    if recipe.residual_noise > 0:
-        with torch.no_grad():
-            hidden = model.branches[RESIDUAL](torch.randn(encoded.shape, generator=generator))
-        noise[::2] += recipe.residual_noise * hidden[::2]
     reconstructed = model.decoder(encoded + noise)
     terms["pixel"] = losses.pixel_loss(reconstructed, pictures)
     terms["phi3"] = losses.relative_error(nets.phi.relu3_1(reconstructed), shallow)
@@ -229,9 +226,6 @@ def _train_step(
     difference, change = features_b - features_a, labels_b - labels_a
     terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(change), difference)
     terms["residual"] = losses.residual_loss(deltas[:, -1])
-    predicted = nets.leak(change)[:, 0]
-    terms["leak"] = losses.leak_loss(deltas[:, -1], predicted)
-    prediction_error = losses.total_loss(predicted, deltas[:, -1])
     detached_a, detached_b = features_a.detach(), features_b.detach()
     detached_deltas = model.deltas(detached_a, detached_b)
     terms["total"] = losses.total_loss(detached_a + detached_deltas.sum(dim=1), detached_b)
@@ -239,15 +233,32 @@ def _train_step(
         loss
         + recipe.l_projection * terms["projection"]
         + recipe.l_residual * terms["residual"]
-        + recipe.l_leak * terms["leak"]
-        + prediction_error
         + recipe.l_total * terms["total"]
     )
 
-    if not warm:
+    # What labels say of pixels.
+    if recipe.l_counterfactual > 0:
+        mean, variance = nets.label_prior(batch.labels, batch.placement)
+        terms["label_prior"] = losses.label_prior_loss(mean, variance, pictures)
+        loss = loss + terms["label_prior"]
+
+    if phase != "warm-up":
         morphed = interpolate(features_a, deltas, strengths.unsqueeze(1)).squeeze(1)
         morphed_t = interpolate(detached_a, detached_deltas, strengths.unsqueeze(1)).squeeze(1)
+        whole = ((strengths == 0) | (strengths == 1)).all(dim=1)
 
+        # Morphs with whole strengths show what labels say of them, and nothing else of the picture changes.
+        if recipe.l_counterfactual > 0:
+            shown = model.decoder(morphed[whole])
+            # What the morph starts from: a, or b where the residual branch has led there.
+            base = torch.where(strengths[:, -1] == 1, target, source)[whole]
+            with torch.no_grad():
+                changed = nets.label_prior(labels_v[whole], batch.placement[base])
+                wanted, weight = losses.counterfactual_target(pictures[base], mean[base], *changed)
+            terms["counterfactual"] = losses.counterfactual_loss(shown, wanted, weight)
+            loss = loss + recipe.l_counterfactual * terms["counterfactual"]
+
+    if phase == "critics":
         # Dis and A' on features, several updates of their own.
         critic_noise = recipe.feature_noise * torch.randn(morphed.shape, generator=generator)
         fake, real = (morphed_t + critic_noise).detach(), (detached_a + critic_noise).detach()
@@ -268,25 +279,23 @@ def _train_step(
             terms["homomorphism"] = losses.attribute_loss(nets.critic(morphed_t + critic_noise)[1], labels_v)
         loss = loss + recipe.l_gan * terms["gan"] + recipe.l_hom * terms["homomorphism"]
 
-        # The critic on decoded pictures, then T_i and D against it; and the picture says what its features say.
-        if recipe.l_picture > 0 or recipe.l_cycle > 0:
+        # The critic on decoded pictures, then T_i and D against it.
+        if recipe.l_picture > 0:
             decoded = model.decoder(morphed_t)
-            whole = ((strengths == 0) | (strengths == 1)).all(dim=1).float()
             always = torch.ones(len(source))
             wrong = batch.labels[torch.randperm(len(pictures), generator=generator)]
             mismatch = (wrong != batch.labels).any(dim=1)
             terms["picture_critic"] = losses.hinge_critic_loss(
                 nets.picture_critic(pictures, batch.labels, always),
-                nets.picture_critic(decoded.detach(), labels_v, whole),
+                nets.picture_critic(decoded.detach(), labels_v, whole.float()),
                 nets.picture_critic(pictures, wrong, always)[mismatch],
             )
             _step(optimizers["picture_critic"], terms["picture_critic"])
-            with _frozen(nets.picture_critic), _frozen(model.encoder):
-                terms["picture"] = -nets.picture_critic(decoded, labels_v, whole).mean()
-                terms["cycle"] = losses.total_loss(model.encoder(decoded), morphed_t)
-            loss = loss + recipe.l_picture * terms["picture"] + recipe.l_cycle * terms["cycle"]
+            with _frozen(nets.picture_critic):
+                terms["picture"] = -nets.picture_critic(decoded, labels_v, whole.float()).mean()
+            loss = loss + recipe.l_picture * terms["picture"]
 
-    names = ("encoder", "branches", "decoder", "guidance", "prototypes", "leak")
+    names = ("encoder", "branches", "decoder", "guidance", "prototypes", "label_prior")
     for name in names:
         optimizers[name].zero_grad(set_to_none=True)
     loss.backward()
@@ -296,19 +305,22 @@ def _train_step(
     return {name: value.item() for name, value in terms.items()}
 
 
-def draw_strengths(pairs: int, branches: int, generator: torch.Generator, *, even: bool) -> Tensor:
+def phase_of(done: float, recipe: Recipe) -> str:
+    """Name the phase at this share of the steps: `warm-up`, `morphs` or `critics`."""
+    return "warm-up" if done < recipe.warmup else "morphs" if done < recipe.critics else "critics"
+
+
+def draw_strengths(pairs: int, branches: int, generator: torch.Generator, whole_share: float) -> Tensor:
     """Draw v for each pair, [pairs, branches].
 
-    Uniform in [0, 1] per branch as published. With `even`, half of the pairs get 0 or 1 per branch instead, with a
-    random share of ones: whole changes, whose pictures a label-conditional critic can judge.
+    Uniform in [0, 1] per branch as published; but a share of the pairs, spread evenly, gets 0 or 1 per branch instead,
+    with a random share of ones: whole changes, of whose pictures labels can say what they have to show.
     """
     uniform = torch.rand(pairs, branches, generator=generator)
-    if not even:
-        return uniform
-    share = torch.rand(pairs, 1, generator=generator)
-    whole = (torch.rand(pairs, branches, generator=generator) < share).float()
-    is_whole = torch.arange(pairs).unsqueeze(1) % 2 == 0
-    return torch.where(is_whole, whole, uniform)
+    ones = torch.rand(pairs, 1, generator=generator)
+    whole = (torch.rand(pairs, branches, generator=generator) < ones).float()
+    count = (torch.arange(pairs + 1) * whole_share).floor()
+    return torch.where((count[1:] > count[:-1]).unsqueeze(1), whole, uniform)
 
 
 def _label_columns(groups: dict[str, tuple[str, ...]]) -> list[int]:
@@ -346,8 +358,8 @@ def _optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str, tor
         "branches": adam(nets.model.branches, preset.learning_rate, recipe.beta1),
         "decoder": adam(nets.model.decoder, preset.learning_rate, 0.9),
         "guidance": adam(nets.guidance, preset.critic_learning_rate, 0.5),
+        "label_prior": adam(nets.label_prior, preset.learning_rate, 0.9),
         "prototypes": adam(nets.prototypes, 10 * preset.critic_learning_rate, 0.9),
-        "leak": adam(nets.leak, 10 * preset.critic_learning_rate, 0.9),
         "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
         "picture_critic": adam(nets.picture_critic, preset.critic_learning_rate, 0.5),
     }
@@ -356,7 +368,7 @@ def _optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str, tor
 def _set_rates(optimizers: dict[str, torch.optim.Adam], preset: Preset, done: float) -> None:
     """Let the rates of what is served fall along a cosine, from 1 to a twentieth."""
     share = 0.05 + 0.95 * (1 + np.cos(np.pi * done)) / 2
-    for name in ("encoder", "branches", "decoder"):
+    for name in ("encoder", "branches", "decoder", "label_prior"):
         optimizers[name].param_groups[0]["lr"] = preset.learning_rate * share
 
 

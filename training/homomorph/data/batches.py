@@ -24,11 +24,11 @@ from homomorph_client.pictures import fit_picture
 class Jitter:
     """Positional augmentation, so that a picture that is a little off still morphs well."""
 
-    shift: float = 0.05
+    shift: float = 0.1
     """Largest shift along each axis, as a share of the picture's side."""
-    scale: float = 0.05
+    scale: float = 0.1
     """Largest relative change of size."""
-    rotation_deg: float = 5.0
+    rotation_deg: float = 10.0
     """Largest rotation in degrees."""
     probability: float = 0.5
     """Share of the pictures that are moved at all."""
@@ -45,7 +45,8 @@ def positional_augmentation(jitter: Jitter) -> A.Compose:
                 border_mode=cv2.BORDER_REPLICATE,
                 p=jitter.probability,
             )
-        ]
+        ],
+        keypoint_params=A.KeypointParams(format="xy", remove_invisible=False),
     )
 
 
@@ -57,6 +58,8 @@ class Batch:
     """uint8 [B, 3, H, W]."""
     labels: Tensor
     """float 0/1 [B, L]."""
+    placement: Tensor
+    """Where the augmentation has put each picture, as `torch.nn.functional.affine_grid` takes it, [B, 2, 3]."""
     source: Tensor
     """Index into the pictures, [B]: a of each pair."""
     target: Tensor
@@ -100,19 +103,28 @@ class PairedBatches(Dataset[Batch]):
         second = [self._partner(int(index), generator) for index in first]
         indices = np.concatenate([first, np.asarray(second, dtype=np.int64)])
         self.augment.set_random_seed(int(generator.integers(2**31)))
-        pictures = [
-            self.augment(image=fit_picture(self.data.paths[index], self.picture_size))["image"] for index in indices
-        ]
+        moved = [self._augmented(int(index)) for index in indices]
         rows = np.arange(half)
         swap = generator.random(half) < 0.5
         mined_source, mined_target = np.where(swap, rows + half, rows), np.where(swap, rows, rows + half)
         shuffled = generator.permutation(self.batch_size)
         return Batch(
-            pictures=torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2),
+            pictures=torch.from_numpy(np.stack([picture for picture, _ in moved])).permute(0, 3, 1, 2),
             labels=torch.from_numpy(self.data.labels[indices]).float(),
+            placement=torch.from_numpy(np.stack([placement for _, placement in moved])).float(),
             source=torch.from_numpy(np.concatenate([mined_source, shuffled[:half]])),
             target=torch.from_numpy(np.concatenate([mined_target, shuffled[half:]])),
         )
+
+    def _augmented(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """One picture [H, W, 3], and the augmentation that it got as [2, 3], from the drawn pixel to the original's."""
+        size = self.picture_size
+        corners = np.array([[0, 0], [size, 0], [0, size]], dtype=np.float32)
+        moved = self.augment(image=fit_picture(self.data.paths[index], size), keypoints=corners)
+        back = cv2.getAffineTransform(np.asarray(moved["keypoints"], dtype=np.float32), corners)
+        # From pixels, whose centres are whole numbers, to [-1, 1] between the picture's edges.
+        unit = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
+        return moved["image"], unit[:2] @ np.vstack([back, [0, 0, 1]]) @ np.linalg.inv(unit)
 
     def _partner(self, index: int, generator: np.random.Generator) -> int:
         """A picture that differs from this one in one group, if a few tries find one; else any."""
