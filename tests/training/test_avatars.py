@@ -84,3 +84,12 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, count: int, size: int,
     with pytest.raises(DataError, match="must"):
         list(render_set(tmp_path / "set", count=count, size=size, seed=seed))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_middle_colour_lies_between_and_changes_nothing_else() -> None:
+    ours, theirs = avatars.draw_looks(1, 1), avatars.draw_looks(1, 2)  # red and blond hair, pale and tanned skin
+    middle = avatars.middle_colours(ours, theirs, "skin")
+    assert middle == {"skinColor": "e8b388"}  # between ffdbb4 and d08b5b
+    assert avatars.middle_colours(ours, theirs, "glasses") == {}
+    ends = [avatars.render(looks, 32).astype(float) for looks in (ours, avatars.with_group(ours, theirs, "skin"))]
+    assert np.abs(avatars.render(ours, 32, middle) - (ends[0] + ends[1]) / 2).max() < 3

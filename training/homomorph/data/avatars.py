@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -126,17 +127,33 @@ def with_group(looks: Looks, other: Looks, group: str) -> Looks:
     )
 
 
+def middle_colours(looks: Looks, other: Looks, group: str) -> dict[str, str]:
+    """Return the colours half way between two pictures, DiceBear's option -> 'rrggbb'; empty if `group` is no colour."""
+    colours: dict[str, str] = {}
+    for feature, ours, theirs in zip(FEATURES, looks, other, strict=True):
+        if feature.group == group and feature.option.endswith("Color"):
+            pair = np.array([list(bytes.fromhex(feature.looks[label])) for label in (ours, theirs)])
+            colours[feature.option] = bytes(pair.mean(axis=0).round().astype(np.uint8)).hex()
+    return colours
+
+
 @functools.cache
 def _style() -> dicebear.Style:
     definition = json.loads((resources.files("dicebear_styles") / f"{STYLE}.json").read_text(encoding="utf-8"))
     return dicebear.Style(definition)
 
 
-def render_png(looks: Looks, size: int) -> bytes:
-    """Draw one picture of `size` x `size` pixels on pure white, as a PNG file's content."""
+def render_png(looks: Looks, size: int, colours: Mapping[str, str] | None = None) -> bytes:
+    """Draw one picture of `size` x `size` pixels on pure white, as a PNG file's content.
+
+    Args:
+        looks: what to draw.
+        size: height and width in pixels.
+        colours: DiceBear's option -> 'rrggbb', drawn instead of what `looks` says.
+    """
     options: dict[str, object] = {"seed": "", "accessoriesColor": ["262e33"]}
     for feature, label in zip(FEATURES, looks, strict=True):
-        value = feature.looks[label]
+        value = (colours or {}).get(feature.option, feature.looks[label])
         options[feature.option] = [value] if value else []
         if feature.option in _OPTIONAL:
             options[_OPTIONAL[feature.option]] = 100 if value else 0
@@ -152,6 +169,6 @@ def render_png(looks: Looks, size: int) -> bytes:
     )
 
 
-def render(looks: Looks, size: int) -> NDArray[np.uint8]:
-    """Draw one picture as uint8 RGB [size, size, 3]."""
-    return np.asarray(Image.open(io.BytesIO(render_png(looks, size))).convert("RGB"))
+def render(looks: Looks, size: int, colours: Mapping[str, str] | None = None) -> NDArray[np.uint8]:
+    """Draw one picture as `render_png` does, as uint8 RGB [size, size, 3]."""
+    return np.asarray(Image.open(io.BytesIO(render_png(looks, size, colours))).convert("RGB"))
