@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from homomorph.config import STRIDE
-
 MAX_BATCH_SIZE = 8
 """Requests that one forward pass may serve together."""
 MAX_PICTURE_SIZE = 2048
@@ -31,12 +29,10 @@ class Axis:
     minimum: int
     maximum: int
     multiple_of: int = 1
+    stride: int = 1
+    """How many pixels one cell of features spans along this axis."""
 
 
-H = Axis("H", STRIDE, MAX_PICTURE_SIZE, STRIDE)
-W = Axis("W", STRIDE, MAX_PICTURE_SIZE, STRIDE)
-FEATURE_H = Axis("h", 1, MAX_PICTURE_SIZE // STRIDE)
-FEATURE_W = Axis("w", 1, MAX_PICTURE_SIZE // STRIDE)
 S = Axis("S", 1, MAX_STEPS)
 
 
@@ -90,32 +86,43 @@ class Model:
             "axes": {letter: [axis.minimum, axis.maximum, axis.multiple_of] for letter, axis in axes.items()},
             "ranges": {tensor.name: list(tensor.range) for tensor in self.inputs if tensor.range is not None},
             # Bounds the memory that one request can claim, which S, h and w within their own limits do not.
-            "pixels": {"stride": STRIDE, "maximum": MAX_PIXELS} if {"S", "h", "w"} <= axes.keys() else None,
+            "pixels": {"stride": axes["h"].stride, "maximum": MAX_PIXELS} if {"S", "h", "w"} <= axes.keys() else None,
         }
 
 
-def picture(name: str) -> Tensor:
-    """Return a picture [H, W, 3] in 0-255; pixels stay uint8 between models and are normalised inside the graphs."""
-    return Tensor(name, "UINT8", (H, W, 3))
+@dataclass(frozen=True)
+class _Tensors:
+    """The tensors that one run's models take and give."""
 
+    branches: tuple[str, ...]
+    channels: int
+    stride: int
 
-def features(name: str, channels: int) -> Tensor:
-    """Return features [C, h, w] of one picture."""
-    return Tensor(name, "FP32", (channels, FEATURE_H, FEATURE_W))
+    def picture(self, name: str) -> Tensor:
+        """Return a picture [H, W, 3] in 0-255; pixels stay uint8 between models, the graphs normalise them."""
+        return Tensor(name, "UINT8", (self._pixels("H"), self._pixels("W"), 3))
 
+    def frames(self) -> Tensor:
+        """Return pictures out, [S, H, W, 3] in 0-255."""
+        return Tensor("FRAMES", "UINT8", (S, self._pixels("H"), self._pixels("W"), 3))
 
-def frame_features(name: str, channels: int) -> Tensor:
-    """Return features [S, C, h, w] of all frames of one request."""
-    return Tensor(name, "FP32", (S, channels, FEATURE_H, FEATURE_W))
+    def features(self, name: str) -> Tensor:
+        """Return features [C, h, w] of one picture."""
+        return Tensor(name, "FP32", (self.channels, self._cells("h"), self._cells("w")))
 
+    def frame_features(self, name: str) -> Tensor:
+        """Return features [S, C, h, w] of all frames of one request."""
+        return Tensor(name, "FP32", (S, self.channels, self._cells("h"), self._cells("w")))
 
-def strengths(branches: tuple[str, ...]) -> Tensor:
-    """Return strengths [S, K], columns in the order of the branches."""
-    return Tensor("STRENGTHS", "FP32", (S, len(branches)), range=(0.0, MAX_STRENGTH))
+    def strengths(self) -> Tensor:
+        """Return strengths [S, K], columns in the order of the branches."""
+        return Tensor("STRENGTHS", "FP32", (S, len(self.branches)), range=(0.0, MAX_STRENGTH))
 
+    def _pixels(self, letter: str) -> Axis:
+        return Axis(letter, self.stride, MAX_PICTURE_SIZE, multiple_of=self.stride)
 
-FRAMES = Tensor("FRAMES", "UINT8", (S, H, W, 3))
-"""Pictures out, in 0-255."""
+    def _cells(self, letter: str) -> Axis:
+        return Axis(letter, 1, MAX_PICTURE_SIZE // self.stride, stride=self.stride)
 
 
 def branch_model(branch: str) -> str:
@@ -128,53 +135,49 @@ def delta_input(branch: str) -> str:
     return f"DELTA_{branch}"
 
 
-def served_models(branches: tuple[str, ...], channels: int) -> tuple[Model, ...]:
+def served_models(branches: tuple[str, ...], channels: int, stride: int) -> tuple[Model, ...]:
     """Return all models served for one run.
 
     Args:
         branches: names of the T_i in the order of the strengths' columns, the residual one last.
         channels: channels C of the features.
+        stride: how much smaller features are than pictures.
     """
-    source, target = features("SOURCE", channels), features("TARGET", channels)
-    source_features, target_features = features("SOURCE_FEATURES", channels), features("TARGET_FEATURES", channels)
-    difference = features("DIFFERENCE", channels)
-    feature_frames = frame_features("FEATURES", channels)
-    deltas = tuple(features(delta_input(branch), channels) for branch in branches)
-    sliders = strengths(branches)
+    tensors = _Tensors(branches, channels, stride)
+    features, sliders = tensors.features, tensors.strengths()
+    source, target, difference = features("SOURCE"), features("TARGET"), features("DIFFERENCE")
+    pictures = tensors.picture("SOURCE"), tensors.picture("TARGET")
+    feature_frames, frames = tensors.frame_features("FEATURES"), tensors.frames()
+    deltas = tuple(features(delta_input(branch)) for branch in branches)
     return (
-        Model("encoder", (picture("IMAGE"),), (features("FEATURES", channels),)),
-        Model("encoder_pair", (picture("SOURCE"), picture("TARGET")), (source_features, target_features)),
+        Model("encoder", (tensors.picture("IMAGE"),), (features("FEATURES"),)),
+        Model("encoder_pair", pictures, (features("SOURCE_FEATURES"), features("TARGET_FEATURES"))),
         Model("difference", (source, target), (difference,)),
-        *(Model(branch_model(branch), (difference,), (features("DELTA", channels),)) for branch in branches),
+        *(Model(branch_model(branch), (difference,), (features("DELTA"),)) for branch in branches),
         Model("interpolate", (source, *deltas, sliders), (feature_frames,), needs_operator=True),
         Model("interpolator", (source, target, sliders), (feature_frames,), needs_operator=True),
-        Model("decoder", (feature_frames,), (FRAMES,)),
-        _ensemble("morph", branches, _INTERPOLATOR_STEPS),
-        _ensemble("morph_branches", branches, _branches_steps(branches)),
+        Model("decoder", (feature_frames,), (frames,)),
+        Model("morph", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS)),
+        Model("morph_branches", (*pictures, sliders), (frames,), _ensemble_steps(_branches_steps(branches))),
     )
 
 
-def _ensemble(name: str, branches: tuple[str, ...], interpolation: tuple[Step, ...]) -> Model:
-    """Return an ensemble from pictures to frames, given how `frame_features` come from both pictures' features.
+def _ensemble_steps(interpolation: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Return an ensemble's steps from pictures to frames, given how `frame_features` come from both pictures' features.
 
-    Its first step is a single one. If an ensemble begins with several, and one of them refuses its input before Triton
+    The first is a single one. If an ensemble begins with several, and one of them refuses its input before Triton
     (24.10) has scheduled the others, two of Triton's threads wait for each other for ever, and no later request is
     answered. A failure beside a step still on its way is answered but never released. So both pictures are encoded in
     one step, and no steps run at once whose inputs come from the request: what a client sends fails one step alone.
     """
-    return Model(
-        name=name,
-        inputs=(picture("SOURCE"), picture("TARGET"), strengths(branches)),
-        outputs=(FRAMES,),
-        steps=(
-            Step(
-                "encoder_pair",
-                {"SOURCE": "SOURCE", "TARGET": "TARGET"},
-                {"SOURCE_FEATURES": "source_features", "TARGET_FEATURES": "target_features"},
-            ),
-            *interpolation,
-            Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"}),
+    return (
+        Step(
+            "encoder_pair",
+            {"SOURCE": "SOURCE", "TARGET": "TARGET"},
+            {"SOURCE_FEATURES": "source_features", "TARGET_FEATURES": "target_features"},
         ),
+        *interpolation,
+        Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"}),
     )
 
 

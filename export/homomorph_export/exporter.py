@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from homomorph.config import STRIDE
 from homomorph.networks import MorphModel
 from homomorph.run import load_model, resolve_run
 from homomorph_export import contract, parity, torchscript
@@ -66,9 +65,10 @@ def export_run(
         raise ExportError(f"precision {precision!r} is not offered: choose fp32")
     model = load_model(resolve_run(run))
     config = model.config
-    served = contract.served_models(config.branches, config.network.feature_channels)
-    size = config.picture_size
-    lengths = {"H": size, "W": size, "h": size // STRIDE, "w": size // STRIDE, "S": _TYPICAL_STEPS}
+    stride = config.network.stride
+    served = contract.served_models(config.branches, config.network.feature_channels, stride)
+    pixels, cells = config.picture_size, config.feature_size
+    lengths = {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS}
 
     report("Building the operator")
     library = build()
@@ -89,8 +89,8 @@ def export_run(
         exported = {name: torchscript.load(staged / name / MODEL_FILE) for name in modules}
         manifest = Manifest(
             groups=config.branches,
-            picture_size=size,
-            stride=STRIDE,
+            picture_size=pixels,
+            stride=stride,
             precision=precision,
             versions={
                 "homomorph": version("homomorph"),
@@ -108,8 +108,8 @@ def export_run(
 def _torchscript(model: MorphModel, report: Callable[[str], None]) -> dict[str, torch.jit.ScriptModule]:
     """Return the module of every served model that is not an ensemble, by the model's name."""
     network, branches = model.config.network, model.config.branches
-    height = model.config.picture_size // STRIDE
-    features = torch.zeros(2, network.feature_channels, height, height)
+    cells = model.config.feature_size
+    features = torch.zeros(2, network.feature_channels, cells, cells)
 
     def traced(name: str, module: nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
         report(f"Tracing {name}")
@@ -140,7 +140,7 @@ def _client_parameters(model: MorphModel) -> dict[str, str]:
     return {
         "groups": ",".join(model.config.branches),
         "picture_size": str(model.config.picture_size),
-        "stride": str(STRIDE),
+        "stride": str(model.config.network.stride),
         "max_picture_size": str(contract.MAX_PICTURE_SIZE),
         "max_pixels": str(contract.MAX_PIXELS),
         "max_steps": str(contract.MAX_STEPS),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from homomorph.config import ModelConfig, NetworkConfig
+from homomorph.config import CompactConfig, ModelConfig
 from homomorph.networks import MorphModel
 from homomorph.run import load_model, save_model
 from homomorph_export.exporter import export_run
@@ -16,7 +16,7 @@ from homomorph_export.manifest import Manifest
 CONFIG = ModelConfig(
     groups={"hair": ("red", "blue"), "glasses": ("glasses",)},
     picture_size=32,
-    network=NetworkConfig(feature_channels=16, widths=(8, 12, 16), blocks=(0, 1, 1), branch_width=8),
+    network=CompactConfig(feature_channels=16, widths=(8, 12, 16), blocks=(0, 1, 1), branch_width=8),
 )
 
 

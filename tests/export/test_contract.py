@@ -15,7 +15,7 @@ from homomorph_export.contract import Axis, Model, served_models
 from homomorph_export.ops.interpolate import load
 
 BRANCHES = ("hair", "glasses", "residual")
-MODELS = {model.name: model for model in served_models(BRANCHES, 16)}
+MODELS = {model.name: model for model in served_models(BRANCHES, 16, 8)}
 
 
 def read(repository: Path, name: str) -> schema.ModelConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from homomorph.config import NetworkConfig
+from homomorph.config import CompactConfig
 from homomorph.networks import MorphModel, interpolate
 from homomorph_export import torchscript
 from homomorph_export.ops.interpolate import load
@@ -45,7 +45,7 @@ def test_a_branch_is_computed_for_the_requests_that_use_it(poisoned: torch.jit.S
 
 
 def test_pixels_survive_a_network_that_does_nothing():
-    config = NetworkConfig(picture_mean=(0.4, 0.5, 0.6), picture_std=(0.2, 0.3, 0.25))
+    config = CompactConfig(picture_mean=(0.4, 0.5, 0.6), picture_std=(0.2, 0.3, 0.25))
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(1, 1, 1, 3)
     features = EncoderServable(torch.nn.Identity(), config)(pixels)
     frames = DecoderServable(torch.nn.Identity(), config)(features.unsqueeze(1))
@@ -53,7 +53,7 @@ def test_pixels_survive_a_network_that_does_nothing():
 
 
 def test_pixels_are_rounded_and_clamped():
-    config = NetworkConfig(picture_mean=(0.0, 0.0, 0.0), picture_std=(1.0, 1.0, 1.0))
+    config = CompactConfig(picture_mean=(0.0, 0.0, 0.0), picture_std=(1.0, 1.0, 1.0))
     values = torch.tensor([-0.1, 0.0, 1.4 / 255, 1.6 / 255, 1.0, 1.3])
     features = values.view(1, 1, 1, 1, -1).expand(1, 1, 3, 1, -1)
     frames = DecoderServable(torch.nn.Identity(), config)(features)

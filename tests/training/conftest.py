@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from homomorph.config import NetworkConfig
+from homomorph.config import CompactConfig
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.render_set import render_set
 from homomorph.recipe import Preset
@@ -29,5 +29,5 @@ def data(avatars_folder: Path) -> LabelledPictures:
 @pytest.fixture(scope="session")
 def tiny() -> Preset:
     """A preset of a few thousand parameters."""
-    network = NetworkConfig(feature_channels=16, widths=(8, 12, 16), blocks=(0, 0, 1), branch_width=8)
+    network = CompactConfig(feature_channels=16, widths=(8, 12, 16), blocks=(0, 0, 1), branch_width=8)
     return Preset(picture_size=32, network=network, batch_size=4, steps=6, phi_steps=4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from homomorph.errors import ConfigError
 
@@ -20,7 +20,35 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of the encoder E, the branches T_i and the decoder D."""
+    """What the sizes of every family of networks have in common; `CompactConfig` and `PublishedConfig` are families."""
+
+    family: ClassVar[str]
+    """Name of the family in a run's `config.json`."""
+    stride: ClassVar[int]
+    """Pictures' height and width must be multiples of this; features are this much smaller."""
+
+    feature_channels: int
+    """Channels C of the features."""
+    widths: tuple[int, ...]
+    """Channels at the pictures' resolutions on the way to the features."""
+    picture_mean: tuple[float, float, float]
+    """Per-channel mean subtracted from pictures in [0, 1]."""
+    picture_std: tuple[float, float, float]
+    """Per-channel deviation that pictures are divided by."""
+
+    def __post_init__(self) -> None:
+        if self.feature_channels < 1:
+            raise ConfigError(f"network.feature_channels must be at least 1, not {self.feature_channels}")
+        if min(self.widths) < 1:
+            raise ConfigError(f"network.widths must be positive, not {self.widths}")
+
+
+@dataclass(frozen=True)
+class CompactConfig(NetworkConfig):
+    """Sizes of our own networks: E and D residual, T_i linear, nothing normalised."""
+
+    family: ClassVar[str] = "compact"
+    stride: ClassVar[int] = 8
 
     feature_channels: int = 128
     """Channels C of the features [C, H/8, W/8]."""
@@ -33,22 +61,40 @@ class NetworkConfig:
     branch_kernel: int = 3
     """Side of the branches' convolutions, odd."""
     picture_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Per-channel mean subtracted from pictures in [0, 1]."""
     picture_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Per-channel deviation that pictures are divided by."""
 
     def __post_init__(self) -> None:
-        for name in ("feature_channels", "branch_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"network.{name} must be at least 1, not {getattr(self, name)}")
+        super().__post_init__()
+        if self.branch_width < 1:
+            raise ConfigError(f"network.branch_width must be at least 1, not {self.branch_width}")
         if self.branch_kernel % 2 == 0:
             raise ConfigError(f"network.branch_kernel must be odd, not {self.branch_kernel}")
-        if min(self.widths) < 1 or min(self.blocks) < 0:
-            raise ConfigError("network.widths must be positive and network.blocks must not be negative")
+        if min(self.blocks) < 0:
+            raise ConfigError(f"network.blocks must not be negative, not {self.blocks}")
 
 
-STRIDE = 8
-"""Pictures' height and width must be multiples of this; features are this much smaller."""
+@dataclass(frozen=True)
+class PublishedConfig(NetworkConfig):
+    """Sizes of the networks published with HomoInterpGAN; the defaults are those of its checkpoints."""
+
+    family: ClassVar[str] = "published"
+    stride: ClassVar[int] = 16
+
+    feature_channels: int = 512
+    """Channels C of the features [C, H/16, W/16], and of each branch's hidden layers."""
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    """Channels at the picture's resolution, a half, a quarter and an eighth of it."""
+    picture_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """ImageNet's."""
+    picture_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """ImageNet's."""
+
+
+Family = CompactConfig | PublishedConfig
+"""The families of networks that a run can have."""
+_FAMILIES: dict[str, type[CompactConfig] | type[PublishedConfig]] = {
+    family.family: family for family in (CompactConfig, PublishedConfig)
+}
 
 
 @dataclass(frozen=True)
@@ -58,12 +104,13 @@ class ModelConfig:
     groups: dict[str, tuple[str, ...]]
     """Attributes of each group, in the order of the model's branches (the residual branch comes last)."""
     picture_size: int = 64
-    """Height and width in pixels that the model was trained at; other multiples of `STRIDE` work too."""
-    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    """Height and width in pixels that the model was trained at; other multiples of the network's stride work too."""
+    network: Family = dataclasses.field(default_factory=CompactConfig)
 
     def __post_init__(self) -> None:
-        if self.picture_size < STRIDE or self.picture_size % STRIDE:
-            raise ConfigError(f"picture_size must be a positive multiple of {STRIDE}, not {self.picture_size}")
+        stride = self.network.stride
+        if self.picture_size < stride or self.picture_size % stride:
+            raise ConfigError(f"picture_size must be a positive multiple of {stride}, not {self.picture_size}")
         check_groups(self.groups)
 
     @property
@@ -76,9 +123,15 @@ class ModelConfig:
         """All labels, group by group."""
         return tuple(name for names in self.groups.values() for name in names)
 
+    @property
+    def feature_size(self) -> int:
+        """Height and width of the features of pictures of `picture_size`."""
+        return self.picture_size // self.network.stride
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back and JSON can hold."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return values | {"network": {"family": self.network.family, **values["network"]}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -89,8 +142,12 @@ class ModelConfig:
         """
         try:
             network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()}
+            # Runs from before there were families do not name theirs.
+            family = network.pop("family", CompactConfig.family)
+            if family not in _FAMILIES:
+                raise ConfigError(f"network.family must be {' or '.join(_FAMILIES)}, not {family!r}")
             groups = {group: tuple(names) for group, names in values["groups"].items()}
-            return cls(groups=groups, picture_size=values["picture_size"], network=NetworkConfig(**network))
+            return cls(groups=groups, picture_size=values["picture_size"], network=_FAMILIES[family](**network))
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a homomorph model configuration: {error}") from error
 

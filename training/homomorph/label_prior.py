@@ -13,10 +13,10 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from homomorph.config import STRIDE
-
 MIN_VARIANCE = 1e-3
 """Smallest variance of a pixel given the labels: some four grey levels squared, in normalised units."""
+_GROWTH = 8
+"""How much larger pictures are than the first map: it is doubled three times, whatever the stride of E."""
 
 
 class LabelPrior(nn.Module):
@@ -24,7 +24,7 @@ class LabelPrior(nn.Module):
 
     def __init__(self, attributes: int, picture_size: int, widths: tuple[int, int, int] = (96, 64, 48)) -> None:
         super().__init__()
-        self.start = (widths[0], picture_size // STRIDE, picture_size // STRIDE)
+        self.start = (widths[0], picture_size // _GROWTH, picture_size // _GROWTH)
         self.first = nn.Linear(attributes, math.prod(self.start))
         wide, middle, narrow = widths
         self.model = nn.Sequential(

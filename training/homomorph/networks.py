@@ -1,10 +1,12 @@
 """The networks that are served: encoder E, one branch T_i per attribute group, decoder D.
 
 Pictures are float [B, 3, H, W], normalised with the configuration's mean and deviation; features are
-[B, C, H/8, W/8]. Everything is convolutional, so any H and W that are multiples of 8 work.
+[B, C, H/stride, W/stride]. Everything is convolutional, so any H and W that are multiples of the stride work.
 
-There is no normalisation layer: a picture's result must not depend on what it was batched with, and statistics
-taken on real pictures would not hold for the features of morphs. Residual blocks start as the identity instead.
+`MorphModel` is the model of either family. The networks here are the compact family's; the published ones stand in
+`published_networks.py`. The compact family has no normalisation layer: a picture's result must not depend on what it
+was batched with, and statistics taken on real pictures would not hold for the features of morphs. Residual blocks
+start as the identity instead.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from homomorph.config import ModelConfig, NetworkConfig
+from homomorph.config import CompactConfig, ModelConfig, PublishedConfig
+from homomorph.published_networks import PublishedBranch, PublishedDecoder, PublishedEncoder
 
 
 class ResidualBlock(nn.Module):
@@ -46,7 +49,7 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """E: picture [B, 3, H, W] -> features [B, C, H/8, W/8]."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         half, quarter, eighth = config.widths
         blocks = config.blocks
@@ -77,7 +80,7 @@ class Branch(nn.Module):
     Without biases T_i(0) = 0, so a picture morphed into itself stays as it is.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         channels, width, kernel = config.feature_channels, config.branch_width, config.branch_kernel
         self.conv1 = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
@@ -105,7 +108,7 @@ class Decoder(nn.Module):
     approaches white, which is how white backgrounds turn grey.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         half, quarter, eighth = config.widths
         blocks = config.blocks
@@ -144,23 +147,38 @@ def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor) -> Tensor:
     return source.unsqueeze(1) + torch.einsum("bsk,bkchw->bschw", strengths, deltas)
 
 
+def _start_as_projections(branches: list[Branch], channels: int) -> None:
+    """Set branches, the residual one last, to complementary projections of C channels.
+
+    Each has channels of its own and the residual one twice as many: together they already reach b, and E has a place
+    for each group's part from the first step on.
+    """
+    share = channels // (len(branches) + 1)
+    for index, branch in enumerate(branches):
+        start = index * share
+        branch.start_as_projection(range(start, channels if branch is branches[-1] else start + share))
+
+
 class MorphModel(nn.Module):
     """E, all T_i and D of one configuration; the state dict of a run's `model.safetensors`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.network)
-        branches = {name: Branch(config.network) for name in config.branches}
-        self.branches = nn.ModuleDict(branches)
-        self.decoder = Decoder(config.network)
-        # The branches start as complementary projections, each with channels of its own and the residual one with
-        # twice as many: together they already reach b, and E has a place for each group's part from the first step on.
-        channels = config.network.feature_channels
-        share = channels // (len(branches) + 1)
-        for index, branch in enumerate(branches.values()):
-            start = index * share
-            branch.start_as_projection(range(start, channels if index == len(config.groups) else start + share))
+        self.encoder: nn.Module
+        self.branches: nn.ModuleDict
+        self.decoder: nn.Module
+        network = config.network
+        if isinstance(network, PublishedConfig):
+            self.encoder = PublishedEncoder(network)
+            self.branches = nn.ModuleDict({name: PublishedBranch(network) for name in config.branches})
+            self.decoder = PublishedDecoder(network)
+        else:
+            self.encoder = Encoder(network)
+            branches = {name: Branch(network) for name in config.branches}
+            _start_as_projections(list(branches.values()), network.feature_channels)
+            self.branches = nn.ModuleDict(branches)
+            self.decoder = Decoder(network)
 
     def deltas(self, source: Tensor, target: Tensor) -> Tensor:
         """Apply every branch: features [B, C, h, w] twice -> [B, K, C, h, w]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from homomorph.config import NetworkConfig
+from homomorph.config import CompactConfig, Family, PublishedConfig
 from homomorph.data.batches import Jitter
 from homomorph.errors import ConfigError
 
@@ -87,7 +87,8 @@ PUBLISHED = Recipe(
 )
 """The terms as published: everything from the first step, nothing beside them.
 
-Networks, their start, and how pairs are drawn stay ours, and errors are means, relative for Phi's features.
+Networks stay the preset's; their start, and how pairs are drawn, stay ours, and errors are means, relative for Phi's
+features.
 """
 
 RECIPES = {"even": Recipe(), "published": PUBLISHED}
@@ -99,8 +100,8 @@ class Preset:
 
     picture_size: int
     """Height and width in pixels."""
-    network: NetworkConfig
-    """Sizes of E, T_i and D."""
+    network: Family
+    """The family of E, T_i and D, and their sizes."""
     batch_size: int = 16
     """Pictures a step, even."""
     steps: int = 3000
@@ -120,8 +121,17 @@ class Preset:
 PRESETS = {
     "avatars64": Preset(
         picture_size=64,
-        network=NetworkConfig(
+        network=CompactConfig(
             feature_channels=128, widths=(32, 80, 128), blocks=(0, 1, 2), branch_width=64, branch_kernel=1
         ),
     ),
+    "published": Preset(
+        picture_size=128, network=PublishedConfig(), batch_size=8, steps=100_000, learning_rate=1e-4, ema=0.999
+    ),
 }
+"""By the names that `homomorph train --preset` takes.
+
+`published` has the networks published with HomoInterpGAN. Theirs begin with an E that ImageNet has trained; ours begins
+at random, as `published_networks.py` says, and guidance by `--phi vgg19` is what it learns of ImageNet. No model has
+been trained to its end with it yet.
+"""

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from homomorph.config import CompactConfig
 from homomorph.errors import CheckpointError
 
 STATE_FILE = "training.safetensors"
@@ -69,6 +70,8 @@ def load_state(
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{out / STATE_FILE} is damaged: {error}") from error
     earlier = json.loads(metadata["settings"])
+    # Runs from before there were families of networks do not name theirs.
+    earlier["model"]["network"].setdefault("family", CompactConfig.family)
     current = json.loads(json.dumps(settings))
     if changed := sorted(key for key in current.keys() | earlier.keys() if current.get(key) != earlier.get(key)):
         raise CheckpointError(

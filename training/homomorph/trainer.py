@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from homomorph import losses
-from homomorph.config import STRIDE, ModelConfig
+from homomorph.config import ModelConfig
 from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures
@@ -63,12 +63,12 @@ class Networks(nn.Module):
         super().__init__()
         attributes, channels = len(config.attributes), config.network.feature_channels
         self.model = MorphModel(config)
-        self.ema = MorphModel(config).requires_grad_(False)
+        self.ema = MorphModel(config).eval().requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
         self.critic = FeatureCritic(channels, attributes)
         self.picture_critic = PictureCritic(attributes)
         self.guidance = Guidance(channels, phi.deep_channels)
-        self.prototypes = Prototypes(config.groups, channels, config.picture_size // STRIDE)
+        self.prototypes = Prototypes(config.groups, channels, config.feature_size)
         self.label_prior = LabelPrior(attributes, config.picture_size)
         self.phi = phi
 
@@ -376,6 +376,9 @@ def _set_rates(optimizers: dict[str, torch.optim.Adam], preset: Preset, done: fl
 def _update_ema(nets: Networks, decay: float) -> None:
     for mean, value in zip(nets.ema.parameters(), nets.model.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
+    # BatchNorm's statistics are running means already.
+    for kept, current in zip(nets.ema.buffers(), nets.model.buffers(), strict=True):
+        kept.copy_(current)
 
 
 def _load(batches: PairedBatches, steps: range, workers: int) -> Iterator[Batch]:
