@@ -15,6 +15,7 @@ import yaml
 
 from homomorph.data import avatars
 from homomorph.data.labels import ATTRIBUTES_FILE, GROUPS_FILE, IMAGES_FOLDER
+from homomorph.data.provenance import Provenance, write_provenance
 from homomorph.errors import DataError
 
 
@@ -76,6 +77,7 @@ def render_set(
                 yield done
         groups = {group: list(names) for group, names in avatars.GROUPS.items()}
         (partial / GROUPS_FILE).write_text(yaml.safe_dump(groups, sort_keys=False), encoding="utf-8")
+        write_provenance(partial, Provenance(avatars.STYLE, seed, size))
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)

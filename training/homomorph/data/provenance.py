@@ -1,0 +1,44 @@
+"""What a rendered set was drawn from, as `render.json` beside its pictures says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from homomorph.errors import DataError
+
+PROVENANCE_FILE = "render.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The options of `homomorph render`."""
+
+    style: str
+    """DiceBear style."""
+    seed: int
+    """Which set."""
+    size: int
+    """Height and width in pixels."""
+
+
+def write_provenance(folder: Path, provenance: Provenance) -> None:
+    """Write `render.json`."""
+    (folder / PROVENANCE_FILE).write_text(json.dumps(dataclasses.asdict(provenance)) + "\n")
+
+
+def read_provenance(folder: Path) -> Provenance | None:
+    """Read `render.json`; None where there is none, as the pictures come from elsewhere.
+
+    Raises:
+        DataError: the file does not say what a rendered set's says.
+    """
+    path = folder / PROVENANCE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Provenance(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is not what `homomorph render` writes: {error}") from error
