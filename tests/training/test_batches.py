@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import torch
 
-from homomorph.data.batches import Jitter, PairedBatches
-from homomorph.data.labels import LabelledPictures
+from homomorph.data.batches import Jitter, PairedBatches, Peers
+from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph_client.pictures import fit_picture
 
 
@@ -25,9 +28,8 @@ def test_a_step_has_one_batch(data: LabelledPictures) -> None:
 def test_mined_pairs_differ_in_one_group_when_the_data_has_such_pictures() -> None:
     # All combinations of two groups of one label: every picture has partners.
     labels = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.uint8)
-    pictures = tuple(range(4))
     batches = PairedBatches(
-        LabelledPictures(pictures, labels, {"x": ("p",), "y": ("q",)}),  # type: ignore[arg-type]
+        LabelledPictures([Path("a"), Path("b"), Path("c"), Path("d")], labels, {"x": ("p",), "y": ("q",)}),
         batch_size=4,
         picture_size=32,
         jitter=Jitter(),
@@ -38,6 +40,32 @@ def test_mined_pairs_differ_in_one_group_when_the_data_has_such_pictures() -> No
         for _ in range(10):
             partner = batches._partner(index, generator)
             assert (labels[partner] != labels[index]).sum() == 1
+
+
+def test_peers_agree_outside_the_group_and_are_fully_labelled() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, size=(300, 6)).astype(np.uint8)
+    labels[:40, 3] = UNKNOWN
+    data = LabelledPictures(
+        [Path(str(index)) for index in range(300)], labels, {"x": ("p", "q"), "y": ("r",), "z": ("s", "t", "u")}
+    )
+    peers = Peers(data)
+    for group, columns in enumerate(([0, 1], [2], [3, 4, 5])):
+        rest = np.delete(labels, columns, axis=1)
+        for index in (0, 39, 40, 150, 299):
+            agree = (rest == rest[index]).all(axis=1) & data.known.all(axis=1)
+            expected = np.flatnonzero(agree) if index >= 40 else []
+            np.testing.assert_array_equal(peers.of(index, group), expected)
+
+
+def test_unknown_labels_are_masked_in_a_batch(data: LabelledPictures) -> None:
+    labels = data.labels.copy()
+    labels[::2, :5] = UNKNOWN
+    whole, partial = _batches(data)[0], _batches(dataclasses.replace(data, labels=labels))[0]
+    assert whole.known.all()
+    assert not partial.known[:, :5].all()
+    assert partial.known[:, 5:].all()
+    assert (partial.labels[~partial.known] == 0).all()
 
 
 def test_pictures_are_moved_by_the_augmentation_alone(data: LabelledPictures) -> None:

@@ -19,7 +19,7 @@ def test_it_learns_what_labels_determine_and_how_much_they_leave_open() -> None:
         labels = torch.randint(2, (16, 1)).float()
         pictures = torch.randn(16, 3, 16, 16)
         pictures[..., :8] = (2 * labels - 1).view(-1, 1, 1, 1)
-        loss = label_prior_loss(*prior(labels, _STILL.expand(16, 2, 3)), pictures)
+        loss = label_prior_loss(*prior(labels, _STILL.expand(16, 2, 3)), pictures, torch.ones(16) == 1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

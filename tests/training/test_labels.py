@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from homomorph.data.labels import read_labelled
+from homomorph.data.labels import UNKNOWN, read_labelled
 from homomorph.errors import DataError
 
 CSV = "image,smiling,blond,round\na.png,1,0,0\nb.png,0,1,1\n"
@@ -31,19 +31,43 @@ def test_both_formats_say_the_same(folder: Path, name: str, text: str) -> None:
     assert data.groups == {"expression": ("smiling",), "glasses": ("round",)}
     assert [path.name for path in data.paths] == ["a.png", "b.png"]
     np.testing.assert_array_equal(data.labels, [[1, 0], [0, 1]])
+    assert data.known.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("attributes.csv", "image,smiling,blond,round\na.png,?,0,0\nb.png,0,,NaN\n"),
+        ("attributes.csv", "image,smiling,blond,round\na.png,,0,0\nb.png,0,, ? \n"),
+        ("list_attr_celeba.txt", "2\nsmiling blond round\na.png  0 -1 -1\nb.png -1  1  0\n"),
+    ],
+)
+def test_an_unknown_label_is_none(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    data = read_labelled(folder)
+    np.testing.assert_array_equal(data.known, [[False, True], [True, False]])
+    np.testing.assert_array_equal(data.labels, [[UNKNOWN, 0], [0, UNKNOWN]])
+
+
+def test_paths_can_be_counted_chosen_and_cut(folder: Path) -> None:
+    (folder / "attributes.csv").write_text(CSV)
+    paths = read_labelled(folder).paths
+    assert list(paths) == [folder / "a.png", folder / "b.png"]
+    assert paths[-1] == folder / "b.png"
+    assert list(paths[1:]) == [folder / "b.png"]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("attributes.csv", CSV.replace("round", "square"), "no column round"),
-        ("attributes.csv", CSV.replace("a.png,1", "a.png,2"), r"line 2: a label must be 0 or 1, not '2'"),
+        ("attributes.csv", CSV.replace("a.png,1", "a.png,2"), r"line 2: a label must be 0 or 1, .*, not '2'"),
         ("attributes.csv", CSV.replace("b.png,0,1,1", "b.png,0,1"), "line 3: expected 3 labels"),
         ("attributes.csv", CSV.replace("b.png", "c.png"), r"line 3: there is no picture .*c\.png"),
         ("attributes.csv", CSV.replace("image", "file"), "first column must be 'image'"),
         ("attributes.csv", "", "first column must be 'image'"),
         ("attributes.csv", CSV.partition("b.png")[0], "needs at least 2"),
-        ("list_attr_celeba.txt", CELEBA.replace("-1", "0"), "line 3: a label must be -1 or 1, not '0'"),
+        ("list_attr_celeba.txt", CELEBA.replace("-1", "2"), "line 3: a label must be -1 or 1, .*, not '2'"),
         ("list_attr_celeba.txt", CELEBA.replace("2\n", "3\n", 1), "promises 3 pictures, but 2 follow"),
         ("list_attr_celeba.txt", CELEBA.partition("\n")[2], "first line must be the number of pictures"),
         ("notes.txt", "", "neither attributes.csv nor list_attr_celeba.txt"),

@@ -42,9 +42,36 @@ def test_gradient_penalty_trains_the_critic_through_its_second_derivative() -> N
 
 def test_attribute_loss_is_the_cross_entropy_of_soft_labels() -> None:
     expected = -(0.25 * math.log(0.5) + 0.75 * math.log(0.5))
-    assert losses.attribute_loss(torch.zeros(1, 1), torch.tensor([[0.25]])).item() == pytest.approx(expected)
-    right = losses.attribute_loss(torch.tensor([[4.0]]), torch.ones(1, 1))
+    known = torch.ones(1, 1, dtype=torch.bool)
+    assert losses.attribute_loss(torch.zeros(1, 1), torch.tensor([[0.25]]), known).item() == pytest.approx(expected)
+    right = losses.attribute_loss(torch.tensor([[4.0]]), torch.ones(1, 1), known)
     assert right.item() == pytest.approx(math.log1p(math.exp(-4)))
+
+
+def test_attribute_loss_ignores_what_is_unknown() -> None:
+    logits, labels = torch.randn(3, 2, requires_grad=True), torch.tensor([[1.0, 0], [0, math.nan], [1, math.nan]])
+    known = torch.tensor([[True, True], [True, False], [True, False]])
+    loss = losses.attribute_loss(logits, labels, known)
+    kept = torch.stack([*logits[:, 0], logits[0, 1]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(kept, torch.tensor([1.0, 0, 1, 0]))
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient[1:, 1] == 0).all()
+    assert losses.attribute_loss(logits, labels, torch.zeros_like(known)).item() == 0
+
+
+def test_mixed_labels_are_known_where_all_that_counts_is() -> None:
+    nothing, all_of_b, half = torch.tensor([[0.0, 0]]), torch.tensor([[1.0, 1]]), torch.tensor([[0.5, 0.5]])
+    labels_a, labels_b = torch.tensor([[1.0, 0]]), torch.tensor([[0.0, 0]])
+    known_a, known_b = torch.tensor([[True, False]]), torch.tensor([[True, True]])
+
+    def at(strengths: Tensor) -> tuple[list[list[float]], list[list[bool]]]:
+        mixed, known = losses.mixed_labels(labels_a, labels_b, known_a, known_b, strengths)
+        return mixed.tolist(), known.tolist()
+
+    assert at(nothing) == ([[1, 0]], [[True, False]])
+    assert at(all_of_b) == ([[0, 0]], [[True, True]])
+    assert at(half) == ([[0.5, 0]], [[True, False]])
 
 
 def test_relative_error_does_not_depend_on_the_scale() -> None:
@@ -67,11 +94,29 @@ def test_total_loss_trains_the_morph_and_not_its_target() -> None:
 
 def test_projection_loss_wants_every_branch_explained_by_its_labels() -> None:
     deltas, expected, difference = torch.ones(2, 2, 1, 1, 1), torch.ones(2, 2, 1, 1, 1), torch.full((2, 1, 1, 1), 2.0)
-    assert losses.projection_loss(deltas, expected, difference).item() == pytest.approx(0.0)
+    known = torch.ones(2, 2, dtype=torch.bool)
+    assert losses.projection_loss(deltas, expected, difference, known).item() == pytest.approx(0.0)
     expected[:, 1] = 0  # group 1's labels are equal, yet its branch moves
-    assert losses.projection_loss(deltas, expected, difference).item() == pytest.approx(1 / 2 + 1 / 4, rel=1e-4)
+    assert losses.projection_loss(deltas, expected, difference, known).item() == pytest.approx(1 / 2 + 1 / 4, rel=1e-4)
     deltas[:, 1] = 0.01  # it still counts when it moves little
-    assert losses.projection_loss(deltas, expected, difference).item() == pytest.approx(1 / 2, rel=2e-2)
+    assert losses.projection_loss(deltas, expected, difference, known).item() == pytest.approx(1 / 2, rel=2e-2)
+
+
+def test_projection_loss_leaves_a_group_out_where_its_labels_are_unknown() -> None:
+    torch.manual_seed(0)
+    deltas = torch.randn(3, 2, 4, 2, 2, requires_grad=True)
+    expected = torch.randn(3, 2, 4, 2, 2, requires_grad=True)
+    difference = torch.ones(3, 4, 2, 2)
+    known = torch.tensor([[True, True], [True, False], [True, True]])
+    loss = losses.projection_loss(deltas, expected, difference, known)
+    own = [(deltas[:, 0], expected[:, 0]), (deltas[[0, 2], 1], expected[[0, 2], 1])]
+    unexplained = torch.stack([(delta - wanted).square().mean() for delta, wanted in own])
+    carried = torch.stack([delta.square().mean() for delta, _ in own])
+    torch.testing.assert_close(loss, (unexplained / carried).mean() + unexplained.sum(), rtol=1e-5, atol=1e-5)
+    for gradient in torch.autograd.grad(loss, (deltas, expected)):
+        assert (gradient[1, 1] == 0).all()
+        assert (gradient[1, 0] != 0).any()
+    assert losses.projection_loss(deltas, expected, difference, torch.zeros_like(known)).item() == 0
 
 
 def test_scale_loss_is_least_at_unit_variance() -> None:
@@ -88,13 +133,14 @@ def test_hinge_critic_loss_wants_real_above_one_and_both_fakes_below_minus_one()
     assert losses.hinge_critic_loss(low, low, low).item() == pytest.approx(2.5)
     assert losses.hinge_critic_loss(high, high, low).item() == pytest.approx(1.25)
     assert losses.hinge_critic_loss(high, low, high).item() == pytest.approx(1.25)
+    assert losses.hinge_critic_loss(low, low, torch.empty(0)).item() == pytest.approx(2.5)
 
 
 def test_label_prior_loss_fits_the_variance_to_the_errors() -> None:
     picture, mean = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5, requires_grad=True)
 
     def at(variance: float) -> Tensor:
-        return losses.label_prior_loss(mean, torch.full((1, 1, 2, 2), variance), picture)
+        return losses.label_prior_loss(mean, torch.full((1, 1, 2, 2), variance), picture, torch.ones(1) == 1)
 
     assert at(0.25).item() == pytest.approx(0.5 + 0.25 + 0.5 * (math.log(0.25) + 1))
     assert at(0.25).item() < min(at(0.2).item(), at(0.3).item())
@@ -103,6 +149,19 @@ def test_label_prior_loss_fits_the_variance_to_the_errors() -> None:
     (unsure,) = torch.autograd.grad(at(1.0), mean)
     torch.testing.assert_close(sure, unsure)
     assert (sure > 0).all()
+
+
+def test_label_prior_loss_learns_from_fully_labelled_pictures_only() -> None:
+    torch.manual_seed(0)
+    mean, variance = torch.randn(3, 3, 2, 2, requires_grad=True), torch.rand(3, 1, 2, 2) + 0.1
+    picture = torch.randn(3, 3, 2, 2)
+    loss = losses.label_prior_loss(mean, variance, picture, torch.tensor([True, False, True]))
+    kept = [0, 2]
+    expected = losses.label_prior_loss(mean[kept], variance[kept], picture[kept], torch.ones(2) == 1)
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, mean)
+    assert (gradient[1] == 0).all()
+    assert losses.label_prior_loss(mean, variance, picture, torch.zeros(3) == 1).item() == 0
 
 
 def test_counterfactual_target_changes_what_labels_change_and_keeps_the_rest() -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from homomorph.data.labels import LabelledPictures
+from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, DataError, TrainingError
 from homomorph.recipe import PUBLISHED, Preset, Recipe
 from homomorph.run import load_model, resolve_run
@@ -73,6 +73,20 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data: LabelledPictures, tiny
     assert whole.keys() == parts.keys()
     for name in whole:
         assert torch.equal(whole[name], parts[name]), name
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 1.0])
+def test_pictures_without_some_or_all_labels_train_too(
+    data: LabelledPictures, tiny: Preset, tmp_path: Path, share: float
+) -> None:
+    labels = data.labels.copy()
+    labels[np.random.default_rng(0).random(labels.shape) < share] = UNKNOWN
+    reports = _train(
+        dataclasses.replace(data, labels=labels), tmp_path / "run", tiny, recipe=Recipe(warmup=0.2, critics=0.5)
+    )
+    assert {"projection", "label_prior", "head", "homomorphism", "picture_critic"} <= reports[-1].terms.keys()
+    learns_from_labels = [reports[-1].terms[name] > 0 for name in ("projection", "head", "homomorphism")]
+    assert learns_from_labels == [share < 1] * 3
 
 
 def test_resuming_something_else_is_refused(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Notation: F_a, F_b are E's features of a and b, d = F_b - F_a, T_i the branches, F = F_a + sum_i v_i T_i(d).
 Terms are means over elements unless they say otherwise. (HomoInterpGAN, Chen et al., CVPR 2019, and the
-identities that a homomorphic decomposition of d has to obey.)
+identities that a homomorphic decomposition of d has to obey.) Terms that use labels take the mean over what is known;
+where nothing is known they are 0.
 """
 
 from __future__ import annotations
@@ -45,9 +46,35 @@ def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
     return penalty
 
 
-def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """-z log A' - (1 - z) log(1 - A'): with z_a it trains the head on F, with z_v it trains the T_i (homomorphism)."""
-    return F.binary_cross_entropy_with_logits(logits, labels)
+def attribute_loss(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    """-z log A' - (1 - z) log(1 - A'): with z_a it trains the head on F, with z_v it trains the T_i (homomorphism).
+
+    Args:
+        logits: of A', [B, L].
+        labels: in [0, 1], [B, L].
+        known: which labels count, bool [B, L].
+    """
+    counted = logits[known]
+    return F.binary_cross_entropy_with_logits(counted, labels[known]) if len(counted) else counted.sum()
+
+
+def mixed_labels(
+    labels_a: Tensor, labels_b: Tensor, known_a: Tensor, known_b: Tensor, strengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """z_v = z_a + v (z_b - z_a), and where it is known: z_a does not count where v = 1, nor z_b where v = 0.
+
+    Args:
+        labels_a: 0/1, [B, L].
+        labels_b: the same.
+        known_a: which of a's labels are known, bool [B, L].
+        known_b: the same of b's.
+        strengths: v of each label's group, [B, L].
+
+    Returns:
+        z_v [B, L], and bool [B, L].
+    """
+    mixed = labels_a + strengths * (labels_b - labels_a)
+    return mixed, (known_a | (strengths == 1)) & (known_b | (strengths == 0))
 
 
 def relative_error(value: Tensor, target: Tensor) -> Tensor:
@@ -67,7 +94,7 @@ def total_loss(complete: Tensor, target: Tensor) -> Tensor:
     return (complete - target.detach()).square().mean()
 
 
-def projection_loss(deltas: Tensor, expected: Tensor, difference: Tensor) -> Tensor:
+def projection_loss(deltas: Tensor, expected: Tensor, difference: Tensor, known: Tensor) -> Tensor:
     """mean_i U_i / |T_i(d)|^2 + sum_i U_i / |d|^2, with U_i = |T_i(d) - (c_i(z_b) - c_i(z_a))|^2.
 
     U_i is what group i's labels do not explain of what T_i carries; the c_i are learned prototypes of the labels. So
@@ -79,9 +106,11 @@ def projection_loss(deltas: Tensor, expected: Tensor, difference: Tensor) -> Ten
         deltas: T_i(d) of the labelled groups, [B, G, C, h, w].
         expected: differences of prototypes, same shape.
         difference: d, [B, C, h, w].
+        known: of which pairs all labels of group i are known, bool [B, G]; the others say nothing of T_i.
     """
-    unexplained = (deltas - expected).square().mean(dim=(0, 2, 3, 4))
-    carried = deltas.square().mean(dim=(0, 2, 3, 4))
+    counts = known.view(*known.shape, 1, 1, 1)
+    unexplained = _mean_where((deltas - expected).square(), counts, (0, 2, 3, 4))
+    carried = _mean_where(deltas.square(), counts, (0, 2, 3, 4))
     share = (unexplained / (carried + 1e-6)).mean()
     return share + unexplained.sum() / (difference.detach().square().mean() + 1e-6)
 
@@ -97,11 +126,15 @@ def scale_loss(difference: Tensor) -> Tensor:
 
 
 def hinge_critic_loss(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
-    """max(0, 1 - real) + (max(0, 1 + fake) + max(0, 1 + mismatched)) / 2; real with wrong labels counts as fake."""
-    return F.relu(1 - real).mean() + 0.5 * (F.relu(1 + fake).mean() + F.relu(1 + mismatched).mean())
+    """max(0, 1 - real) + (max(0, 1 + fake) + max(0, 1 + mismatched)) / 2; real with wrong labels counts as fake.
+
+    There may be none with wrong labels.
+    """
+    wrong = F.relu(1 + mismatched).sum() / max(len(mismatched), 1)
+    return F.relu(1 - real).mean() + 0.5 * (F.relu(1 + fake).mean() + wrong)
 
 
-def label_prior_loss(mean: Tensor, variance: Tensor, picture: Tensor) -> Tensor:
+def label_prior_loss(mean: Tensor, variance: Tensor, picture: Tensor, known: Tensor) -> Tensor:
     """|mu - a|_1 + |mu - a|^2 + (log sigma^2 + |mu - a|^2 / sigma^2) / 2: what labels say of pixels, and how surely.
 
     The variance is fitted to the mean's errors, it does not weigh them: pixels that are hard at first would never be
@@ -111,9 +144,16 @@ def label_prior_loss(mean: Tensor, variance: Tensor, picture: Tensor) -> Tensor:
         mean: [B, 3, H, W].
         variance: positive, [B, 1, H, W].
         picture: real pictures, [B, 3, H, W].
+        known: of which pictures all labels are known, bool [B].
     """
-    error = (mean.detach() - picture).square().mean(dim=1, keepdim=True)
-    return pixel_loss(mean, picture) + 0.5 * (variance.log() + error / variance).mean()
+    counts = known.view(-1, 1, 1, 1)
+    difference = mean - picture
+    error = difference.detach().square().mean(dim=1, keepdim=True)
+
+    def average(values: Tensor) -> Tensor:
+        return _mean_where(values, counts, (0, 1, 2, 3))
+
+    return average(difference.abs()) + average(difference.square()) + 0.5 * average(variance.log() + error / variance)
 
 
 def counterfactual_target(
@@ -144,3 +184,16 @@ def counterfactual_loss(picture: Tensor, target: Tensor, weight: Tensor) -> Tens
     """w (|D(F) - t|_1 + |D(F) - t|^2) with t and w of `counterfactual_target`, for v in {0, 1}."""
     difference = picture - target
     return (weight * (difference.abs() + difference.square())).mean()
+
+
+def _mean_where(values: Tensor, counts: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Mean over `dims` of the values that count; 0 where none does.
+
+    Args:
+        values: [B, ...].
+        counts: bool, of the same shape but for sides of 1.
+        dims: what the mean is taken over.
+    """
+    counted = counts.expand_as(values)
+    # What does not count may be anything, NaN too.
+    return values.where(counted, 0).sum(dim=dims) / counted.sum(dim=dims).clamp(min=1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from homomorph.data.batches import Batch
 from homomorph.errors import ConfigError
+from homomorph.losses import attribute_loss
 
 
 class SmallVgg(nn.Module):
@@ -92,7 +93,7 @@ def train_small_vgg(
     """Train on labels, one step per batch; yields each step's binary cross-entropy per label (chance: 0.69)."""
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     for batch, pictures in batches:
-        loss = F.binary_cross_entropy_with_logits(network.logits(pictures), batch.labels)
+        loss = attribute_loss(network.logits(pictures), batch.labels, batch.known)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

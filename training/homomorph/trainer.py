@@ -195,10 +195,12 @@ def _train_step(
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     source, target = batch.source, batch.target
     labels_a, labels_b = batch.labels[source], batch.labels[target]
+    known_a, known_b = batch.known[source], batch.known[target]
+    complete = batch.known.all(dim=1)
     whole_share = 1.0 if phase == "morphs" else recipe.whole_strengths
     strengths = draw_strengths(len(source), len(groups) + 1, generator, whole_share)
-    weight_per_label = strengths[:, _label_columns(groups)]
-    labels_v = labels_a + weight_per_label * (labels_b - labels_a)
+    labels_v, known_v = losses.mixed_labels(labels_a, labels_b, known_a, known_b, strengths[:, _label_columns(groups)])
+    complete_v = known_v.all(dim=1)
     terms: dict[str, Tensor] = {}
 
     # Encode each picture once; everything below shares these features.
@@ -224,7 +226,9 @@ def _train_step(
     # The decomposition of d: what T_i may carry (E and T_i), and that all together reach b (T_i).
     deltas = model.deltas(features_a, features_b)
     difference, change = features_b - features_a, labels_b - labels_a
-    terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(change), difference)
+    sizes = [len(names) for names in groups.values()]
+    known_groups = torch.stack([part.all(dim=1) for part in (known_a & known_b).split(sizes, dim=1)], dim=1)
+    terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(change), difference, known_groups)
     terms["residual"] = losses.residual_loss(deltas[:, -1])
     detached_a, detached_b = features_a.detach(), features_b.detach()
     detached_deltas = model.deltas(detached_a, detached_b)
@@ -239,7 +243,7 @@ def _train_step(
     # What labels say of pixels.
     if recipe.l_counterfactual > 0:
         mean, variance = nets.label_prior(batch.labels, batch.placement)
-        terms["label_prior"] = losses.label_prior_loss(mean, variance, pictures)
+        terms["label_prior"] = losses.label_prior_loss(mean, variance, pictures, complete)
         loss = loss + terms["label_prior"]
 
     if phase != "warm-up":
@@ -248,12 +252,14 @@ def _train_step(
         whole = ((strengths == 0) | (strengths == 1)).all(dim=1)
 
         # Morphs with whole strengths show what labels say of them, and nothing else of the picture changes.
-        if recipe.l_counterfactual > 0:
-            shown = model.decoder(morphed[whole])
-            # What the morph starts from: a, or b where the residual branch has led there.
-            base = torch.where(strengths[:, -1] == 1, target, source)[whole]
+        # What the morph starts from: a, or b where the residual branch has led there.
+        base = torch.where(strengths[:, -1] == 1, target, source)
+        told = whole & complete_v & complete[base]
+        if recipe.l_counterfactual > 0 and told.any():
+            shown = model.decoder(morphed[told])
+            base = base[told]
             with torch.no_grad():
-                changed = nets.label_prior(labels_v[whole], batch.placement[base])
+                changed = nets.label_prior(labels_v[told], batch.placement[base])
                 wanted, weight = losses.counterfactual_target(pictures[base], mean[base], *changed)
             terms["counterfactual"] = losses.counterfactual_loss(shown, wanted, weight)
             loss = loss + recipe.l_counterfactual * terms["counterfactual"]
@@ -268,7 +274,7 @@ def _train_step(
             mix = torch.rand(len(real), generator=generator)
             terms["wasserstein"] = losses.critic_loss(real_score, fake_score)
             terms["penalty"] = losses.gradient_penalty(lambda x: nets.critic(x)[0], real, fake, mix)
-            terms["head"] = losses.attribute_loss(logits, labels_a)
+            terms["head"] = losses.attribute_loss(logits, labels_a, known_a)
             critic_loss = terms["wasserstein"] + recipe.lambda_p * terms["penalty"] + terms["head"]
             _step(optimizers["critic"], critic_loss)
         # E and T_i against Dis, T_i against A'.
@@ -276,23 +282,24 @@ def _train_step(
             terms["gan"] = losses.generator_loss(
                 nets.critic(morphed + critic_noise)[0], nets.critic(features_a + critic_noise)[0], recipe.anchor
             )
-            terms["homomorphism"] = losses.attribute_loss(nets.critic(morphed_t + critic_noise)[1], labels_v)
+            terms["homomorphism"] = losses.attribute_loss(nets.critic(morphed_t + critic_noise)[1], labels_v, known_v)
         loss = loss + recipe.l_gan * terms["gan"] + recipe.l_hom * terms["homomorphism"]
 
         # The critic on decoded pictures, then T_i and D against it.
         if recipe.l_picture > 0:
             decoded = model.decoder(morphed_t)
-            always = torch.ones(len(source))
-            wrong = batch.labels[torch.randperm(len(pictures), generator=generator)]
-            mismatch = (wrong != batch.labels).any(dim=1)
+            judged, judged_v = complete.float(), (whole & complete_v).float()
+            others = torch.randperm(len(pictures), generator=generator)
+            wrong = batch.labels[others]
+            mismatch = (wrong != batch.labels).any(dim=1) & complete & complete[others]
             terms["picture_critic"] = losses.hinge_critic_loss(
-                nets.picture_critic(pictures, batch.labels, always),
-                nets.picture_critic(decoded.detach(), labels_v, whole.float()),
-                nets.picture_critic(pictures, wrong, always)[mismatch],
+                nets.picture_critic(pictures, batch.labels, judged),
+                nets.picture_critic(decoded.detach(), labels_v, judged_v),
+                nets.picture_critic(pictures, wrong, judged)[mismatch],
             )
             _step(optimizers["picture_critic"], terms["picture_critic"])
             with _frozen(nets.picture_critic):
-                terms["picture"] = -nets.picture_critic(decoded, labels_v, whole.float()).mean()
+                terms["picture"] = -nets.picture_critic(decoded, labels_v, judged_v).mean()
             loss = loss + recipe.l_picture * terms["picture"]
 
     names = ("encoder", "branches", "decoder", "guidance", "prototypes", "label_prior")

@@ -5,7 +5,6 @@ A step's batch depends on nothing but (data, seed, step), so a resumed run sees 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import albumentations as A
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from homomorph.data.labels import LabelledPictures
+from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph_client.pictures import fit_picture
 
 
@@ -57,13 +56,48 @@ class Batch:
     pictures: Tensor
     """uint8 [B, 3, H, W]."""
     labels: Tensor
-    """float 0/1 [B, L]."""
+    """float 0/1 [B, L]; 0 where unknown."""
+    known: Tensor
+    """Which labels are known, bool [B, L]."""
     placement: Tensor
     """Where the augmentation has put each picture, as `torch.nn.functional.affine_grid` takes it, [B, 2, 3]."""
     source: Tensor
     """Index into the pictures, [B]: a of each pair."""
     target: Tensor
     """Index into the pictures, [B]: b of each pair."""
+
+
+class Peers:
+    """For each group, the pictures that agree in all labels of the other groups; only those whose labels are all known.
+
+    Three arrays of integers a group, however many pictures there are: 24 bytes a picture and group at most.
+    """
+
+    def __init__(self, data: LabelledPictures) -> None:
+        complete = np.flatnonzero(data.known.all(axis=1)).astype(np.int32)
+        self._groups: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]] = []
+        ends = np.cumsum([len(names) for names in data.groups.values()]).tolist()
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            rest = data.labels[complete]
+            rest[:, start:end] = 0
+            # One key of a few bytes per picture; pictures of one key stay in their order.
+            packed = np.packbits(rest, axis=1)
+            _, found = np.unique(packed.view(f"V{packed.shape[1]}").reshape(-1), return_inverse=True)
+            order = complete[np.argsort(found, kind="stable")]
+            starts = np.concatenate([[0], np.cumsum(np.bincount(found))]).astype(np.int32)
+            keys = np.full(len(data.labels), -1, dtype=np.int32)
+            keys[complete] = found
+            self._groups.append((keys, order, starts))
+
+    def __len__(self) -> int:
+        """Return the number of groups."""
+        return len(self._groups)
+
+    def of(self, index: int, group: int) -> NDArray[np.int32]:
+        """Return the pictures that agree with this one outside the group, itself included, in ascending order."""
+        keys, order, starts = self._groups[group]
+        key = int(keys[index])
+        return order[starts[key] : starts[key + 1]] if key >= 0 else order[:0]
 
 
 class PairedBatches(Dataset[Batch]):
@@ -83,18 +117,7 @@ class PairedBatches(Dataset[Batch]):
         self.picture_size = picture_size
         self.seed = seed
         self.augment = positional_augmentation(jitter)
-        ends = np.cumsum([len(names) for names in data.groups.values()])
-        self._others: list[NDArray[np.int64]] = []
-        self._peers: list[dict[int, list[int]]] = []
-        # Pictures that agree in all labels outside a group share a key there.
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            rest = np.delete(data.labels, np.s_[start:end], axis=1)
-            _, keys = np.unique(rest, axis=0, return_inverse=True)
-            peers: dict[int, list[int]] = defaultdict(list)
-            for index, key in enumerate(keys.reshape(-1).tolist()):
-                peers[key].append(index)
-            self._others.append(keys.reshape(-1))
-            self._peers.append({key: indices for key, indices in peers.items() if len(indices) > 1})
+        self._peers = Peers(data)
 
     def __getitem__(self, step: int) -> Batch:
         generator = np.random.default_rng((self.seed, step))
@@ -108,9 +131,12 @@ class PairedBatches(Dataset[Batch]):
         swap = generator.random(half) < 0.5
         mined_source, mined_target = np.where(swap, rows + half, rows), np.where(swap, rows, rows + half)
         shuffled = generator.permutation(self.batch_size)
+        labels = self.data.labels[indices]
+        known = np.not_equal(labels, UNKNOWN)
         return Batch(
             pictures=torch.from_numpy(np.stack([picture for picture, _ in moved])).permute(0, 3, 1, 2),
-            labels=torch.from_numpy(self.data.labels[indices]).float(),
+            labels=torch.from_numpy(np.where(known, labels, 0)).float(),
+            known=torch.from_numpy(known),
             placement=torch.from_numpy(np.stack([placement for _, placement in moved])).float(),
             source=torch.from_numpy(np.concatenate([mined_source, shuffled[:half]])),
             target=torch.from_numpy(np.concatenate([mined_target, shuffled[half:]])),
@@ -129,9 +155,9 @@ class PairedBatches(Dataset[Batch]):
     def _partner(self, index: int, generator: np.random.Generator) -> int:
         """A picture that differs from this one in one group, if a few tries find one; else any."""
         for group in generator.permutation(len(self._peers)).tolist():
-            peers = self._peers[group].get(int(self._others[group][index]), [])
+            peers = self._peers.of(index, group)
             for candidate in generator.permutation(len(peers))[:4].tolist():
-                peer: int = peers[candidate]
+                peer = int(peers[candidate])
                 if (self.data.labels[peer] != self.data.labels[index]).any():
                     return peer
         return int(generator.integers(len(self.data.paths)))

@@ -2,15 +2,16 @@
 
 A data folder holds `groups.yaml` and either `attributes.csv` (`image,attr1,...`, values 0 and 1) or CelebA's own
 `list_attr_celeba.txt` (a count, a header line, rows of a name and 1/-1). Pictures lie in `images/` or beside the
-labels.
+labels. A label that nobody knows is an empty cell, `?` or `nan`; among CelebA's 1/-1 it is 0.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import yaml
@@ -24,17 +25,48 @@ ATTRIBUTES_FILE = "attributes.csv"
 CELEBA_FILE = "list_attr_celeba.txt"
 GROUPS_FILE = "groups.yaml"
 
+UNKNOWN = 2
+"""The label that nobody knows. It stands among the labels, so that it stays with them whatever is selected."""
+_UNKNOWN_CELLS = ("", "?", "nan")
+
+
+class PicturePaths(Sequence[Path]):
+    """Files of one folder, put together when asked for: kept as `Path`s, 200,000 of them would take 100 MB."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PicturePaths: ...
+
+    def __getitem__(self, index: int | slice) -> Path | PicturePaths:
+        if isinstance(index, slice):
+            return PicturePaths(self.folder, self.names[index])
+        return self.folder / self.names[index]
+
 
 @dataclass(frozen=True)
 class LabelledPictures:
     """The pictures of a folder and their labels."""
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     """N picture files."""
     labels: NDArray[np.uint8]
-    """0/1 [N, L], columns in the order of the groups' attributes."""
+    """0, 1 or `UNKNOWN` [N, L], columns in the order of the groups' attributes."""
     groups: dict[str, tuple[str, ...]]
     """Attributes of each group."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which labels are known, [N, L]."""
+        return np.not_equal(self.labels, UNKNOWN)
 
 
 def read_labelled(folder: Path) -> LabelledPictures:
@@ -49,10 +81,12 @@ def read_labelled(folder: Path) -> LabelledPictures:
     wanted = [name for names in groups.values() for name in names]
     if (folder / ATTRIBUTES_FILE).is_file():
         file, rows = folder / ATTRIBUTES_FILE, _csv_rows(folder / ATTRIBUTES_FILE)
-        values = {"0": 0, "1": 1}
+        values = {"0": 0, "1": 1} | dict.fromkeys(_UNKNOWN_CELLS, UNKNOWN)
+        allowed = "0 or 1, or empty where it is not known"
     elif (folder / CELEBA_FILE).is_file():
         file, rows = folder / CELEBA_FILE, _celeba_rows(folder / CELEBA_FILE)
-        values = {"-1": 0, "1": 1}
+        values = {"-1": 0, "1": 1, "0": UNKNOWN} | dict.fromkeys(_UNKNOWN_CELLS, UNKNOWN)
+        allowed = "-1 or 1, or 0 where it is not known"
     else:
         raise DataError(f"{folder} has neither {ATTRIBUTES_FILE} nor {CELEBA_FILE}")
     header = next(rows)[1]
@@ -63,25 +97,24 @@ def read_labelled(folder: Path) -> LabelledPictures:
         )
     columns = [header.index(name) for name in wanted]
     images = folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
-    paths: list[Path] = []
-    labels: list[list[int]] = []
+    names: list[str] = []
+    labels = bytearray()
     for line, (name, *cells) in rows:
         if len(cells) != len(header):
             raise DataError(
                 f"{file}, line {line}: expected {len(header)} labels after the picture's name, found {len(cells)}"
             )
         try:
-            labels.append([values[cells[column].strip()] for column in columns])
+            labels.extend([values[cells[column].strip().lower()] for column in columns])
         except KeyError as error:
-            allowed = " or ".join(values)
             raise DataError(f"{file}, line {line}: a label must be {allowed}, not {error.args[0]!r}") from error
-        path = images / name
-        if not path.is_file():
-            raise DataError(f"{file}, line {line}: there is no picture {path}")
-        paths.append(path)
-    if len(paths) < 2:
-        raise DataError(f"{file} names {len(paths)} pictures; a morph needs at least 2")
-    return LabelledPictures(tuple(paths), np.asarray(labels, dtype=np.uint8), groups)
+        if not (images / name).is_file():
+            raise DataError(f"{file}, line {line}: there is no picture {images / name}")
+        names.append(name)
+    if len(names) < 2:
+        raise DataError(f"{file} names {len(names)} pictures; a morph needs at least 2")
+    table = np.frombuffer(labels, dtype=np.uint8).reshape(len(names), len(columns))
+    return LabelledPictures(PicturePaths(images, names), table, groups)
 
 
 def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
