@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from homomorph_bench.results import Record, environment
+from homomorph.environment import environment
+from homomorph_bench.results import Record
 from homomorph_bench.timing import time_in_turns
 from homomorph_export.ops.interpolate import load
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 
 RESULTS_FILE = "results.json"
@@ -36,19 +32,6 @@ class Record:
     """What was measured, how, and on what."""
 
 
-def environment() -> dict[str, Any]:
-    """Return the hardware, versions and number of threads that a measurement depends on."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "homomorph": version("homomorph"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
 def write(records: Sequence[Record], folder: Path) -> Path:
     """Write `results.json` into the folder, which is made if it is not there, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +49,3 @@ def table(records: Sequence[Record], title: str) -> Table:
     for record in records:
         result.add_row(record.name, f"{record.value:.4g} {record.unit}", f"{record.spread:.0%}", f"{record.ratio:.2f}")
     return result
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

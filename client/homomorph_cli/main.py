@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from homomorph_cli import bench, export, morph, render, serve, train
+from homomorph_cli import bench, evaluate, export, morph, render, serve, train
 from homomorph_cli.one_line_errors import run_app
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("render")(render.render)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("morph")(morph.morph)

@@ -10,7 +10,13 @@ import typer
 
 from homomorph_client.errors import HomomorphError
 
-_EXTRAS = {"render": "train", "train": "train", "export": "export", "serve": "serve"}
+_EXTRAS = {
+    "render": "train",
+    "train": "train",
+    "evaluate": "train",
+    "export": "export",
+    "serve": "serve",
+}
 """The extra of the package that a command needs; the others need none, or several."""
 
 

@@ -1,0 +1,79 @@
+"""`homomorph evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from homomorph_client.errors import HomomorphError
+
+
+def evaluate(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN ...", help="Run folders to compare, or names of shipped weights.")
+    ],
+    data: Annotated[Path, typer.Option(help="Labelled pictures that no run was trained on.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    pairs: Annotated[int, typer.Option(min=16, help="Pairs to measure on: the folder's first pictures.")] = 512,
+    evaluator_steps: Annotated[
+        int, typer.Option(min=1, help="Steps of 64 pictures that train the classifier that judges.")
+    ] = 1500,
+) -> None:
+    """Measure morphs against pixel blending, linear and spherical latent interpolation; write figures and a report.
+
+    A classifier of the labels, trained on the other pictures of the folder, judges all systems. On a rendered set of
+    the built-in style each group alone is also compared with the truth: the picture drawn again.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from homomorph.evaluation.evaluate import METRICS_FILE, REPORT_FILE
+    from homomorph.evaluation.evaluate import evaluate as run_evaluation
+    from homomorph.evaluation.report import shown, table_rows
+    from homomorph.run import resolve_run
+
+    names = [Path(run).name for run in runs]
+    if len(set(names)) < len(names):
+        raise HomomorphError(f"the runs must differ in their folder's name: {', '.join(names)}")
+    columns = (
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done)
+
+        evaluation = run_evaluation(
+            {name: resolve_run(run) for name, run in zip(names, runs, strict=True)},
+            data,
+            out,
+            pairs=pairs,
+            evaluator_steps=evaluator_steps,
+            report=report,
+        )
+    table = Table(title=f"{pairs} pairs; the classifier is right in {evaluation.meta['evaluator']['accuracy']:.1%}")
+    table.add_column("figure")
+    for name in evaluation.measured:
+        table.add_column(name, justify="right")
+    for name, values, _, part in table_rows(evaluation.measured):
+        table.add_row(f"  {name}" if part else name, *(shown(value) for value in values), style="dim" if part else None)
+    Console().print(table)
+    print(f"{out / METRICS_FILE} holds the figures, {out / REPORT_FILE} the pictures")

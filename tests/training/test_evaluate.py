@@ -1,0 +1,174 @@
+"""Evaluation from a data folder to `metrics.json` and `report.html`, on pictures where the answer is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from homomorph.config import ModelConfig
+from homomorph.data import avatars
+from homomorph.data.labels import read_labelled
+from homomorph.data.render_set import render_set
+from homomorph.errors import DataError
+from homomorph.evaluation.evaluate import evaluate
+from homomorph.evaluation.evaluator import Evaluator, train_evaluator
+from homomorph.evaluation.held_out import HeldOut, read_held_out
+from homomorph.evaluation.measure import STRENGTHS, measure
+from homomorph.evaluation.systems import Homomorph, Latent, Pictures, Pixel, Slerp
+from homomorph.networks import MorphModel
+from homomorph.recipe import Preset
+from homomorph.run import save_model
+
+PAIRS = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """700 rendered pictures of 32 pixels."""
+    path = tmp_path_factory.mktemp("held_out") / "avatars"
+    for _ in render_set(path, count=700, size=32, seed=11, workers=1):
+        pass
+    return path
+
+
+@pytest.fixture(scope="module")
+def held_out(folder: Path) -> HeldOut:
+    """The same as pairs."""
+    return read_held_out(read_labelled(folder), 32, PAIRS, 11, lambda done, total: None)
+
+
+@pytest.fixture(scope="module")
+def evaluator(held_out: HeldOut) -> Evaluator:
+    """Trained for a moment."""
+    torch.manual_seed(0)
+    network = Evaluator(held_out.labels.shape[1], widths=(16, 32, 48))
+    losses = list(train_evaluator(network, held_out.pictures, held_out.labels, steps=150))
+    assert np.mean(losses[-20:]) < 0.6 * losses[0]
+    return network
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Preset, held_out: HeldOut) -> MorphModel:
+    """Untrained."""
+    torch.manual_seed(0)
+    return MorphModel(ModelConfig(groups=held_out.groups, picture_size=32, network=tiny.network)).eval()
+
+
+class Oracle:
+    """Knows the truth: shows pictures as they are, and morphs one group by drawing it."""
+
+    name = "oracle"
+    has_groups = True
+
+    def __init__(self, held_out: HeldOut) -> None:
+        self.held_out = held_out
+
+    def reconstruct(self, pictures: Pictures) -> Pictures:
+        return pictures
+
+    def morph(self, source: Pictures, target: Pictures, strengths: np.ndarray) -> Pictures:
+        rows = [next(i for i, a in enumerate(self.held_out.source) if (a == picture).all()) for picture in source]
+        moved = np.flatnonzero(strengths[0, -1])
+        ends = target if len(moved) > 1 else list(self.held_out.truths.values())[moved[0]][rows]
+        v = strengths.max(axis=2)[:, :, None, None, None]
+        return ((1 - v) * source[:, None] + v * ends[:, None]).round().astype(np.uint8)
+
+
+def test_truths_change_one_group(held_out: HeldOut) -> None:
+    assert held_out.source.shape == held_out.target.shape == (PAIRS, 3, 32, 32)
+    assert set(held_out.truths) == set(avatars.GROUPS)
+    assert set(held_out.middles) == {"hair_colour", "skin"}
+    same = (held_out.labels_a == held_out.labels_b)[:, held_out.columns("glasses")].all(axis=1)
+    unchanged = (held_out.truths["glasses"] == held_out.source).all(axis=(1, 2, 3))
+    assert 0 < same.sum() < PAIRS
+    assert (unchanged == same).all()
+
+
+def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The oracle finds its truth by the picture, so it cannot morph moved ones.
+    monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
+    oracle = measure(Oracle(held_out), held_out, evaluator, strips=2, report=lambda done: None)
+    assert oracle.figures["counterfactual"] == pytest.approx(dict.fromkeys(avatars.GROUPS, 1.0))
+    assert oracle.figures["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
+    assert oracle.figures["background"] == {"reconstruction": 0, "morph": 0}
+    assert oracle.figures["endpoint"] == 0
+    assert oracle.figures["shift"] == 0
+    transfer, preservation = oracle.figures["transfer"], oracle.figures["preservation"]
+    assert isinstance(transfer, dict)
+    assert isinstance(preservation, dict)
+    assert transfer["hair_colour"] > 0.7
+    assert preservation["expression"] > 0.7
+    assert oracle.path_strips.shape == (2, 17, 3, 32, 32)
+    assert oracle.group_strips["skin"].shape == (2, STRENGTHS, 3, 32, 32)
+
+
+def test_systems_begin_at_a_and_end_at_b(model: MorphModel, held_out: HeldOut) -> None:
+    a, b = held_out.source[:3], held_out.target[:3]
+    ends = np.zeros((3, 2, 7), dtype=np.float32)
+    ends[:, 1] = 1
+    for system in (Pixel(), Latent(model, "latent"), Slerp(model, "slerp"), Homomorph(model, "homomorph")):
+        frames = system.morph(a, b, ends)
+        assert frames.shape == (3, 2, 3, 32, 32)
+        assert frames.dtype == np.uint8
+        assert np.abs(frames[:, 0].astype(int) - system.reconstruct(a)).max() <= 1, system.name
+        if system.name != "homomorph":  # whose T_i are not trained here
+            assert np.abs(frames[:, 1].astype(int) - system.reconstruct(b)).max() <= 1, system.name
+
+
+def test_slerp_keeps_the_norm() -> None:
+    a, b = torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2)
+    a, b = (x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for x in (a, b))
+    slerp = Slerp.__new__(Slerp)
+    mixed = slerp._mix(a, b, torch.linspace(0, 1, 5).view(1, 5, 1).expand(2, 5, 3))
+    torch.testing.assert_close(mixed.flatten(2).norm(dim=2), torch.ones(2, 5))
+    torch.testing.assert_close(mixed[:, 0], a)
+    torch.testing.assert_close(mixed[:, -1], b)
+
+
+def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "run", model)
+    out = tmp_path / "report"
+    stages: list[str] = []
+    evaluate(
+        {"run": tmp_path / "run", "again": tmp_path / "run"},
+        folder,
+        out,
+        pairs=16,
+        evaluator_steps=3,
+        report=lambda name, done, total: stages.append(name),
+    )
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics) == [
+        "pixel",
+        "latent",
+        "slerp",
+        "homomorph",
+        "latent:again",
+        "slerp:again",
+        "homomorph:again",
+        "meta",
+    ]
+    assert metrics["homomorph"] == metrics["homomorph:again"]
+    for figure in ("transfer", "preservation", "monotonicity", "counterfactual"):
+        assert list(metrics["homomorph"][figure]) == list(avatars.GROUPS)
+    assert metrics["pixel"]["reconstruction"]["psnr"] == pytest.approx(100)
+    assert metrics["meta"]["pairs"] == 16
+    assert metrics["meta"]["data"] == {"pictures": 700, "style": "avataaars", "seed": 11}
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 7 + 2 * 6 + 2 * 6
+    assert page.count("<svg") == 3
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert stages[0] == "pictures"
+    assert stages[-1] == "homomorph:again"
+    assert not list(out.glob("*.partial"))
+
+
+def test_too_few_pictures_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="need 1100 pictures"):
+        read_held_out(read_labelled(folder), 32, 300, None, lambda done, total: None)

@@ -1,0 +1,1 @@
+"""How good morphs are, as figures and as pictures."""

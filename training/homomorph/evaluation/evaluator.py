@@ -1,0 +1,135 @@
+"""The evaluator: a classifier of the labels that judges morphs, and the distance d between two pictures.
+
+It is trained on real pictures only, and shares nothing with what a model was trained against: Phi, Dis, A' or the
+critic on pictures. Its features also measure d and the Frechet distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import albumentations as A
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from homomorph.data.batches import Jitter, positional_augmentation
+
+FRAME_CHUNK = 256
+"""Pictures that are judged at once."""
+
+
+class Evaluator(nn.Module):
+    """Pictures -> logits of the labels; four convolutions of stride 2 with batch normalisation, and a hidden layer.
+
+    The last map is averaged over 2 x 2 quarters of the picture, not over all of it: where something is matters.
+    """
+
+    def __init__(self, attributes: int, widths: tuple[int, ...] = (24, 48, 96, 128), features: int = 128) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(width))
+            for channels, width in zip((3, *widths), widths, strict=False)
+        )
+        self.hidden = nn.Linear(widths[-1] * 4, features)
+        self.classifier = nn.Linear(features, attributes)
+
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """Pictures uint8 [B, 3, H, W] -> the maps of each stage."""
+        x = pictures.float() / 127.5 - 1
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            x = F.silu(stage(x))
+            maps.append(x)
+        return maps
+
+    def features(self, maps: list[Tensor]) -> Tensor:
+        """Maps -> features [B, F]."""
+        pooled = F.adaptive_avg_pool2d(maps[-1], 2).flatten(1)
+        return F.silu(self.hidden(pooled))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures uint8 [B, 3, H, W] -> logits [B, L]."""
+        logits: Tensor = self.classifier(self.features(self.maps(pictures)))
+        return logits
+
+    @torch.no_grad()
+    def judge(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Read pictures: uint8 [N, 3, H, W] -> probabilities [N, L] and features [N, F]."""
+        probabilities, features = [], []
+        for chunk in torch.from_numpy(pictures).split(FRAME_CHUNK):
+            found = self.features(self.maps(chunk))
+            features.append(found.double().numpy())
+            probabilities.append(self.classifier(found).sigmoid().double().numpy())
+        return np.concatenate(probabilities), np.concatenate(features)
+
+    @torch.no_grad()
+    def distances(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """d between pictures, uint8 [N, 3, H, W] twice -> [N].
+
+        As LPIPS (Zhang et al., 2018): maps are normalised to unit length across channels, squared differences are
+        averaged over the picture, stages add up. The weights are the evaluator's.
+        """
+        found = []
+        pairs = zip(
+            torch.from_numpy(first).split(FRAME_CHUNK), torch.from_numpy(second).split(FRAME_CHUNK), strict=True
+        )
+        for ours, theirs in pairs:
+            total = torch.zeros(len(ours))
+            for a, b in zip(self.maps(ours), self.maps(theirs), strict=True):
+                difference = F.normalize(a, dim=1) - F.normalize(b, dim=1)
+                total += difference.square().sum(dim=1).mean(dim=(1, 2))
+            found.append(total.double().numpy())
+        return np.concatenate(found)
+
+
+def train_evaluator(
+    network: Evaluator,
+    pictures: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    *,
+    steps: int,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+) -> Iterator[float]:
+    """Train on real pictures, moved a little each time.
+
+    Args:
+        network: trained in place, and left in evaluation mode.
+        pictures: uint8 [N, 3, H, W].
+        labels: 0/1 [N, L].
+        steps: batches in all.
+        batch_size: pictures a step.
+        learning_rate: Adam's at the start; it falls to 0 along a cosine.
+        seed: of batches and augmentation.
+
+    Yields:
+        Each step's binary cross-entropy per label (chance: 0.69).
+    """
+    generator = np.random.default_rng(seed)
+    augment = positional_augmentation(Jitter())
+    augment.set_random_seed(seed)
+    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    network.train()
+    for _ in range(steps):
+        chosen = generator.integers(len(pictures), size=batch_size)
+        moved = np.stack([moved_picture(augment, pictures[index]) for index in chosen])
+        target = torch.from_numpy(labels[chosen]).float()
+        loss = F.binary_cross_entropy_with_logits(network(torch.from_numpy(moved)), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        yield loss.item()
+    network.eval().requires_grad_(False)
+
+
+def moved_picture(augment: A.Compose, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Apply a positional augmentation to a picture uint8 [3, H, W]."""
+    moved = augment(image=np.ascontiguousarray(picture.transpose(1, 2, 0)))
+    result: NDArray[np.uint8] = np.ascontiguousarray(moved["image"].transpose(2, 0, 1))
+    return result

@@ -1,0 +1,114 @@
+"""The pairs that figures are taken on, and on the built-in set the truth about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homomorph.data import avatars
+from homomorph.data.labels import LabelledPictures
+from homomorph.errors import DataError
+from homomorph_client.pictures import fit_picture
+
+Pictures = NDArray[np.uint8]
+
+MAX_TRAINING = 8000
+"""Pictures that the evaluator is trained on, at most."""
+
+
+@dataclass
+class HeldOut:
+    """N pairs of pictures that no model has seen, and further pictures that train the evaluator."""
+
+    groups: dict[str, tuple[str, ...]]
+    """Attributes of each group."""
+    source: Pictures
+    """a, uint8 [N, 3, H, W]."""
+    target: Pictures
+    """b, the same shape."""
+    labels_a: NDArray[np.uint8]
+    """0/1 [N, L]."""
+    labels_b: NDArray[np.uint8]
+    """0/1 [N, L]."""
+    pictures: Pictures
+    """For the evaluator, uint8 [M, 3, H, W]; no picture of a pair is among them."""
+    labels: NDArray[np.uint8]
+    """Theirs, [M, L]."""
+    truths: dict[str, Pictures] = field(default_factory=dict)
+    """Per group: a drawn again with b's options of that group, uint8 [N, 3, H, W]; built-in set only."""
+    middles: dict[str, Pictures] = field(default_factory=dict)
+    """Per colour group: a drawn again in the colour half way; built-in set only."""
+
+    def columns(self, group: str) -> slice:
+        """The group's columns of the labels."""
+        start = 0
+        for name, attributes in self.groups.items():
+            if name == group:
+                return slice(start, start + len(attributes))
+            start += len(attributes)
+        raise KeyError(group)
+
+
+def read_held_out(
+    data: LabelledPictures, picture_size: int, pairs: int, seed: int | None, report: Callable[[int, int], None]
+) -> HeldOut:
+    """Read a data folder's first pictures as pairs and its others for the evaluator, and draw the truths.
+
+    Args:
+        data: the folder, read.
+        picture_size: height and width in pixels that the models take.
+        pairs: number of pairs.
+        seed: of the built-in set, if that is what the folder holds; else None, and there are no truths.
+        report: called with the pictures that are done and their number in all.
+
+    Raises:
+        DataError: there are too few pictures, or one cannot be read.
+    """
+    usable = [index for index, known in enumerate(data.known.all(axis=1)) if known]
+    needed = 2 * pairs + 500
+    if len(usable) < needed:
+        raise DataError(
+            f"{pairs} pairs and a classifier to judge them need {needed} pictures whose labels are all known, "
+            f"there are {len(usable)}: give more pictures or fewer --pairs"
+        )
+    chosen = usable[: 2 * pairs + MAX_TRAINING]
+    truthful = [] if seed is None else list(data.groups)
+    total = len(chosen) + pairs * len(truthful)
+    pictures = np.empty((len(chosen), 3, picture_size, picture_size), dtype=np.uint8)
+    for done, index in enumerate(chosen):
+        pictures[done] = fit_picture(data.paths[index], picture_size).transpose(2, 0, 1)
+        report(done + 1, total)
+    labels = data.labels[chosen]
+    held_out = HeldOut(
+        groups=data.groups,
+        source=pictures[:pairs],
+        target=pictures[pairs : 2 * pairs],
+        labels_a=labels[:pairs],
+        labels_b=labels[pairs : 2 * pairs],
+        pictures=pictures[2 * pairs :],
+        labels=labels[2 * pairs :],
+    )
+    done = len(chosen)
+    if seed is not None:
+        looks = [avatars.draw_looks(seed, int(data.paths[index].stem)) for index in chosen[: 2 * pairs]]
+        for group in truthful:
+            truths, middles = np.empty_like(held_out.source), np.empty_like(held_out.source)
+            has_middle = False
+            for row, (ours, theirs) in enumerate(zip(looks[:pairs], looks[pairs:], strict=True)):
+                truths[row] = _render(avatars.with_group(ours, theirs, group), picture_size)
+                if colours := avatars.middle_colours(ours, theirs, group):
+                    middles[row] = _render(ours, picture_size, colours)
+                    has_middle = True
+                done += 1
+                report(done, total)
+            held_out.truths[group] = truths
+            if has_middle:
+                held_out.middles[group] = middles
+    return held_out
+
+
+def _render(looks: avatars.Looks, size: int, colours: dict[str, str] | None = None) -> Pictures:
+    return avatars.render(looks, size, colours).transpose(2, 0, 1)

@@ -1,0 +1,269 @@
+"""Takes all figures of one system, and keeps the pictures that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from homomorph.config import RESIDUAL
+from homomorph.data.batches import Jitter, positional_augmentation
+from homomorph.evaluation import figures
+from homomorph.evaluation.evaluator import Evaluator, moved_picture
+from homomorph.evaluation.held_out import HeldOut
+from homomorph.evaluation.systems import Pictures, System
+
+PAIR_CHUNK = 16
+"""Pairs whose frames are in memory at once."""
+PATH_FRAMES = 17
+"""Frames from a to b, both included."""
+STRENGTHS = 11
+"""Values of a single group's strength, 0 and 1 included."""
+WORST = 4
+"""Pairs per group that are shown because they came out worst."""
+
+Figures = dict[str, "float | dict[str, float]"]
+
+
+@dataclass
+class Measured:
+    """What one system does."""
+
+    figures: Figures
+    """The figures under their names; per group where a group is what moves."""
+    path_steps: NDArray[np.float64]
+    """Mean of d between neighbouring frames, [PATH_FRAMES - 1]."""
+    responses: dict[str, NDArray[np.float64]]
+    """Per group, the mean probability of b's labels at each strength, [STRENGTHS]."""
+    path_strips: Pictures
+    """Frames of the first pairs with all strengths equal, [P, PATH_FRAMES, 3, H, W]."""
+    group_strips: dict[str, Pictures]
+    """Frames of the first pairs with one strength alone, [P, STRENGTHS, 3, H, W]."""
+    worst: dict[str, list[tuple[int, Pictures]]]
+    """Per group, the pairs that came out worst: the pair's number and its frame at v_g = 1, [3, H, W]."""
+
+
+def measure(
+    system: System, held_out: HeldOut, evaluator: Evaluator, *, strips: int, report: Callable[[int], None]
+) -> Measured:
+    """Take all figures.
+
+    Args:
+        system: what is measured.
+        held_out: pairs, and the truth where it is known.
+        evaluator: trained.
+        strips: number of first pairs whose frames are kept.
+        report: called with the number of pairs that are done.
+    """
+    groups = list(held_out.groups)
+    branches = len([*groups, RESIDUAL])
+    collected = _Collected(groups)
+    generator = np.random.default_rng(0)
+    augment = positional_augmentation(Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=1))
+    augment.set_random_seed(0)
+    for start in range(0, len(held_out.source), PAIR_CHUNK):
+        rows = slice(start, min(start + PAIR_CHUNK, len(held_out.source)))
+        a, b = held_out.source[rows], held_out.target[rows]
+        _reconstruction(collected, system, a)
+        path = _path(collected, system, evaluator, a, b, branches, generator)
+        collected.path_strips += list(path[: max(0, strips - start)].copy())
+        moved_a, moved_b = (np.stack([moved_picture(augment, picture) for picture in side]) for side in (a, b))
+        alone: tuple[Pictures, NDArray[np.float64], NDArray[np.float64]] | None = None
+        for index, group in enumerate(groups):
+            # Without groups, every group's slider is the same one.
+            if alone is None or system.has_groups:
+                strengths = np.zeros((len(a), STRENGTHS, branches), dtype=np.float32)
+                strengths[:, :, index] = np.linspace(0, 1, STRENGTHS)
+                frames = system.morph(a, b, strengths)
+                judged = evaluator.judge(frames.reshape(-1, *a.shape[1:]))[0].reshape(len(a), STRENGTHS, -1)
+                alone = frames, judged, evaluator.judge(system.morph(moved_a, moved_b, strengths[:, -1:])[:, 0])[0]
+            _group(collected, held_out, system, group, rows, *alone)
+            collected.group_strips[group] += list(alone[0][: max(0, strips - start)].copy())
+        report(rows.stop)
+    real = np.concatenate([held_out.source, held_out.target])
+    return collected.summary(evaluator.judge(real)[1])
+
+
+class _Collected:
+    """Values per pair, until they are averaged, and the pictures that are kept."""
+
+    def __init__(self, groups: list[str]) -> None:
+        self.groups = groups
+        self.values: dict[str, list[NDArray[np.float64]]] = {}
+        self.path_strips: list[Pictures] = []
+        self.group_strips: dict[str, list[Pictures]] = {group: [] for group in groups}
+        self.worst: dict[str, list[tuple[float, int, Pictures]]] = {group: [] for group in groups}
+
+    def add(self, name: str, values: NDArray[np.float64] | NDArray[np.bool_]) -> None:
+        """Add the values of a chunk of pairs, [B, ...]."""
+        self.values.setdefault(name, []).append(values.astype(np.float64))
+
+    def all(self, name: str) -> NDArray[np.float64]:
+        """Everything that was added under a name."""
+        return np.concatenate(self.values[name])
+
+    def mean(self, name: str) -> float:
+        """Mean of what is a number; NaN if nothing is."""
+        values = self.all(name)
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if len(values) else float("nan")
+
+    def rank(self, group: str, first: int, badness: NDArray[np.float64], frames: Pictures) -> None:
+        """Keep a group's worst frames; a badness of NaN counts as none."""
+        ranked = self.worst[group]
+        ranked += [(bad, first + row, frames[row].copy()) for row, bad in enumerate(badness) if not np.isnan(bad)]
+        ranked.sort(key=lambda entry: -entry[0])
+        del ranked[WORST:]
+
+    def summary(self, real: NDArray[np.float64]) -> Measured:
+        """Average everything; `real` are the evaluator's features of real pictures, [M, F]."""
+        steps = self.all("steps")
+        per_group: dict[str, dict[str, float]] = {
+            name: {group: self.mean(f"{name}.{group}") for group in self.groups}
+            for name in ("transfer", "preservation", "monotonicity", "shifted")
+        }
+        shifted = per_group.pop("shifted")
+        taken: Figures = {
+            "reconstruction": {"psnr": self.mean("psnr"), "ssim": self.mean("ssim")},
+            **per_group,
+            **self._counterfactual("counterfactual", "truth"),
+            **self._counterfactual("counterfactual_half", "middle"),
+            "jump": float(figures.jump(steps).mean()),
+            "ppl": float(figures.ppl(steps).mean()),
+            "pdv": float(figures.pdv(steps).mean()),
+            "pps": float(figures.pps(steps, self.all("direct")).mean()),
+            "frechet": figures.frechet(self.all("features"), real),
+            "background": {name: self.mean(f"white.{name}") for name in ("reconstruction", "morph")},
+            "endpoint": self.mean("endpoint"),
+            "shift": float(np.mean([shifted[group] - per_group["transfer"][group] for group in self.groups])),
+        }
+        return Measured(
+            figures=taken,
+            path_steps=steps.mean(axis=0),
+            responses={group: self.all(f"response.{group}").mean(axis=0) for group in self.groups},
+            path_strips=np.stack(self.path_strips),
+            group_strips={group: np.stack(strips) for group, strips in self.group_strips.items()},
+            worst={group: [(pair, frame) for _, pair, frame in ranked] for group, ranked in self.worst.items()},
+        )
+
+    def _counterfactual(self, figure: str, truth: str) -> Figures:
+        """The figure of the groups whose truth is known; nothing if none is."""
+        values = {
+            group: figures.counterfactual(
+                self.all(f"{truth}.before.{group}"),
+                self.all(f"{truth}.after.{group}"),
+                self.all(f"{truth}.best.{group}"),
+            )
+            for group in self.groups
+            if f"{truth}.before.{group}" in self.values
+        }
+        return {figure: values} if values else {}
+
+
+def _reconstruction(collected: _Collected, system: System, a: Pictures) -> None:
+    shown = system.reconstruct(a)
+    collected.add("psnr", figures.psnr(shown, a))
+    similarity = structural_similarity_index_measure(
+        torch.from_numpy(shown) / 255.0, torch.from_numpy(a) / 255.0, data_range=1.0, reduction="none"
+    )
+    assert isinstance(similarity, torch.Tensor)
+    collected.add("ssim", similarity.double().numpy())
+    collected.add("white.reconstruction", figures.white_error(shown, (a == 255).all(axis=1)))
+
+
+def _path(
+    collected: _Collected,
+    system: System,
+    evaluator: Evaluator,
+    a: Pictures,
+    b: Pictures,
+    branches: int,
+    generator: np.random.Generator,
+) -> Pictures:
+    """All strengths equal, from a to b: [B, PATH_FRAMES, 3, H, W]."""
+    strengths = np.linspace(0, 1, PATH_FRAMES, dtype=np.float32)[None, :, None]
+    frames = system.morph(a, b, np.tile(strengths, (len(a), 1, branches)))
+    before, after = frames[:, :-1].reshape(-1, *a.shape[1:]), frames[:, 1:].reshape(-1, *a.shape[1:])
+    collected.add("steps", evaluator.distances(before, after).reshape(len(a), -1))
+    collected.add("direct", evaluator.distances(frames[:, 0], frames[:, -1]))
+    shown = system.reconstruct(b)
+    collected.add("endpoint", np.abs(frames[:, -1].astype(np.float64) - shown).mean(axis=(1, 2, 3)))
+    white = ((a == 255) & (b == 255)).all(axis=1)
+    errors = [figures.white_error(frames[:, index], white) for index in range(PATH_FRAMES)]
+    collected.add("white.morph", np.mean(errors, axis=0))
+    two = np.stack([generator.choice(PATH_FRAMES, size=2, replace=False) for _ in range(len(a))])
+    sampled = np.take_along_axis(frames, two[:, :, None, None, None], axis=1)
+    collected.add("features", evaluator.judge(sampled.reshape(-1, *a.shape[1:]))[1])
+    return frames
+
+
+def _group(
+    collected: _Collected,
+    held_out: HeldOut,
+    system: System,
+    group: str,
+    rows: slice,
+    frames: Pictures,
+    judged: NDArray[np.float64],
+    moved: NDArray[np.float64],
+) -> None:
+    """One group alone.
+
+    Args:
+        collected: takes the values.
+        held_out: pairs and truths.
+        system: what is measured.
+        group: which group.
+        rows: which pairs.
+        frames: the group's strength from 0 to 1, [B, STRENGTHS, 3, H, W].
+        judged: probabilities of these, [B, STRENGTHS, L].
+        moved: probabilities of morphs of shifted pictures at v_g = 1, [B, L].
+    """
+    labels_a, labels_b, columns = held_out.labels_a[rows], held_out.labels_b[rows], held_out.columns(group)
+    collected.add(f"transfer.{group}", figures.transfer(judged[:, -1], labels_a, labels_b, columns))
+    collected.add(f"preservation.{group}", figures.preservation(judged[:, -1], labels_a, columns))
+    collected.add(f"shifted.{group}", figures.transfer(moved, labels_a, labels_b, columns))
+
+    # Probability of b's label along the strength, where it differs from a's.
+    pair, label = np.nonzero(labels_a[:, columns] != labels_b[:, columns])
+    wanted = labels_b[:, columns][pair, label][:, None]
+    along = judged[:, :, columns][pair, :, label]
+    response = np.where(wanted == 1, along, 1 - along)
+    collected.add(f"response.{group}", response)
+    collected.add(f"monotonicity.{group}", figures.spearman(np.linspace(0, 1, STRENGTHS), response))
+
+    changes = (labels_a[:, columns] != labels_b[:, columns]).any(axis=1)
+    badness = np.full(len(changes), np.nan)
+    np.fmax.at(badness, pair, 1 - response[:, -1])
+    if group in held_out.truths:
+        truth = held_out.truths[group][rows]
+        errors = _errors(collected, system, f"truth.{{}}.{group}", held_out.source[rows], frames[:, -1], truth, changes)
+        badness[changes] = errors
+    if group in held_out.middles:
+        middle, half = held_out.middles[group][rows], frames[:, STRENGTHS // 2]
+        _errors(collected, system, f"middle.{{}}.{group}", held_out.source[rows], half, middle, changes)
+    collected.rank(group, rows.start, badness, frames[:, -1])
+
+
+def _errors(
+    collected: _Collected,
+    system: System,
+    name: str,
+    source: Pictures,
+    morphed: Pictures,
+    truth: Pictures,
+    changes: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Errors against the truth, of the pairs whose group differs; returns those of the morphs."""
+    if not changes.any():
+        return np.zeros(0)
+    source, morphed, truth = source[changes], morphed[changes], truth[changes]
+    after = figures.squared_error(morphed, truth)
+    collected.add(name.format("before"), figures.squared_error(source, truth))
+    collected.add(name.format("after"), after)
+    collected.add(name.format("best"), figures.squared_error(system.reconstruct(truth), truth))
+    return after
