@@ -15,6 +15,7 @@ _EXTRAS = {
     "train": "train",
     "evaluate": "train",
     "export": "export",
+    "import": "export",
     "serve": "serve",
 }
 """The extra of the package that a command needs; the others need none, or several."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from homomorph.config import ModelConfig
 from homomorph.errors import CheckpointError, ConfigError
@@ -64,17 +66,22 @@ def load_model(folder: Path) -> MorphModel:
     except (ValueError, ConfigError, SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
     model = MorphModel(config)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise CheckpointError(
-            f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: "
-            f"{len(wrong)} tensors differ, the first is {wrong[0]} "
-            f"(expected {expected.get(wrong[0])}, found {found.get(wrong[0])})"
-        )
+    if wrong := difference(expected=model.state_dict(), found=state):
+        raise CheckpointError(f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: {wrong}")
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
+
+
+def difference(*, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Say which tensors are missing, unknown or of another shape; nothing if all names and shapes agree."""
+    shapes, others = ({name: tuple(value.shape) for name, value in state.items()} for state in (expected, found))
+    wrong = sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
+    if not wrong:
+        return ""
+    first = wrong[0]
+    return (
+        f"{len(wrong)} tensors differ, the first is {first} (expected {shapes.get(first)}, found {others.get(first)})"
+    )
 
 
 def sha256(path: Path) -> str:

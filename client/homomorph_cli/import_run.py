@@ -1,0 +1,43 @@
+"""`homomorph import`: published checkpoints become runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def import_run() -> None:
+    """Turn published weights into a run, which `homomorph export` takes like any other."""
+
+
+@app.command()
+def homointerpgan(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Holds encoder-latest.pth, interp_net-latest.pth and decoder-latest.pth."),
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder to write, new or empty: config.json, model.safetensors.")],
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the pretrained model's: expression, gender_trait, hair_colour, hair_style, age",
+            help="YAML file that maps each branch's group, in order and without the residual one, to its attributes.",
+        ),
+    ] = None,
+) -> None:
+    """Import weights of HomoInterpGAN (CVPR 2019).
+
+    The files are read as weights alone, no other content is unpickled, and every name and shape is checked. The last
+    branch is the residual one. Pictures are of 128 pixels; other multiples of 16 work too.
+    """
+    from homomorph.data.labels import read_groups
+    from homomorph.published_weights import import_homointerpgan
+
+    model = import_homointerpgan(folder, out, groups=None if groups is None else read_groups(groups))
+    typer.echo(f"{out}: sliders {', '.join(model.config.branches)}")
+    typer.echo(f"`homomorph export {out} --repository triton_repo` makes it servable")
