@@ -29,6 +29,10 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and strengths.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    max_bad_pictures: Annotated[
+        int | None,
+        typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
+    ] = None,
 ) -> None:
     """Train a morph model on labelled pictures."""
     from homomorph.data.labels import read_labelled
@@ -41,6 +45,8 @@ def train(
     weights = RECIPES[_choose("--recipe", recipe, list(RECIPES))]
     if steps < 0 or checkpoint_every < 1:
         raise HomomorphError("--steps must not be negative and --checkpoint-every must be at least 1")
+    if max_bad_pictures is not None and max_bad_pictures < 0:
+        raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
     data = read_labelled(folder)
     columns = (
         TextColumn("{task.description:8}"),
@@ -60,6 +66,7 @@ def train(
         seed=seed,
         resume=resume,
         checkpoint_every=checkpoint_every,
+        max_bad_pictures=max_bad_pictures,
     )
     with Progress(*columns) as progress:
         task = progress.add_task("", total=None, report="")

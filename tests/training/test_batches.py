@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from homomorph.data.batches import Jitter, PairedBatches, Peers
 from homomorph.data.labels import UNKNOWN, LabelledPictures
@@ -66,6 +67,36 @@ def test_unknown_labels_are_masked_in_a_batch(data: LabelledPictures) -> None:
     assert not partial.known[:, :5].all()
     assert partial.known[:, 5:].all()
     assert (partial.labels[~partial.known] == 0).all()
+
+
+def test_a_bad_picture_is_replaced_by_the_next_with_its_own_labels(data: LabelledPictures, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    paths = [tmp_path / "bad.png" if index % 12 in (5, 6) else path for index, path in enumerate(data.paths)]
+    batches = _batches(dataclasses.replace(data, paths=paths), 0.0)
+    again = _batches(dataclasses.replace(data, paths=paths), 0.0)
+    originals = {fit_picture(path, 32).tobytes(): index for index, path in enumerate(data.paths)}
+    bad = dict(again[3].bad)
+    for step in range(3):
+        bad |= batches[step].bad
+    assert {index % 12 for index in bad} == {5, 6}
+    # What was met before does not matter.
+    assert torch.equal(batches[3].pictures, again[3].pictures)
+    assert batches[3].bad == again[3].bad
+    for picture, labels in zip(batches[3].pictures, batches[3].labels, strict=True):
+        index = originals[np.ascontiguousarray(picture.permute(1, 2, 0)).tobytes()]
+        assert index % 12 not in (5, 6)
+        np.testing.assert_array_equal(labels, data.labels[index])
+
+
+def test_pictures_of_any_size_and_shape_fit(tmp_path: Path) -> None:
+    sizes = [(32, 32), (200, 90), (40, 301), (33, 17), (8, 8)]
+    for index, size in enumerate(sizes):
+        Image.new("RGB" if index % 2 else "L", size, 10 * index).save(tmp_path / f"{index}.png")
+    paths = [tmp_path / f"{index}.png" for index in range(len(sizes))]
+    labels = np.eye(len(sizes), dtype=np.uint8)
+    batch = _batches(LabelledPictures(paths, labels, {"x": tuple("abcde")}))[0]
+    assert batch.pictures.shape == (8, 3, 32, 32)
+    assert not batch.bad
 
 
 def test_pictures_are_moved_by_the_augmentation_alone(data: LabelledPictures) -> None:

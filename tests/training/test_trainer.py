@@ -105,15 +105,39 @@ def test_a_term_that_is_not_a_number_stops_the_run(data: LabelledPictures, tiny:
         _train(data, tmp_path / "run", diverging)
 
 
+@pytest.fixture
+def broken(data: LabelledPictures, tmp_path: Path) -> LabelledPictures:
+    """The set with one picture in twelve damaged."""
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    paths = [tmp_path / "bad.png" if index % 12 == 5 else path for index, path in enumerate(data.paths)]
+    return dataclasses.replace(data, paths=paths)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_named_in_one_line(tiny: Preset, tmp_path: Path, workers: int) -> None:
-    for name in ("a.png", "b.png"):
-        (tmp_path / name).write_bytes(b"not a picture")
-    paths = (tmp_path / "a.png", tmp_path / "b.png")
-    broken = LabelledPictures(paths, np.array([[0], [1]], dtype=np.uint8), {"x": ("p",)})
-    with pytest.raises(DataError, match=r"cannot be used: .*[ab]\.png") as raised:
-        _train(broken, tmp_path / "run", tiny, workers=workers)
+def test_bad_pictures_are_skipped_with_one_warning_each(
+    broken: LabelledPictures, tiny: Preset, tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _train(broken, tmp_path / "run", tiny, workers=workers)[-1].step == 6
+    *skipped, last = caplog.messages
+    assert skipped
+    assert all(message.startswith("skipped: ") and "bad.png" in message for message in skipped)
+    assert last == f"{len(skipped)} of 120 pictures could not be used and were skipped"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_bad_pictures_stop_the_run_in_one_line(
+    broken: LabelledPictures, tiny: Preset, tmp_path: Path, workers: int
+) -> None:
+    with pytest.raises(DataError, match=r"^2 of 120 pictures cannot be used, .* is 1; .*bad\.png.*bad\.png") as raised:
+        _train(broken, tmp_path / "run", tiny, workers=workers, max_bad_pictures=1)
     assert "\n" not in str(raised.value)
+
+
+def test_a_set_without_a_single_good_picture_ends(tiny: Preset, tmp_path: Path) -> None:
+    paths = (tmp_path / "a.png", tmp_path / "b.png")
+    nothing = LabelledPictures(paths, np.array([[0], [1]], dtype=np.uint8), {"x": ("p",)})
+    with pytest.raises(DataError, match="2 of 2 pictures cannot be used"):
+        _train(nothing, tmp_path / "run", tiny)
 
 
 def test_strengths_are_uniform_or_whole() -> None:

@@ -7,6 +7,7 @@ homomorph train data/avatars --out runs/avatars64 --preset avatars64
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ from homomorph.recipe import Preset, Recipe
 from homomorph.run import save_model
 from homomorph.state import begin, load_state, save_state
 from homomorph.strips import group_strips
-from homomorph_client.errors import PictureError
+
+_log = logging.getLogger(__name__)
 
 # Batches beyond the training steps' own numbers.
 _PHI_BATCHES = 2**31
@@ -85,6 +87,7 @@ def train(
     resume: bool = False,
     checkpoint_every: int = 500,
     workers: int = 1,
+    max_bad_pictures: int | None = None,
 ) -> Iterator[Progress]:
     """Train E, T_i and D, and keep `out` a usable run from the first checkpoint on.
 
@@ -99,12 +102,15 @@ def train(
         resume: go on from the last checkpoint in `out`.
         checkpoint_every: steps between checkpoints.
         workers: processes that read and augment pictures.
+        max_bad_pictures: how many may be unreadable; by default one in a hundred, at least 10. Each is skipped with
+            a warning, and the next one in the data stands in its place.
 
     Yields:
         A report after every step.
 
     Raises:
         CheckpointError: `out` holds a run and `resume` is off, or there is nothing to resume, or it is another one.
+        DataError: too many pictures cannot be read.
         TrainingError: a term became NaN or infinite.
     """
     # Adam's second moments decay into denormal numbers, which a CPU handles a hundred times slower.
@@ -134,8 +140,14 @@ def train(
         start = 0
         begin(out)
     batches = PairedBatches(
-        data, batch_size=preset.batch_size, picture_size=preset.picture_size, jitter=preset.jitter, seed=seed
+        data,
+        batch_size=preset.batch_size,
+        picture_size=preset.picture_size,
+        jitter=preset.jitter,
+        seed=seed,
+        max_bad_pictures=max_bad_pictures,
     )
+    skipped: dict[int, str] = {}
 
     def normalised(batch: Batch) -> Tensor:
         pictures = normalise(batch.pictures, preset.network)
@@ -143,7 +155,7 @@ def train(
 
     # Train Phi on the labels, unless it came with its weights.
     if phi == "small" and not resume:
-        loader = _load(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers)
+        loader = _load(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers, skipped)
         pairs = ((batch, normalised(batch)) for batch in loader)
         for step, loss in enumerate(train_small_vgg(perceptual, pairs), start=1):  # type: ignore[arg-type]
             yield Progress("phi", step, preset.phi_steps, {"phi": loss}, 0.0)
@@ -152,7 +164,7 @@ def train(
     # Train.
     writer = SummaryWriter(out / "tensorboard", purge_step=start)
     began = time.perf_counter()
-    loader = _load(batches, range(start, steps), workers)
+    loader = _load(batches, range(start, steps), workers, skipped)
     for step, batch in enumerate(loader, start=start):
         phase = phase_of(step / steps, recipe)
         _set_rates(optimizers, preset, step / steps)
@@ -177,6 +189,8 @@ def train(
         yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
         began = now
     writer.close()
+    if skipped:
+        _log.warning("%d of %d pictures could not be used and were skipped", len(skipped), len(data.paths))
 
 
 def _train_step(
@@ -388,26 +402,30 @@ def _update_ema(nets: Networks, decay: float) -> None:
         kept.copy_(current)
 
 
-def _load(batches: PairedBatches, steps: range, workers: int) -> Iterator[Batch]:
-    """Read batches ahead of the training step that needs them.
+def _load(batches: PairedBatches, steps: range, workers: int, bad: dict[int, str]) -> Iterator[Batch]:
+    """Read batches ahead of the training step that needs them, and add to `bad` the pictures that cannot be read.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: they are too many.
     """
     loader = DataLoader(
         batches,
         batch_size=None,
-        sampler=list(steps),
+        sampler=steps,
         num_workers=workers,
         worker_init_fn=_one_thread if workers else None,
         prefetch_factor=8 if workers else None,
     )
     try:
-        yield from loader
-    except PictureError as error:
+        for batch in loader:
+            for index in sorted(batch.bad.keys() - bad.keys()):
+                bad[index] = batch.bad[index]
+                _log.warning("skipped: %s", bad[index])
+            batches.check_bad(bad)
+            yield batch
+    except DataError as error:
         # Across processes the message arrives wrapped into the other process's traceback.
-        message = str(error).strip().rpartition(f"{PictureError.__name__}: ")[2]
-        raise DataError(f"a picture of the data cannot be used: {message}") from error
+        raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
 
 
 def _one_thread(_: int) -> None:

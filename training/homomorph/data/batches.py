@@ -5,6 +5,7 @@ A step's batch depends on nothing but (data, seed, step), so a resumed run sees 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import albumentations as A
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from homomorph.data.labels import UNKNOWN, LabelledPictures
+from homomorph.errors import DataError
+from homomorph_client.errors import PictureError
 from homomorph_client.pictures import fit_picture
 
 
@@ -65,6 +68,8 @@ class Batch:
     """Index into the pictures, [B]: a of each pair."""
     target: Tensor
     """Index into the pictures, [B]: b of each pair."""
+    bad: dict[int, str]
+    """Pictures of the data that were drawn but cannot be read, with the reason; others stand in their places."""
 
 
 class Peers:
@@ -108,7 +113,14 @@ class PairedBatches(Dataset[Batch]):
     """
 
     def __init__(
-        self, data: LabelledPictures, *, batch_size: int, picture_size: int, jitter: Jitter, seed: int
+        self,
+        data: LabelledPictures,
+        *,
+        batch_size: int,
+        picture_size: int,
+        jitter: Jitter,
+        seed: int,
+        max_bad_pictures: int | None = None,
     ) -> None:
         if batch_size % 2:
             raise ValueError(f"batch_size must be even, not {batch_size}")
@@ -117,7 +129,9 @@ class PairedBatches(Dataset[Batch]):
         self.picture_size = picture_size
         self.seed = seed
         self.augment = positional_augmentation(jitter)
+        self.max_bad_pictures = default_max_bad_pictures(data) if max_bad_pictures is None else max_bad_pictures
         self._peers = Peers(data)
+        self._bad: dict[int, str] = {}
 
     def __getitem__(self, step: int) -> Batch:
         generator = np.random.default_rng((self.seed, step))
@@ -125,8 +139,11 @@ class PairedBatches(Dataset[Batch]):
         first = generator.integers(len(self.data.paths), size=half)
         second = [self._partner(int(index), generator) for index in first]
         indices = np.concatenate([first, np.asarray(second, dtype=np.int64)])
+        bad: dict[int, str] = {}
+        read = [self._readable(int(index), bad) for index in indices]
+        indices = np.asarray([index for index, _ in read], dtype=np.int64)
         self.augment.set_random_seed(int(generator.integers(2**31)))
-        moved = [self._augmented(int(index)) for index in indices]
+        moved = [self._augmented(picture) for _, picture in read]
         rows = np.arange(half)
         swap = generator.random(half) < 0.5
         mined_source, mined_target = np.where(swap, rows + half, rows), np.where(swap, rows, rows + half)
@@ -140,13 +157,40 @@ class PairedBatches(Dataset[Batch]):
             placement=torch.from_numpy(np.stack([placement for _, placement in moved])).float(),
             source=torch.from_numpy(np.concatenate([mined_source, shuffled[:half]])),
             target=torch.from_numpy(np.concatenate([mined_target, shuffled[half:]])),
+            bad=bad,
         )
 
-    def _augmented(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    def check_bad(self, bad: Mapping[int, str]) -> None:
+        """Check that not too many pictures are bad.
+
+        Raises:
+            DataError: there are more than `max_bad_pictures`, or as many as there are pictures.
+        """
+        count = len(self.data.paths)
+        if len(bad) > self.max_bad_pictures or len(bad) == count:
+            raise DataError(
+                f"{len(bad)} of {count} pictures cannot be used, and --max-bad-pictures is {self.max_bad_pictures}; "
+                f"the first are: {'; '.join(list(bad.values())[:3])}"
+            )
+
+    def _readable(self, index: int, bad: dict[int, str]) -> tuple[int, NDArray[np.uint8]]:
+        """Read a picture, or the next one in the data that can be read: what is drawn depends on the data alone."""
+        while True:
+            if index not in self._bad:
+                try:
+                    return index, fit_picture(self.data.paths[index], self.picture_size)
+                except PictureError as error:
+                    self._bad[index] = str(error)
+                    # This process cannot go on for ever; what others have met is counted by who takes the batches.
+                    self.check_bad(self._bad)
+            bad[index] = self._bad[index]
+            index = (index + 1) % len(self.data.paths)
+
+    def _augmented(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """One picture [H, W, 3], and the augmentation that it got as [2, 3], from the drawn pixel to the original's."""
         size = self.picture_size
         corners = np.array([[0, 0], [size, 0], [0, size]], dtype=np.float32)
-        moved = self.augment(image=fit_picture(self.data.paths[index], size), keypoints=corners)
+        moved = self.augment(image=picture, keypoints=corners)
         back = cv2.getAffineTransform(np.asarray(moved["keypoints"], dtype=np.float32), corners)
         # From pixels, whose centres are whole numbers, to [-1, 1] between the picture's edges.
         unit = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
@@ -161,3 +205,8 @@ class PairedBatches(Dataset[Batch]):
                 if (self.data.labels[peer] != self.data.labels[index]).any():
                     return peer
         return int(generator.integers(len(self.data.paths)))
+
+
+def default_max_bad_pictures(data: LabelledPictures) -> int:
+    """Return how many pictures of a set may be unreadable: one in a hundred, at least 10."""
+    return max(10, len(data.paths) // 100)
