@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from homomorph_cli import bench, evaluate, export, import_run, morph, render, serve, train
+from homomorph_cli import bench, edit, evaluate, export, import_run, morph, render, serve, train
 from homomorph_cli.one_line_errors import run_app
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("morph")(morph.morph)
+app.command("edit")(edit.edit)
 app.add_typer(import_run.app, name="import")
 app.add_typer(bench.app, name="bench")
 

@@ -15,7 +15,7 @@ def serve(
         typer.Option(
             metavar="NAME",
             help="Model to load, with the models that it is made of. May be given several times.",
-            show_default="morph",
+            show_default="morph, and edit where the repository has it",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
@@ -30,11 +30,13 @@ def serve(
     """Serve an exported model with NVIDIA Triton until Ctrl-C."""
     from rich.console import Console
 
+    from homomorph_client.labels import EDIT_MODEL
     from homomorph_export.server import TritonServer
 
+    has_edit = (repository / EDIT_MODEL).is_dir()
     server = TritonServer(
         repository,
-        models=model or ["morph"],
+        models=model or ["morph", *([EDIT_MODEL] if has_edit else [])],
         host=host,
         grpc_port=grpc_port,
         http_port=http_port,

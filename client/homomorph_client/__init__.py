@@ -5,6 +5,7 @@ from homomorph_client.client import MorphClient
 from homomorph_client.errors import (
     DeadlineError,
     HomomorphError,
+    LabelError,
     OutputError,
     PictureError,
     RequestError,
@@ -17,6 +18,7 @@ __all__ = [
     "AsyncMorphClient",
     "DeadlineError",
     "HomomorphError",
+    "LabelError",
     "MorphClient",
     "OutputError",
     "PictureError",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from homomorph_client.codec import decode, encode
+from homomorph_client.codec import decode, encode, encode_edit
 from homomorph_client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_TIMEOUT_S,
@@ -18,6 +18,7 @@ from homomorph_client.connection import (
     check_url,
     typed_error,
 )
+from homomorph_client.labels import EDIT_MODEL, Labels, chosen_edit
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, chosen_strengths
@@ -45,7 +46,7 @@ class AsyncMorphClient:
         self.timeout_s = timeout_s
         self._picture_size = picture_size
         self._model_name = model_name
-        self._model: ServedModel | None = None
+        self._models: dict[str, ServedModel] = {}
         self._triton = InferenceServerClient(url, channel_args=CHANNEL_OPTIONS)
 
     async def ready(self) -> bool:
@@ -55,23 +56,22 @@ class AsyncMorphClient:
         except InferenceServerException:
             return False
 
-    async def served_model(self) -> ServedModel:
-        """Return the groups and the picture size; the server is asked once.
+    async def served_model(self, name: str | None = None) -> ServedModel:
+        """Return the groups, labels and picture size of a model (`model_name` by default); the server is asked once.
 
         Raises:
             ServerUnavailableError: there is no server.
             DeadlineError: the server took longer than the timeout.
             RequestError: the server does not serve the model.
         """
-        if self._model is None:
+        name = name or self._model_name
+        if name not in self._models:
             try:
-                answer = await self._triton.get_model_config(
-                    self._model_name, as_json=True, client_timeout=self.timeout_s
-                )
+                answer = await self._triton.get_model_config(name, as_json=True, client_timeout=self.timeout_s)
             except InferenceServerException as error:
                 raise typed_error(error, url=self.url, timeout_s=self.timeout_s) from error
-            self._model = ServedModel.from_config(answer["config"], picture_size=self._picture_size)
-        return self._model
+            self._models[name] = ServedModel.from_config(answer["config"], picture_size=self._picture_size)
+        return self._models[name]
 
     async def morph(
         self, source: Picture, target: Picture, *, steps: int | None = None, strengths: Strengths | None = None
@@ -82,6 +82,18 @@ class AsyncMorphClient:
         inputs = encode(source, target, chosen, size=model.picture_size)
         try:
             return decode(await self._triton.infer(self._model_name, inputs, client_timeout=self.timeout_s))
+        except InferenceServerException as error:
+            raise typed_error(error, url=self.url, timeout_s=self.timeout_s) from error
+
+    async def edit(
+        self, source: Picture, labels: Labels, *, steps: int | None = None, strengths: Strengths | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Change a picture towards labels: arguments, result and errors are those of `MorphClient.edit`."""
+        model = await self.served_model(EDIT_MODEL)
+        wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
+        inputs = encode_edit(source, wanted, chosen, size=model.picture_size)
+        try:
+            return decode(await self._triton.infer(EDIT_MODEL, inputs, client_timeout=self.timeout_s))
         except InferenceServerException as error:
             raise typed_error(error, url=self.url, timeout_s=self.timeout_s) from error
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tritonclient.grpc import InferenceServerClient, InferResult
 from tritonclient.utils import InferenceServerException
 
-from homomorph_client.codec import decode, encode
+from homomorph_client.codec import decode, encode, encode_edit
 from homomorph_client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_TIMEOUT_S,
@@ -21,6 +21,7 @@ from homomorph_client.connection import (
     typed_error,
 )
 from homomorph_client.errors import HomomorphError
+from homomorph_client.labels import EDIT_MODEL, Labels, chosen_edit
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, chosen_strengths, grid_strengths
@@ -63,7 +64,7 @@ class MorphClient:
         self.timeout_s = timeout_s
         self._picture_size = picture_size
         self._model_name = model_name
-        self._model: ServedModel | None = None
+        self._models: dict[str, ServedModel] = {}
         self._triton = InferenceServerClient(url, channel_args=CHANNEL_OPTIONS)
 
     def ready(self) -> bool:
@@ -111,6 +112,40 @@ class MorphClient:
             return decode(self._triton.infer(**request))
         except InferenceServerException as error:
             raise self._typed(error) from error
+
+    def edit(
+        self, source: Picture, labels: Labels, *, steps: int | None = None, strengths: Strengths | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Change a picture towards labels, without a second picture to take the look from.
+
+            client.edit("a.png", {"hair_colour": "blond_hair", "expression": ["smiling", "happy_eyes"]})
+
+        Args:
+            source: path, PIL image or array; its centre is cropped and resized to `picture_size`.
+            labels: for each group that changes, what it shall show: one label, several, or none of its labels
+                (an empty list).
+            steps: number S of frames in which these groups go evenly from 0 to 1; 9 unless strengths are given.
+            strengths: instead of steps, as for `morph`; groups that `labels` does not name stay 0.
+
+        Returns:
+            uint8 [S, H, W, 3], RGB, values in [0, 255].
+
+        Raises:
+            LabelError: a group or label is unknown, or strengths move a group that `labels` does not name.
+            HomomorphError: as `morph`.
+        """
+        model = self._served_model(EDIT_MODEL)
+        wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
+        inputs = encode_edit(source, wanted, chosen, size=model.picture_size)
+        try:
+            return decode(self._triton.infer(EDIT_MODEL, inputs, client_timeout=self.timeout_s))
+        except InferenceServerException as error:
+            raise self._typed(error) from error
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """Of each group that has labels, their names."""
+        return self._served_model().labels
 
     def submit(
         self, source: Picture, target: Picture, *, steps: int | None = None, strengths: Strengths | None = None
@@ -170,14 +205,15 @@ class MorphClient:
     ) -> None:
         self.close()
 
-    def _served_model(self) -> ServedModel:
-        if self._model is None:
+    def _served_model(self, name: str | None = None) -> ServedModel:
+        name = name or self._model_name
+        if name not in self._models:
             try:
-                answer = self._triton.get_model_config(self._model_name, as_json=True, client_timeout=self.timeout_s)
+                answer = self._triton.get_model_config(name, as_json=True, client_timeout=self.timeout_s)
             except InferenceServerException as error:
                 raise self._typed(error) from error
-            self._model = ServedModel.from_config(answer["config"], picture_size=self._picture_size)
-        return self._model
+            self._models[name] = ServedModel.from_config(answer["config"], picture_size=self._picture_size)
+        return self._models[name]
 
     def _request(self, source: Picture, target: Picture, strengths: npt.NDArray[np.float32]) -> dict[str, Any]:
         return {

@@ -29,6 +29,27 @@ def encode(source: Picture, target: Picture, strengths: npt.NDArray[np.float32],
     ]
 
 
+def encode_edit(
+    source: Picture, labels: npt.NDArray[np.float32], strengths: npt.NDArray[np.float32], *, size: int
+) -> list[InferInput]:
+    """Return the inputs of one edit, with a batch of one.
+
+    Args:
+        source: picture that strength 0 stays at; its centre is cropped and resized.
+        labels: float32 [L].
+        strengths: float32 [S, K].
+        size: height and width in pixels that the picture is sent at.
+
+    Raises:
+        PictureError: the picture cannot be used.
+    """
+    return [
+        _tensor("SOURCE", "UINT8", fit_picture(source, size)),
+        _tensor("LABELS", "FP32", labels),
+        _tensor("STRENGTHS", "FP32", strengths),
+    ]
+
+
 def decode(result: InferResult) -> npt.NDArray[np.uint8]:
     """Return the frames of an answer: uint8 [S, H, W, 3], RGB, values in [0, 255].
 

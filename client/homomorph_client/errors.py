@@ -17,6 +17,10 @@ class StrengthError(HomomorphError):
     """Strengths name an unknown group, or are not numbers in range."""
 
 
+class LabelError(HomomorphError):
+    """Labels to edit towards name an unknown group or label."""
+
+
 class OutputError(HomomorphError):
     """A morph cannot be written where or as what was asked for."""
 

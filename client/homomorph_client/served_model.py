@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ class ServedModel:
 
     groups: tuple[str, ...]
     """Names of the sliders in the order of the strengths' columns; the last, `residual`, is what no label names."""
+    labels: dict[str, tuple[str, ...]]
+    """Of each group that has labels, their names."""
     picture_size: int
     """Height and width in pixels of the pictures that are sent."""
 
@@ -23,7 +26,7 @@ class ServedModel:
         """Read a model's configuration as Triton reports it in JSON.
 
         Args:
-            config: the configuration, with parameters `groups`, `picture_size` and `stride`.
+            config: the configuration, with parameters `groups`, `labels`, `picture_size` and `stride`.
             picture_size: height and width in pixels to work at; None is what the model was trained at.
 
         Raises:
@@ -33,6 +36,7 @@ class ServedModel:
         try:
             parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
             groups = tuple(parameters["groups"].split(","))
+            labels = {group: tuple(names) for group, names in json.loads(parameters["labels"]).items()}
             trained_size, stride = int(parameters["picture_size"]), int(parameters["stride"])
         except (KeyError, ValueError) as error:
             name = config.get("name", "?")
@@ -42,4 +46,4 @@ class ServedModel:
         size = trained_size if picture_size is None else picture_size
         if size < stride or size % stride:
             raise PictureError(f"picture_size must be a positive multiple of {stride}, not {size}")
-        return cls(groups=groups, picture_size=size)
+        return cls(groups=groups, labels=labels, picture_size=size)

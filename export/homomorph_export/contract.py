@@ -135,13 +135,14 @@ def delta_input(branch: str) -> str:
     return f"DELTA_{branch}"
 
 
-def served_models(branches: tuple[str, ...], channels: int, stride: int) -> tuple[Model, ...]:
+def served_models(branches: tuple[str, ...], channels: int, stride: int, labels: int) -> tuple[Model, ...]:
     """Return all models served for one run.
 
     Args:
         branches: names of the T_i in the order of the strengths' columns, the residual one last.
         channels: channels C of the features.
         stride: how much smaller features are than pictures.
+        labels: number of labels that a picture can be edited towards; 0 if the run does not know what they look like.
     """
     tensors = _Tensors(branches, channels, stride)
     features, sliders = tensors.features, tensors.strengths()
@@ -159,6 +160,27 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int) -> tupl
         Model("decoder", (feature_frames,), (frames,)),
         Model("morph", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS)),
         Model("morph_branches", (*pictures, sliders), (frames,), _ensemble_steps(_branches_steps(branches))),
+        *(_editing_models(tensors, labels) if labels else ()),
+    )
+
+
+def _editing_models(tensors: _Tensors, labels: int) -> tuple[Model, Model]:
+    """Return what edits a picture towards labels instead of another picture."""
+    wanted = Tensor("LABELS", "FP32", (labels,), range=(0.0, 1.0))
+    return (
+        Model("label_target", (tensors.features("SOURCE"), wanted), (tensors.features("TARGET"),)),
+        Model(
+            "edit",
+            (tensors.picture("SOURCE"), wanted, tensors.strengths()),
+            (tensors.frames(),),
+            # One after the other, as `_ensemble_steps` says why.
+            (
+                Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
+                Step("label_target", {"SOURCE": "source_features", "LABELS": "LABELS"}, {"TARGET": "target_features"}),
+                *_INTERPOLATOR_STEPS,
+                Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"}),
+            ),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from homomorph.label_features import LabelFeatures, load_label_features
 from homomorph.networks import MorphModel
 from homomorph.run import load_model, resolve_run
 from homomorph_export import contract, parity, torchscript
@@ -26,6 +27,7 @@ from homomorph_export.servable import (
     EncoderPairServable,
     EncoderServable,
     InterpolatorServable,
+    LabelTargetServable,
     interpolate_source,
 )
 
@@ -63,10 +65,13 @@ def export_run(
     """
     if precision != "fp32":
         raise ExportError(f"precision {precision!r} is not offered: choose fp32")
-    model = load_model(resolve_run(run))
+    folder = resolve_run(run)
+    model = load_model(folder)
     config = model.config
+    label_features = load_label_features(folder, config)
     stride = config.network.stride
-    served = contract.served_models(config.branches, config.network.feature_channels, stride)
+    labels = len(config.attributes) if label_features is not None else 0
+    served = contract.served_models(config.branches, config.network.feature_channels, stride, labels)
     pixels, cells = config.picture_size, config.feature_size
     lengths = {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS}
 
@@ -75,7 +80,7 @@ def export_run(
     load(library)
 
     with staging(repository) as staged:
-        modules = _torchscript(model, report)
+        modules = _torchscript(model, label_features, report)
         for entry in served:
             report(f"Writing {entry.name}")
             folder = staged / entry.name
@@ -105,7 +110,9 @@ def export_run(
     return manifest
 
 
-def _torchscript(model: MorphModel, report: Callable[[str], None]) -> dict[str, torch.jit.ScriptModule]:
+def _torchscript(
+    model: MorphModel, label_features: LabelFeatures | None, report: Callable[[str], None]
+) -> dict[str, torch.jit.ScriptModule]:
     """Return the module of every served model that is not an ensemble, by the model's name."""
     network, branches = model.config.network, model.config.branches
     cells = model.config.feature_size
@@ -124,6 +131,7 @@ def _torchscript(model: MorphModel, report: Callable[[str], None]) -> dict[str, 
         )
         for branch in branches
     }
+    editing = {} if label_features is None else {"label_target": LabelTargetServable(label_features)}
     return {
         "encoder": encoder,
         "encoder_pair": torchscript.script(EncoderPairServable(encoder)),
@@ -132,6 +140,7 @@ def _torchscript(model: MorphModel, report: Callable[[str], None]) -> dict[str, 
         "interpolate": torchscript.define(interpolate_source(branches)),
         "interpolator": torchscript.script(InterpolatorServable(list(branch_modules.values()))),
         "decoder": traced("decoder", DecoderServable(model.decoder, network), features.unsqueeze(1)),
+        **{name: torchscript.script(module) for name, module in editing.items()},
     }
 
 
@@ -139,6 +148,7 @@ def _client_parameters(model: MorphModel) -> dict[str, str]:
     """Return what a client needs to know to prepare pictures and strengths."""
     return {
         "groups": ",".join(model.config.branches),
+        "labels": json.dumps(model.config.groups),
         "picture_size": str(model.config.picture_size),
         "stride": str(model.config.network.stride),
         "max_picture_size": str(contract.MAX_PICTURE_SIZE),

@@ -53,6 +53,21 @@ class DifferenceServable(nn.Module):
         return TARGET - SOURCE
 
 
+class LabelTargetServable(nn.Module):
+    """Features [B, C, h, w] of sources and labels [B, L] -> features [B, C, h, w] of a picture with these labels.
+
+    Of the source only the size matters.
+    """
+
+    def __init__(self, label_features: nn.Module) -> None:
+        super().__init__()
+        self.label_features = label_features
+
+    def forward(self, SOURCE: Tensor, LABELS: Tensor) -> Tensor:
+        target: Tensor = self.label_features(LABELS, (SOURCE.size(2), SOURCE.size(3)))
+        return target.contiguous()
+
+
 class BranchServable(nn.Module):
     """Differences of features [B, C, h, w] -> one T_i's share of them, same shape."""
 

@@ -23,6 +23,7 @@ CONFIG = {
     "name": "morph",
     "parameters": {
         "groups": {"string_value": "hair,residual"},
+        "labels": {"string_value": '{"hair": ["black", "blond"]}'},
         "picture_size": {"string_value": "64"},
         "stride": {"string_value": "8"},
     },
@@ -96,7 +97,9 @@ def test_bad_timeouts(timeout_s: float) -> None:
 
 
 def test_served_model_from_configuration() -> None:
-    assert ServedModel.from_config(CONFIG) == ServedModel(groups=("hair", "residual"), picture_size=64)
+    assert ServedModel.from_config(CONFIG) == ServedModel(
+        groups=("hair", "residual"), labels={"hair": ("black", "blond")}, picture_size=64
+    )
     assert ServedModel.from_config(CONFIG, picture_size=128).picture_size == 128
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from homomorph.config import CompactConfig, ModelConfig
+from homomorph.label_features import LabelFeatures, save_label_features
 from homomorph.networks import MorphModel
 from homomorph.run import load_model, save_model
 from homomorph_export.exporter import export_run
@@ -30,6 +31,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(parameter, std=0.1)
     folder = tmp_path_factory.mktemp("run")
     save_model(folder, model)
+    fitted = LabelFeatures(CONFIG)
+    for values in fitted.buffers():
+        torch.nn.init.normal_(values)
+    save_label_features(folder, fitted)
     return folder
 
 

@@ -15,7 +15,7 @@ from homomorph_export.contract import Axis, Model, served_models
 from homomorph_export.ops.interpolate import load
 
 BRANCHES = ("hair", "glasses", "residual")
-MODELS = {model.name: model for model in served_models(BRANCHES, 16, 8)}
+MODELS = {model.name: model for model in served_models(BRANCHES, 16, 8, 3)}
 
 
 def read(repository: Path, name: str) -> schema.ModelConfig:
@@ -35,7 +35,11 @@ def test_the_models_are_the_promised_ones():
         "decoder",
         "morph",
         "morph_branches",
+        "label_target",
+        "edit",
     }
+    without_labels = {model.name for model in served_models(BRANCHES, 16, 8, 0)}
+    assert set(MODELS) - without_labels == {"label_target", "edit"}
 
 
 def test_a_folder_for_each_model(repository: Path):

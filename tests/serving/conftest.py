@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from homomorph.config import ModelConfig
+from homomorph.label_features import LabelFeatures, save_label_features
 from homomorph.networks import MorphModel
 from homomorph.run import save_model
 from homomorph_client import MorphClient
@@ -26,6 +27,7 @@ class Served:
     url: str
     repository: Path
     model: MorphModel
+    label_features: LabelFeatures
 
     def expected(
         self, source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8], strengths: npt.NDArray[np.float32]
@@ -53,9 +55,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     # With a last layer as large as this, frames fill the range from black to white.
     torch.nn.init.normal_([weights for weights in model.decoder.parameters() if weights.ndim == 4][-1], std=0.3)
     save_model(folder / "run", model)
+    label_features = LabelFeatures(model.config)
+    for values in label_features.buffers():
+        torch.nn.init.normal_(values)
+    save_label_features(folder / "run", label_features)
     export_run(folder / "run", folder / "triton_repo", threads=1)
-    with TritonServer(folder / "triton_repo") as server:
-        yield Served(server.grpc_url, folder / "triton_repo", model)
+    with TritonServer(folder / "triton_repo", models=("morph", "edit")) as server:
+        yield Served(server.grpc_url, folder / "triton_repo", model, label_features)
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from homomorph.pixels import from_normalised, normalise
 from homomorph_client import (
     AsyncMorphClient,
     DeadlineError,
@@ -41,6 +43,39 @@ def test_client_learns_the_model(client: MorphClient) -> None:
     assert client.ready()
     assert client.groups == GROUPS
     assert client.picture_size == 64
+
+
+def test_an_edit_is_what_eager_pytorch_computes(
+    served: Any, client: MorphClient, pictures: npt.NDArray[np.uint8]
+) -> None:
+    assert client.labels == {"hair": ("black", "blond"), "glasses": ("glasses",)}
+    network = served.model.config.network
+    with torch.inference_mode():
+        source = served.model.encoder(normalise(torch.from_numpy(pictures[:1]).permute(0, 3, 1, 2), network))
+        target = served.label_features(torch.tensor([[0.0, 1.0, 0.0]]), (8, 8))
+        steps = torch.linspace(0, 1.5, 4).view(4, 1, 1, 1)
+        features = source + steps * served.model.branches["hair"](target - source)
+        expected = from_normalised(served.model.decoder(features), network).permute(0, 2, 3, 1).numpy()
+    frames = client.edit(pictures[0], {"hair": "blond"}, strengths={"hair": np.linspace(0, 1.5, 4)})
+    assert largest_difference(frames, expected) <= 1
+    assert largest_difference(frames[0], frames[-1]) > 30
+
+    async def edit() -> npt.NDArray[np.uint8]:
+        async with AsyncMorphClient(served.url) as other:
+            return await other.edit(pictures[0], {"hair": ["blond"]}, strengths={"hair": np.linspace(0, 1.5, 4)})
+
+    assert largest_difference(asyncio.run(edit()), frames) == 0
+    # At another size than the labels' features were fitted at.
+    with MorphClient(served.url, picture_size=96) as larger:
+        assert larger.edit(pictures[0], {"hair": "blond"}, steps=2).shape == (2, 96, 96, 3)
+    refused = {
+        "SOURCE": pictures[:1],
+        "LABELS": np.full((1, 3), 1.5, np.float32),
+        "STRENGTHS": np.ones((1, 1, 3), np.float32),
+    }
+    with pytest.raises(InferenceServerException, match="LABELS"):
+        infer(served, refused, model="edit")
+    assert client.edit(pictures[0], {"hair": []}, steps=2).shape == (2, 64, 64, 3)
 
 
 def infer(

@@ -128,7 +128,7 @@ def with_group(looks: Looks, other: Looks, group: str) -> Looks:
 
 
 def middle_colours(looks: Looks, other: Looks, group: str) -> dict[str, str]:
-    """Return the colours half way between two pictures, DiceBear's option -> 'rrggbb'; empty if `group` is no colour."""
+    """Return the colours half way between two pictures, DiceBear's option -> 'rrggbb'; none if `group` is no colour."""
     colours: dict[str, str] = {}
     for feature, ours, theirs in zip(FEATURES, looks, other, strict=True):
         if feature.group == group and feature.option.endswith("Color"):

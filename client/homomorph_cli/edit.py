@@ -1,0 +1,81 @@
+"""`homomorph edit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from homomorph_client import LabelError, MorphClient, StrengthError
+from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_client.output import check_output, write_output
+from homomorph_client.pictures import load_picture
+from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, even_ramp, to_strengths
+
+
+def edit(
+    source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change.")],
+    looks: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="GROUP=LABEL[+LABEL][:V]",
+            help=f"What a group shall show, and how strongly (0 to {MAX_STRENGTH:g}; 1 unless given), such as "
+            "hair_colour=blond_hair or expression=smiling+happy_eyes:1.5; GROUP=none takes all its labels away. "
+            "May be given several times.",
+        ),
+    ],
+    out: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="PATH",
+            help=".png (all frames side by side), .gif (a loop there and back), .mp4, or a folder for one .png each. "
+            "May be given several times.",
+        ),
+    ],
+    steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, the picture itself included.")] = (
+        DEFAULT_STEPS
+    ),
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC address.")] = DEFAULT_URL,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait for an answer.")
+    ] = DEFAULT_TIMEOUT_S,
+) -> None:
+    """Change a picture towards labels on a running server, without a second picture to take the look from."""
+    # Whatever can be refused is refused before the server is asked.
+    for path in out:
+        check_output(path)
+    labels, ends = parse_looks(looks)
+    picture = load_picture(source)
+    ramp = even_ramp(steps)
+    with MorphClient(url, timeout_s=timeout_s) as client:
+        frames = client.edit(picture, labels, strengths={group: end * ramp for group, end in ends.items()})
+    for path in out:
+        write_output(path, frames)
+        typer.echo(path)
+
+
+def parse_looks(looks: list[str]) -> tuple[dict[str, list[str]], dict[str, float]]:
+    """Read `group=label+label:v` words into the labels and the strength of each group.
+
+    Raises:
+        LabelError: one is not of that form, or a group is named twice.
+        StrengthError: a strength is out of range.
+    """
+    labels: dict[str, list[str]] = {}
+    ends: dict[str, float] = {}
+    for look in looks:
+        group, equals, rest = look.partition("=")
+        names, colon, value = rest.partition(":")
+        if not (group and equals and names):
+            raise LabelError(f"--set {look!r} must be GROUP=LABEL, such as hair_colour=blond_hair")
+        if group in labels:
+            raise LabelError(f"--set names {group!r} twice")
+        labels[group] = [] if names == "none" else names.split("+")
+        try:
+            ends[group] = float(value) if colon else 1.0
+        except ValueError:
+            raise StrengthError(f"--set {look!r}: {value!r} is not a number from 0 to {MAX_STRENGTH:g}") from None
+        to_strengths([group], {group: ends[group]})  # is it in range?
+    return labels, ends
