@@ -64,7 +64,7 @@ class PictureCritic(nn.Module):
         Returns:
             Hinge scores [B].
         """
-        pooled = F.leaky_relu(self.trunk(pictures), 0.2).sum(dim=(2, 3)) / 16
+        pooled = F.leaky_relu(self.trunk(pictures), 0.2).mean(dim=(2, 3))
         match = (self.projection(2 * labels - 1) * pooled).sum(dim=1)
         score: Tensor = self.realism(pooled).squeeze(1) + conditional * match
         return score

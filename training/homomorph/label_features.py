@@ -43,7 +43,7 @@ class LabelFeatures(nn.Module):
             labels: [B, L] in [0, 1].
             size: height and width of the features; what was fitted at another size is resized.
         """
-        features = self.base + torch.tensordot(labels, self.labels, dims=1)
+        features: Tensor = self.base + torch.tensordot(labels, self.labels, dims=1)
         if features.shape[2] != size[0] or features.shape[3] != size[1]:
             features = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
         return features

@@ -14,12 +14,14 @@ Picture = NDArray[np.uint8]
 def squared_error(pictures: Picture, truth: Picture) -> Array:
     """Mean squared pixel error in grey levels squared: uint8 [N, ...] twice -> [N]."""
     difference = pictures.astype(np.float64) - truth
-    return np.square(difference).reshape(len(difference), -1).mean(axis=1)
+    error: Array = np.square(difference).reshape(len(difference), -1).mean(axis=1)
+    return error
 
 
 def psnr(pictures: Picture, truth: Picture) -> Array:
     """Peak signal-to-noise ratio in dB: uint8 [N, ...] twice -> [N]; at most 100, for equal pictures."""
-    return 10 * np.log10(255**2 / np.maximum(squared_error(pictures, truth), 255**2 / 1e10))
+    ratio: Array = 10 * np.log10(255**2 / np.maximum(squared_error(pictures, truth), 255**2 / 1e10))
+    return ratio
 
 
 def white_error(pictures: Picture, white: NDArray[np.bool_]) -> Array:
@@ -53,7 +55,8 @@ def transfer(
         One value per differing label, flat; their mean is the figure.
     """
     differs = labels_a[:, group] != labels_b[:, group]
-    return ((probabilities[:, group] > 0.5) == labels_b[:, group])[differs]
+    arrived: NDArray[np.bool_] = ((probabilities[:, group] > 0.5) == labels_b[:, group])[differs]
+    return arrived
 
 
 def preservation(probabilities: Array, labels_a: NDArray[np.uint8], group: slice) -> NDArray[np.bool_]:
@@ -87,12 +90,14 @@ def jump(steps: Array) -> Array:
 
 def ppl(steps: Array) -> Array:
     """Perceptual path length, the sum of the steps: [N, S-1] -> [N]. (DiffMorpher, Zhang et al., CVPR 2024.)"""
-    return steps.sum(axis=1)
+    length: Array = steps.sum(axis=1)
+    return length
 
 
 def pdv(steps: Array) -> Array:
     """Perceptual distance variance, that of the steps: [N, S-1] -> [N]. (DiffMorpher, Zhang et al., CVPR 2024.)"""
-    return steps.var(axis=1)
+    variance: Array = steps.var(axis=1)
+    return variance
 
 
 def pps(steps: Array, direct: Array) -> Array:
