@@ -46,8 +46,9 @@ def test_the_program_runs_on_the_shipped_model(tmp_path: Path, monkeypatch: pyte
     export_run("avatars64", tmp_path / "triton_repo")
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}
-    with TritonServer(tmp_path / "triton_repo") as server:
+    with TritonServer(tmp_path / "triton_repo", models=("morph", "edit")) as server:
         exec(PROGRAMS[0].replace("127.0.0.1:8001", server.grpc_url), names)
     assert names["frames"].shape == (9, 64, 64, 3)  # type: ignore[attr-defined]
     assert names["blond"].shape == (3, 64, 64, 3)  # type: ignore[attr-defined]
+    assert names["pink"].shape == (5, 64, 64, 3)  # type: ignore[attr-defined]
     assert names["grid"].shape == (5, 5, 64, 64, 3)  # type: ignore[attr-defined]
