@@ -27,8 +27,12 @@ def run_app(app: typer.Typer) -> NoReturn:
     # `kill` and service managers get the same orderly end as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        # Left to itself, Typer draws a frame of several lines around an error.
-        sys.exit(app(arguments, standalone_mode=False))
+        # Left to itself, Typer draws a frame of several lines around an error. A KeyboardInterrupt it catches in any
+        # mode, and returns as the code 130.
+        code = app(arguments, standalone_mode=False)
+        if code == 130:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
         print("homomorph: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from homomorph.data.labels import UNKNOWN, read_labelled
+from homomorph.data.labels import UNKNOWN, LabelledPictures, label_balance, occurrence, read_labelled
 from homomorph.errors import DataError
 
 CSV = "image,smiling,blond,round\na.png,1,0,0\nb.png,0,1,1\n"
@@ -55,6 +55,21 @@ def test_paths_can_be_counted_chosen_and_cut(folder: Path) -> None:
     assert list(paths) == [folder / "a.png", folder / "b.png"]
     assert paths[-1] == folder / "b.png"
     assert list(paths[1:]) == [folder / "b.png"]
+
+
+def test_rare_labels_count_more_and_common_ones_as_they_are() -> None:
+    labels = np.zeros((1000, 6), dtype=np.uint8)
+    for column, count in enumerate((500, 100, 20, 1, 0, 1000)):
+        labels[:count, column] = 1
+    labels[20:, 2] = UNKNOWN
+    labels[:20:2, 2] = 0
+    data = LabelledPictures([Path("a")] * 1000, labels, {"x": tuple("pqrstu")})
+    share = occurrence(data)
+    np.testing.assert_allclose(share, [0.5, 0.1, 0.5, 0.001, 0, 1])
+    absent, present = label_balance(share)
+    np.testing.assert_array_equal(absent, [1, 1, 1, 1, 1, 10])
+    np.testing.assert_array_equal(present, [1, 1, 1, 10, 10, 1])
+    np.testing.assert_allclose(label_balance(np.array([0.04, np.nan])), [[1, 1], [2.5, 1]])
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,15 @@ def test_attribute_loss_ignores_what_is_unknown() -> None:
     assert losses.attribute_loss(logits, labels, torch.zeros_like(known)).item() == 0
 
 
+def test_attribute_loss_counts_rare_values_more() -> None:
+    known = torch.ones(1, 2, dtype=torch.bool)
+    balance = torch.tensor([[1.0, 5.0], [3.0, 1.0]])
+    loss = losses.attribute_loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), known, balance)
+    assert loss.item() == pytest.approx((3 + 5) / 2 * math.log(2))
+    even = losses.attribute_loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), known, torch.ones(2, 2))
+    assert even.item() == losses.attribute_loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), known).item()
+
+
 def test_mixed_labels_are_known_where_all_that_counts_is() -> None:
     nothing, all_of_b, half = torch.tensor([[0.0, 0]]), torch.tensor([[1.0, 1]]), torch.tensor([[0.5, 0.5]])
     labels_a, labels_b = torch.tensor([[1.0, 0]]), torch.tensor([[0.0, 0]])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from homomorph import trainer
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, DataError, TrainingError
 from homomorph.recipe import PUBLISHED, Preset, Recipe
@@ -101,8 +105,59 @@ def test_resuming_something_else_is_refused(data: LabelledPictures, tiny: Preset
 
 def test_a_term_that_is_not_a_number_stops_the_run(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
     diverging = dataclasses.replace(tiny, learning_rate=1e30)
-    with pytest.raises(TrainingError, match=r"step \d+: .*became NaN or infinite"):
+    with pytest.raises(TrainingError, match=r"step \d+: .*became NaN or infinite; there is no checkpoint yet"):
         _train(data, tmp_path / "run", diverging)
+
+
+def test_what_went_wrong_names_the_checkpoint_that_is_left(
+    data: LabelledPictures, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = trainer._train_step
+    monkeypatch.setattr(
+        trainer,
+        "_train_step",
+        lambda *arguments, step, **options: (
+            update(*arguments, step=step, **options) | ({"gan": math.nan} if step == 4 else {})
+        ),
+    )
+    with pytest.raises(TrainingError, match=r"^step 5: gan became NaN or infinite; .* keeps the checkpoint of step 4"):
+        _train(data, tmp_path / "run", tiny)
+
+
+def test_weights_that_are_not_numbers_are_not_written(
+    data: LabelledPictures, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = trainer._train_step
+
+    def spoil(nets: trainer.Networks, *arguments: Any, step: int, **options: Any) -> dict[str, float]:
+        terms = update(nets, *arguments, step=step, **options)
+        if step == 3:
+            next(nets.model.parameters()).data.fill_(math.nan)
+        return terms
+
+    monkeypatch.setattr(trainer, "_train_step", spoil)
+    with pytest.raises(TrainingError, match=r"^step 4: the weights became .* keeps the checkpoint of step 2"):
+        _train(data, tmp_path / "run", tiny)
+
+
+def test_a_label_that_never_or_always_occurs_is_named_and_harmless(
+    data: LabelledPictures, tiny: Preset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = data.labels.copy()
+    labels[:, 0], labels[:, 1], labels[:, 2] = 0, 1, UNKNOWN
+    _train(dataclasses.replace(data, labels=labels), tmp_path / "run", tiny, recipe=Recipe(warmup=0.2, critics=0.5))
+    names = [name for names in data.groups.values() for name in names]
+    assert caplog.messages == [f"nothing can be learned of labels that all pictures share: {', '.join(names[:3])}"]
+
+
+def test_files_follow_the_umask(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    earlier = os.umask(0o027)
+    try:
+        _train(data, tmp_path / "run", tiny, steps=2)
+    finally:
+        os.umask(earlier)
+    for name in ("model.safetensors", "training.safetensors", "config.json"):
+        assert (tmp_path / "run" / name).stat().st_mode & 0o777 == 0o640, name
 
 
 @pytest.fixture

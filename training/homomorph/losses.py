@@ -46,16 +46,20 @@ def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
     return penalty
 
 
-def attribute_loss(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+def attribute_loss(logits: Tensor, labels: Tensor, known: Tensor, balance: Tensor | None = None) -> Tensor:
     """-z log A' - (1 - z) log(1 - A'): with z_a it trains the head on F, with z_v it trains the T_i (homomorphism).
 
     Args:
         logits: of A', [B, L].
         labels: in [0, 1], [B, L].
         known: which labels count, bool [B, L].
+        balance: what each label counts where it is 0 and where it is 1, [2, L]; 1 by default.
     """
     counted = logits[known]
-    return F.binary_cross_entropy_with_logits(counted, labels[known]) if len(counted) else counted.sum()
+    if not len(counted):
+        return counted.sum()
+    weight = None if balance is None else (balance[0] + labels * (balance[1] - balance[0]))[known]
+    return F.binary_cross_entropy_with_logits(counted, labels[known], weight)
 
 
 def mixed_labels(

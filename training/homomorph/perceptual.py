@@ -88,12 +88,15 @@ Perceptual = SmallVgg | Vgg19
 
 
 def train_small_vgg(
-    network: SmallVgg, batches: Iterable[tuple[Batch, Tensor]], *, learning_rate: float = 1e-3
+    network: SmallVgg, batches: Iterable[tuple[Batch, Tensor]], balance: Tensor, *, learning_rate: float = 1e-3
 ) -> Iterator[float]:
-    """Train on labels, one step per batch; yields each step's binary cross-entropy per label (chance: 0.69)."""
+    """Train on labels, one step per batch; yields each step's binary cross-entropy per label (chance: 0.69).
+
+    `balance` is `attribute_loss`'s.
+    """
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     for batch, pictures in batches:
-        loss = attribute_loss(network.logits(pictures), batch.labels, batch.known)
+        loss = attribute_loss(network.logits(pictures), batch.labels, batch.known, balance)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

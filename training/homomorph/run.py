@@ -44,12 +44,21 @@ def resolve_run(name: str | Path) -> Path:
 def save_model(folder: Path, model: MorphModel) -> None:
     """Write `config.json` and `model.safetensors`; each appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (MODEL_FILE + ".partial")
-    save_file({name: value.detach().contiguous() for name, value in model.state_dict().items()}, partial)
-    partial.replace(folder / MODEL_FILE)
+    save_tensors(model.state_dict(), folder / MODEL_FILE)
     partial = folder / (CONFIG_FILE + ".partial")
     partial.write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
     partial.replace(folder / CONFIG_FILE)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, readable as the umask says; it appears whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    # `save_file` gives its files to their owner alone.
+    partial.touch()
+    mode = partial.stat().st_mode
+    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, metadata)
+    partial.chmod(mode)
+    partial.replace(file)
 
 
 def load_model(folder: Path) -> MorphModel:

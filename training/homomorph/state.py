@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from homomorph.config import CompactConfig
 from homomorph.errors import CheckpointError
+from homomorph.run import save_tensors
 
 STATE_FILE = "training.safetensors"
 
@@ -44,10 +44,8 @@ def save_state(
     for name, optimizer in optimizers.items():
         for index, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizers.{name}.{index}.{key}": value for key, value in moments.items()}
-    partial = out / (STATE_FILE + ".partial")
     metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
-    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, metadata)
-    partial.replace(out / STATE_FILE)
+    save_tensors(tensors, out / STATE_FILE, metadata)
 
 
 def load_state(

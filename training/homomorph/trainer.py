@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from homomorph import losses
 from homomorph.config import ModelConfig
 from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
 from homomorph.data.batches import Batch, PairedBatches
-from homomorph.data.labels import LabelledPictures
-from homomorph.errors import DataError, TrainingError
+from homomorph.data.labels import LabelledPictures, label_balance, occurrence
+from homomorph.data.loading import load_batches
+from homomorph.errors import TrainingError
+from homomorph.interruption import Interruption
 from homomorph.label_prior import LabelPrior
 from homomorph.networks import MorphModel, interpolate
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
@@ -111,9 +112,12 @@ def train(
     Raises:
         CheckpointError: `out` holds a run and `resume` is off, or there is nothing to resume, or it is another one.
         DataError: too many pictures cannot be read.
+        KeyboardInterrupt: on Ctrl-C and SIGTERM, after the last finished step has been written for `resume`.
         TrainingError: a term became NaN or infinite.
     """
-    # Adam's second moments decay into denormal numbers, which a CPU handles a hundred times slower.
+    # Adam's second moments decay into denormal numbers, which a CPU handles a hundred times slower. numpy looks at them
+    # once and would warn that there are none.
+    np.finfo(np.float64)
     torch.set_flush_denormal(True)
 
     # Set up the networks, or read them back.
@@ -148,6 +152,10 @@ def train(
         max_bad_pictures=max_bad_pictures,
     )
     skipped: dict[int, str] = {}
+    share = occurrence(data)
+    balance = torch.from_numpy(label_balance(share))
+    if constant := [name for name, value in zip(config.attributes, share, strict=True) if not 0 < value < 1]:
+        _log.warning("nothing can be learned of labels that all pictures share: %s", ", ".join(constant))
 
     def normalised(batch: Batch) -> Tensor:
         pictures = normalise(batch.pictures, preset.network)
@@ -155,40 +163,49 @@ def train(
 
     # Train Phi on the labels, unless it came with its weights.
     if phi == "small" and not resume:
-        loader = _load(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers, skipped)
+        loader = load_batches(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers, skipped)
         pairs = ((batch, normalised(batch)) for batch in loader)
-        for step, loss in enumerate(train_small_vgg(perceptual, pairs), start=1):  # type: ignore[arg-type]
+        for step, loss in enumerate(train_small_vgg(perceptual, pairs, balance), start=1):  # type: ignore[arg-type]
             yield Progress("phi", step, preset.phi_steps, {"phi": loss}, 0.0)
     nets.phi.requires_grad_(False)
 
     # Train.
-    writer = SummaryWriter(out / "tensorboard", purge_step=start)
+    saved = start if resume else None
     began = time.perf_counter()
-    loader = _load(batches, range(start, steps), workers, skipped)
-    for step, batch in enumerate(loader, start=start):
-        phase = phase_of(step / steps, recipe)
-        _set_rates(optimizers, preset, step / steps)
-        terms = _train_step(nets, optimizers, recipe, batch, normalised(batch), step=step, seed=seed, phase=phase)
-        if bad := [name for name, value in terms.items() if not np.isfinite(value)]:
-            raise TrainingError(
-                f"step {step}: {', '.join(bad)} became NaN or infinite; {out} keeps the last good checkpoint: "
-                "go on with --resume and a lower learning rate"
+    loader = load_batches(batches, range(start, steps), workers, skipped)
+    with SummaryWriter(out / "tensorboard", purge_step=start) as writer, Interruption() as interruption:
+        for step, batch in enumerate(loader, start=start):
+            if interruption.noted:
+                save_model(out, nets.ema)
+                save_state(out, nets, optimizers, step, settings)
+                raise KeyboardInterrupt
+            phase = phase_of(step / steps, recipe)
+            _set_rates(optimizers, preset, step / steps)
+            terms = _train_step(
+                nets, optimizers, recipe, batch, normalised(batch), balance, step=step, seed=seed, phase=phase
             )
-        _update_ema(nets, min(preset.ema, (step + 1) / (step + 10)))
-        done = step + 1
-        if done % 20 == 0:
-            for name, value in terms.items():
-                writer.add_scalar(f"terms/{name}", value, done)
-        if done % checkpoint_every == 0 or done == steps:
-            save_model(out, nets.ema)
-            save_state(out, nets, optimizers, done, settings)
-            strips = group_strips(nets.ema, batches[_STRIP_BATCH].pictures)
-            writer.add_image("strips", strips, done, dataformats="HWC")
-            Image.fromarray(strips).save(out / "strips.png")
-        now = time.perf_counter()
-        yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
-        began = now
-    writer.close()
+            _update_ema(nets, min(preset.ema, (step + 1) / (step + 10)))
+            done = step + 1
+            checkpoint = done % checkpoint_every == 0 or done == steps
+            bad = [name for name, value in terms.items() if not np.isfinite(value)]
+            # Terms are taken before the weights are updated; what is written must be sound itself.
+            if checkpoint and not bad and not all(value.isfinite().all() for value in nets.ema.parameters()):
+                bad = ["the weights"]
+            if bad:
+                raise TrainingError(_diverged(done, bad, out, saved))
+            if done % 20 == 0:
+                for name, value in terms.items():
+                    writer.add_scalar(f"terms/{name}", value, done)
+            if checkpoint:
+                save_model(out, nets.ema)
+                save_state(out, nets, optimizers, done, settings)
+                saved = done
+                strips = group_strips(nets.ema, batches[_STRIP_BATCH].pictures)
+                writer.add_image("strips", strips, done, dataformats="HWC")
+                Image.fromarray(strips).save(out / "strips.png")
+            now = time.perf_counter()
+            yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
+            began = now
     if skipped:
         _log.warning("%d of %d pictures could not be used and were skipped", len(skipped), len(data.paths))
 
@@ -199,6 +216,7 @@ def _train_step(
     recipe: Recipe,
     batch: Batch,
     pictures: Tensor,
+    balance: Tensor,
     *,
     step: int,
     seed: int,
@@ -288,7 +306,7 @@ def _train_step(
             mix = torch.rand(len(real), generator=generator)
             terms["wasserstein"] = losses.critic_loss(real_score, fake_score)
             terms["penalty"] = losses.gradient_penalty(lambda x: nets.critic(x)[0], real, fake, mix)
-            terms["head"] = losses.attribute_loss(logits, labels_a, known_a)
+            terms["head"] = losses.attribute_loss(logits, labels_a, known_a, balance)
             critic_loss = terms["wasserstein"] + recipe.lambda_p * terms["penalty"] + terms["head"]
             _step(optimizers["critic"], critic_loss)
         # E and T_i against Dis, T_i against A'.
@@ -362,6 +380,15 @@ class _frozen:
         self.network.requires_grad_(True)
 
 
+def _diverged(step: int, bad: list[str], out: Path, saved: int | None) -> str:
+    """Say where a run went wrong, and what is left of it."""
+    kept = f"{out} keeps the checkpoint of step {saved}" if saved else "there is no checkpoint yet"
+    return (
+        f"step {step}: {', '.join(bad)} became NaN or infinite; {kept}. --resume would come to the same: "
+        "start a new run with another --seed"
+    )
+
+
 def _step(optimizer: torch.optim.Adam, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -400,37 +427,3 @@ def _update_ema(nets: Networks, decay: float) -> None:
     # BatchNorm's statistics are running means already.
     for kept, current in zip(nets.ema.buffers(), nets.model.buffers(), strict=True):
         kept.copy_(current)
-
-
-def _load(batches: PairedBatches, steps: range, workers: int, bad: dict[int, str]) -> Iterator[Batch]:
-    """Read batches ahead of the training step that needs them, and add to `bad` the pictures that cannot be read.
-
-    Raises:
-        DataError: they are too many.
-    """
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        worker_init_fn=_one_thread if workers else None,
-        prefetch_factor=8 if workers else None,
-    )
-    try:
-        for batch in loader:
-            for index in sorted(batch.bad.keys() - bad.keys()):
-                bad[index] = batch.bad[index]
-                _log.warning("skipped: %s", bad[index])
-            batches.check_bad(bad)
-            yield batch
-    except DataError as error:
-        # Across processes the message arrives wrapped into the other process's traceback.
-        raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
-
-
-def _one_thread(_: int) -> None:
-    """Reading pictures must not compete with the networks for cores."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)

@@ -28,6 +28,8 @@ GROUPS_FILE = "groups.yaml"
 UNKNOWN = 2
 """The label that nobody knows. It stands among the labels, so that it stays with them whatever is selected."""
 _UNKNOWN_CELLS = ("", "?", "nan")
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Endings of the files that are taken for pictures where no table names them."""
 
 
 class PicturePaths(Sequence[Path]):
@@ -69,8 +71,12 @@ class LabelledPictures:
         return np.not_equal(self.labels, UNKNOWN)
 
 
-def read_labelled(folder: Path) -> LabelledPictures:
+def read_labelled(folder: Path, *, unlisted: bool = False) -> LabelledPictures:
     """Read a data folder's groups and labels; pictures are looked up but not opened.
+
+    Args:
+        folder: the data folder.
+        unlisted: whether to add the pictures that the table does not name, all their labels unknown.
 
     Raises:
         DataError: a file or column is missing, a value is not a label, or a named picture is not there.
@@ -96,7 +102,7 @@ def read_labelled(folder: Path) -> LabelledPictures:
             f"{file} has no column {', '.join(missing)}, which {GROUPS_FILE} names; it has {', '.join(header)}"
         )
     columns = [header.index(name) for name in wanted]
-    images = folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
+    images = images_folder(folder)
     names: list[str] = []
     labels = bytearray()
     for line, (name, *cells) in rows:
@@ -111,10 +117,44 @@ def read_labelled(folder: Path) -> LabelledPictures:
         if not (images / name).is_file():
             raise DataError(f"{file}, line {line}: there is no picture {images / name}")
         names.append(name)
+    if unlisted:
+        listed = set(names)
+        found = sorted(
+            path.name for path in images.iterdir() if path.suffix.lower() in _PICTURES and path.name not in listed
+        )
+        names += found
+        labels.extend([UNKNOWN] * (len(columns) * len(found)))
     if len(names) < 2:
         raise DataError(f"{file} names {len(names)} pictures; a morph needs at least 2")
     table = np.frombuffer(labels, dtype=np.uint8).reshape(len(names), len(columns))
     return LabelledPictures(PicturePaths(images, names), table, groups)
+
+
+def images_folder(folder: Path) -> Path:
+    """Return where a data folder's pictures lie."""
+    return folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
+
+
+def occurrence(data: LabelledPictures) -> NDArray[np.float64]:
+    """Return the share of the pictures that have each label, of those where it is known; NaN where it never is, [L]."""
+    counts = data.known.sum(axis=0)
+    share = np.full(len(counts), np.nan)
+    np.divide((data.labels == 1).sum(axis=0), counts, out=share, where=counts > 0)
+    return share
+
+
+def label_balance(share: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return what a label has to count where it is 0 and where it is 1, so that a rare one is learned at all, [2, L].
+
+    What occurs in at least a tenth of the pictures counts 1. Rarer values count as if they occurred in a tenth, but at
+    most ten times: beyond that a handful of pictures would be learned by heart.
+
+    Args:
+        share: of the pictures that have the label, [L], as `occurrence` returns it.
+    """
+    shares = np.nan_to_num(np.stack([1 - share, share]), nan=1.0)
+    weights: NDArray[np.float32] = np.clip(0.1 / np.maximum(shares, 0.01), 1, 10).astype(np.float32)
+    return weights
 
 
 def read_groups(file: Path) -> dict[str, tuple[str, ...]]:

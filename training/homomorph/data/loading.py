@@ -1,0 +1,52 @@
+"""Reads batches ahead of the step that needs them, and skips pictures that cannot be read."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from homomorph.data.batches import Batch, PairedBatches
+from homomorph.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+
+def load_batches(batches: PairedBatches, steps: range, workers: int, bad: dict[int, str]) -> Iterator[Batch]:
+    """Read the batches of these steps, and add to `bad` the pictures that cannot be read, with a warning each.
+
+    Raises:
+        DataError: they are too many.
+    """
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        worker_init_fn=_begin_worker if workers else None,
+        prefetch_factor=8 if workers else None,
+    )
+    try:
+        for batch in loader:
+            for index in sorted(batch.bad.keys() - bad.keys()):
+                bad[index] = batch.bad[index]
+                _log.warning("skipped: %s", bad[index])
+            batches.check_bad(bad)
+            yield batch
+    except DataError as error:
+        # Across processes the message arrives wrapped into the other process's traceback.
+        raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
+
+
+def _begin_worker(_: int) -> None:
+    """Reading pictures must not compete with the networks for cores, nor end before the process that takes them."""
+    import cv2
+
+    # Ctrl-C reaches every process of a terminal, and service managers stop all of a service's.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

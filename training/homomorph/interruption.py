@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM during training: the step is finished, its state is written, then the interruption goes on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+
+class Interruption:
+    """While entered, notes Ctrl-C and SIGTERM instead of raising: half a step is no state to go on from.
+
+    Outside the main thread Python handles no signals, and nothing is noted.
+    """
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._earlier: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._earlier[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # Who presses Ctrl-C twice does not want to wait. SIGTERM can come twice of itself, as `timeout` sends it.
+        if self.noted and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        self.noted = True
