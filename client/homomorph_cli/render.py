@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from homomorph_client.errors import HomomorphError
-
 
 def render(
     folder: Annotated[
@@ -19,16 +17,13 @@ def render(
     count: Annotated[int, typer.Option(help="Number of pictures.")] = 16000,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
     seed: Annotated[int, typer.Option(help="Which set: each seed gives its own pictures, the same everywhere.")] = 0,
-    style: Annotated[str, typer.Option(help="DiceBear style.")] = "avataaars",
+    style: Annotated[str, typer.Option(help="DiceBear style; any name that is none lists them.")] = "avataaars",
     workers: Annotated[int, typer.Option(help="Processes; 0 takes every usable core.")] = 0,
 ) -> None:
-    """Render the built-in labelled picture set (avatars with exact labels, on white)."""
-    from homomorph.data.avatars import STYLE
+    """Render a labelled picture set (avatars with exact labels, on white)."""
     from homomorph.data.render_set import render_set
 
-    if style != STYLE:
-        raise HomomorphError(f"--style {style!r} has no labels here; the style is {STYLE}")
-    rendering = render_set(folder, count=count, size=size, seed=seed, workers=workers or None)
+    rendering = render_set(folder, count=count, size=size, seed=seed, workers=workers or None, style=style)
     columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with (
         Progress(*columns) as progress,

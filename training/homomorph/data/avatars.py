@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -96,28 +96,35 @@ FEATURES = (
     Feature("", "clothesColor", {name: name for name in ("262e33", "5199e4", "e6e6e6", "a7ffc4", "ff5c5c", "ffffb1")}),
 )
 
-GROUPS: dict[str, tuple[str, ...]] = {}
-for _feature in FEATURES:
-    if _feature.group:
-        GROUPS[_feature.group] = (*GROUPS.get(_feature.group, ()), *(label for label in _feature.looks if label))
+
+def groups(features: Sequence[Feature]) -> dict[str, tuple[str, ...]]:
+    """Return the attributes of each group."""
+    found: dict[str, tuple[str, ...]] = {}
+    for feature in features:
+        if feature.group:
+            found[feature.group] = (*found.get(feature.group, ()), *(label for label in feature.looks if label))
+    return found
+
+
+GROUPS = groups(FEATURES)
 
 _OPTIONAL = {"facialHairVariant": "facialHairProbability", "accessoriesVariant": "accessoriesProbability"}
 """What DiceBear draws only with a probability, which must be said to be certain."""
 
 Looks = tuple[str, ...]
-"""One label per entry of `FEATURES`: everything that defines a picture."""
+"""One label per feature, as of `FEATURES`: everything that defines a picture."""
 
 
-def draw_looks(seed: int, index: int) -> Looks:
+def draw_looks(seed: int, index: int, features: Sequence[Feature] = FEATURES) -> Looks:
     """Draw picture `index` of the set `seed`; every feature is uniform and independent of the others."""
     generator = np.random.default_rng((seed, index))
-    return tuple(str(generator.choice(list(feature.looks))) for feature in FEATURES)
+    return tuple(str(generator.choice(list(feature.looks))) for feature in features)
 
 
-def labels(looks: Looks) -> dict[str, int]:
-    """Return the label columns of a picture: attribute -> 0 or 1, in the order of `GROUPS`."""
-    worn = {label for feature, label in zip(FEATURES, looks, strict=True) if feature.group}
-    return {label: int(label in worn) for names in GROUPS.values() for label in names}
+def labels(looks: Looks, features: Sequence[Feature] = FEATURES) -> dict[str, int]:
+    """Return the label columns of a picture: attribute -> 0 or 1, in the order of its groups."""
+    worn = {label for feature, label in zip(features, looks, strict=True) if feature.group}
+    return {label: int(label in worn) for names in groups(features).values() for label in names}
 
 
 def with_group(looks: Looks, other: Looks, group: str) -> Looks:

@@ -1,4 +1,4 @@
-"""Writes the built-in picture set as a labelled folder: `images/`, `attributes.csv`, `groups.yaml`."""
+"""Writes a picture set as a labelled folder: `images/`, `attributes.csv`, `groups.yaml`, `render.json`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ import yaml
 from homomorph.data import avatars
 from homomorph.data.labels import ATTRIBUTES_FILE, GROUPS_FILE, IMAGES_FOLDER
 from homomorph.data.provenance import Provenance, write_provenance
+from homomorph.data.styles import Style, find_style
 from homomorph.errors import DataError
 
 
-def _render_one(job: tuple[Path, int, int, int]) -> tuple[str, dict[str, int]]:
-    folder, seed, index, size = job
-    looks = avatars.draw_looks(seed, index)
+def _render_one(job: tuple[Path, Style, int, int, int]) -> tuple[str, dict[str, int]]:
+    folder, style, seed, index, size = job
+    looks = style.draw_looks(seed, index)
     name = f"{index:06d}.png"
-    (folder / name).write_bytes(avatars.render_png(looks, size))
-    return name, avatars.labels(looks)
+    (folder / name).write_bytes(style.render_png(looks, size))
+    return name, style.labels(looks)
 
 
 def render_set(
-    folder: Path, *, count: int, size: int, seed: int = 0, workers: int | None = None
+    folder: Path, *, count: int, size: int, seed: int = 0, workers: int | None = None, style: str = avatars.STYLE
 ) -> Generator[int, None, None]:
     """Render `count` pictures into `folder`, which appears only when the set is complete.
 
@@ -40,12 +41,13 @@ def render_set(
         size: height and width in pixels, 16 to 4096.
         seed: which set; sets of different seeds are independent.
         workers: processes; the number of usable cores by default.
+        style: one of `styles.style_names()`.
 
     Yields:
         How many pictures are done, after each one.
 
     Raises:
-        DataError: `folder` already holds something, or a number is out of range.
+        DataError: `folder` already holds something, a number is out of range, or there is no such style.
     """
     if count < 1:
         raise DataError(f"--count must be at least 1, not {count}")
@@ -55,6 +57,7 @@ def render_set(
         raise DataError(f"--seed must not be negative, not {seed}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} already exists; give a new folder, nothing is overwritten")
+    drawn = find_style(style)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     images = partial / IMAGES_FOLDER
     images.mkdir(parents=True)
@@ -70,14 +73,14 @@ def render_set(
             ) as pool,
         ):
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["image", *(name for names in avatars.GROUPS.values() for name in names)])
-            jobs = ((images, seed, index, size) for index in range(count))
+            writer.writerow(["image", *(name for names in drawn.groups.values() for name in names)])
+            jobs = ((images, drawn, seed, index, size) for index in range(count))
             for done, (name, labels) in enumerate(pool.map(_render_one, jobs, chunksize=16), start=1):
                 writer.writerow([name, *labels.values()])
                 yield done
-        groups = {group: list(names) for group, names in avatars.GROUPS.items()}
+        groups = {group: list(names) for group, names in drawn.groups.items()}
         (partial / GROUPS_FILE).write_text(yaml.safe_dump(groups, sort_keys=False), encoding="utf-8")
-        write_provenance(partial, Provenance(avatars.STYLE, seed, size))
+        write_provenance(partial, Provenance(style, seed, size))
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
