@@ -243,34 +243,30 @@ def _train_step(
     with torch.no_grad():
         shallow = nets.phi.relu3_1(pictures)
         deep = nets.phi.relu5_1(shallow)
-    noise = recipe.feature_noise * torch.randn(encoded.shape, generator=generator)
-    reconstructed = model.decoder(encoded + noise)
+    reconstructed = model.decoder(encoded + _noise(encoded, recipe, generator))
     terms["pixel"] = losses.pixel_loss(reconstructed, pictures)
     terms["phi3"] = losses.relative_error(nets.phi.relu3_1(reconstructed), shallow)
     terms["guidance"] = losses.relative_error(nets.guidance(encoded, deep.shape[2:]), deep)
-    terms["scale"] = losses.scale_loss(features_b - features_a)
-    loss = (
-        recipe.l_recon * (terms["phi3"] + recipe.l_pixel * terms["pixel"])
-        + recipe.l_kg * terms["guidance"]
-        + recipe.l_scale * terms["scale"]
-    )
+    loss = recipe.l_recon * (terms["phi3"] + recipe.l_pixel * terms["pixel"]) + recipe.l_kg * terms["guidance"]
+    if recipe.l_scale > 0:
+        terms["scale"] = losses.scale_loss(features_b - features_a)
+        loss = loss + recipe.l_scale * terms["scale"]
 
     # The decomposition of d: what T_i may carry (E and T_i), and that all together reach b (T_i).
     deltas = model.deltas(features_a, features_b)
-    difference, change = features_b - features_a, labels_b - labels_a
-    sizes = [len(names) for names in groups.values()]
-    known_groups = torch.stack([part.all(dim=1) for part in (known_a & known_b).split(sizes, dim=1)], dim=1)
-    terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(change), difference, known_groups)
-    terms["residual"] = losses.residual_loss(deltas[:, -1])
+    if recipe.l_projection > 0:
+        difference, change = features_b - features_a, labels_b - labels_a
+        sizes = [len(names) for names in groups.values()]
+        known_groups = torch.stack([part.all(dim=1) for part in (known_a & known_b).split(sizes, dim=1)], dim=1)
+        terms["projection"] = losses.projection_loss(deltas[:, :-1], nets.prototypes(change), difference, known_groups)
+        loss = loss + recipe.l_projection * terms["projection"]
+    if recipe.l_residual > 0:
+        terms["residual"] = losses.residual_loss(deltas[:, -1])
+        loss = loss + recipe.l_residual * terms["residual"]
     detached_a, detached_b = features_a.detach(), features_b.detach()
     detached_deltas = model.deltas(detached_a, detached_b)
     terms["total"] = losses.total_loss(detached_a + detached_deltas.sum(dim=1), detached_b)
-    loss = (
-        loss
-        + recipe.l_projection * terms["projection"]
-        + recipe.l_residual * terms["residual"]
-        + recipe.l_total * terms["total"]
-    )
+    loss = loss + recipe.l_total * terms["total"]
 
     # What labels say of pixels.
     if recipe.l_counterfactual > 0:
@@ -298,7 +294,7 @@ def _train_step(
 
     if phase == "critics":
         # Dis and A' on features, several updates of their own.
-        critic_noise = recipe.feature_noise * torch.randn(morphed.shape, generator=generator)
+        critic_noise = _noise(morphed, recipe, generator)
         fake, real = (morphed_t + critic_noise).detach(), (detached_a + critic_noise).detach()
         for _ in range(recipe.critic_steps):
             real_score, _unused = nets.critic(real)
@@ -311,9 +307,10 @@ def _train_step(
             _step(optimizers["critic"], critic_loss)
         # E and T_i against Dis, T_i against A'.
         with _frozen(nets.critic):
-            terms["gan"] = losses.generator_loss(
-                nets.critic(morphed + critic_noise)[0], nets.critic(features_a + critic_noise)[0], recipe.anchor
-            )
+            fake_score = nets.critic(morphed + critic_noise)[0]
+            # Without the anchor, the score of F_a counts for nothing.
+            real_score = nets.critic(features_a + critic_noise)[0] if recipe.anchor > 0 else fake_score.detach()
+            terms["gan"] = losses.generator_loss(fake_score, real_score, recipe.anchor)
             terms["homomorphism"] = losses.attribute_loss(nets.critic(morphed_t + critic_noise)[1], labels_v, known_v)
         loss = loss + recipe.l_gan * terms["gan"] + recipe.l_hom * terms["homomorphism"]
 
@@ -342,6 +339,13 @@ def _train_step(
         nn.utils.clip_grad_norm_(optimizers[name].param_groups[0]["params"], 1.0)
         optimizers[name].step()
     return {name: value.item() for name, value in terms.items()}
+
+
+def _noise(features: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Draw what features carry on their way to D and the critics; zeros where the recipe has none."""
+    if recipe.feature_noise == 0:
+        return torch.zeros_like(features)
+    return recipe.feature_noise * torch.randn(features.shape, generator=generator)
 
 
 def phase_of(done: float, recipe: Recipe) -> str:
