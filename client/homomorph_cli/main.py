@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from homomorph_cli import bench, edit, evaluate, export, import_run, morph, render, serve, train
+from homomorph_cli import bench, edit, evaluate, export, import_run, label, morph, render, serve, train
 from homomorph_cli.one_line_errors import run_app
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("render")(render.render)
+app.command("label")(label.label)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)

@@ -14,6 +14,7 @@ _EXTRAS = {
     "render": "train",
     "train": "train",
     "evaluate": "train",
+    "label": "train",
     "export": "export",
     "import": "export",
     "serve": "serve",
