@@ -33,6 +33,12 @@ def train(
         int | None,
         typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print networks, parameters, memory and configuration; train and write nothing."
+        ),
+    ] = False,
 ) -> None:
     """Train a morph model on labelled pictures."""
     from homomorph.data.labels import read_labelled
@@ -48,6 +54,11 @@ def train(
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
     data = read_labelled(folder)
+    if dry_run:
+        from homomorph.dry_run import plan
+
+        print(plan(data, preset=chosen, recipe=weights, steps=steps or chosen.steps, phi=phi, seed=seed))
+        return
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,14 +131,7 @@ def train(
     )
     nets = Networks(config, perceptual).to(memory_format=torch.channels_last)
     optimizers = _optimizers(nets, preset, recipe)
-    settings = {
-        "model": config.to_dict(),
-        "preset": dataclasses.asdict(preset),
-        "recipe": dataclasses.asdict(recipe),
-        "steps": steps,
-        "phi": phi,
-        "seed": seed,
-    }
+    settings = settings_of(config, preset, recipe, steps, phi, seed)
     if resume:
         start = load_state(out, nets, optimizers, settings)
     else:
@@ -208,6 +202,18 @@ def train(
             began = now
     if skipped:
         _log.warning("%d of %d pictures could not be used and were skipped", len(skipped), len(data.paths))
+
+
+def settings_of(config: ModelConfig, preset: Preset, recipe: Recipe, steps: int, phi: str, seed: int) -> dict[str, Any]:
+    """Return what defines a run, as plain values; a run that goes on must have the same."""
+    return {
+        "model": config.to_dict(),
+        "preset": dataclasses.asdict(preset),
+        "recipe": dataclasses.asdict(recipe),
+        "steps": steps,
+        "phi": phi,
+        "seed": seed,
+    }
 
 
 def _train_step(
