@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from homomorph import trainer
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, DataError, TrainingError
+from homomorph.label_features import load_label_features
 from homomorph.recipe import PUBLISHED, Preset, Recipe
 from homomorph.run import load_model, resolve_run
 from homomorph.trainer import Progress, draw_strengths, train
@@ -45,6 +46,7 @@ def test_a_run_holds_a_model_its_configuration_and_pictures(
     assert model.config.picture_size == 32
     assert np.asarray(Image.open(tmp_path / "run" / "strips.png")).shape == (2 * 8 * 32, 9 * 32, 3)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert load_label_features(tmp_path / "run", model.config) is not None
     assert not list((tmp_path / "run").glob("*.partial"))
 
 

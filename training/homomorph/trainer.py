@@ -28,6 +28,7 @@ from homomorph.data.labels import LabelledPictures, label_balance, occurrence
 from homomorph.data.loading import load_batches
 from homomorph.errors import TrainingError
 from homomorph.interruption import Interruption
+from homomorph.label_features import fit_label_features, save_label_features
 from homomorph.label_prior import LabelPrior
 from homomorph.networks import MorphModel, interpolate
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
@@ -200,6 +201,7 @@ def train(
             now = time.perf_counter()
             yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
             began = now
+    save_label_features(out, fit_label_features(nets.ema, data))
     if skipped:
         _log.warning("%d of %d pictures could not be used and were skipped", len(skipped), len(data.paths))
 
