@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from homomorph.config import ModelConfig
@@ -19,6 +19,7 @@ from homomorph.data.labels import LabelledPictures
 from homomorph.errors import CheckpointError
 from homomorph.networks import MorphModel
 from homomorph.pixels import normalise
+from homomorph.run import save_tensors
 from homomorph_client.errors import PictureError
 from homomorph_client.pictures import fit_picture
 
@@ -88,9 +89,7 @@ def fit_label_features(model: MorphModel, data: LabelledPictures, *, pictures: i
 
 def save_label_features(folder: Path, fitted: LabelFeatures) -> None:
     """Write `label_features.safetensors` into a run; it appears whole or not at all."""
-    partial = folder / (LABEL_FEATURES_FILE + ".partial")
-    save_file(fitted.state_dict(), partial)
-    partial.replace(folder / LABEL_FEATURES_FILE)
+    save_tensors(fitted.state_dict(), folder / LABEL_FEATURES_FILE)
 
 
 def load_label_features(folder: Path, config: ModelConfig) -> LabelFeatures | None:
