@@ -18,7 +18,12 @@ class Timing:
 
 
 def time_in_turns(
-    candidates: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int, turn_ms: float = 2.0
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warm_up: int,
+    turn_ms: float = 2.0,
+    report: Callable[[int], None] = lambda turn: None,
 ) -> dict[str, Timing]:
     """Time each candidate `repeats` times, one turn of each after the other.
 
@@ -27,12 +32,14 @@ def time_in_turns(
         repeats: turns that count, at least 10.
         warm_up: turns before those.
         turn_ms: a turn calls its candidate as often as fits into this, and counts the mean of the calls.
+        report: called with each turn's number, from 1, when it begins.
     """
     if repeats < 10:
         raise ValueError(f"repeats must be at least 10, not {repeats}")
     calls = {name: _calls_for(candidate, turn_ms) for name, candidate in candidates.items()}
     times_ms: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warm_up + repeats):
+        report(turn + 1)
         for name, candidate in candidates.items():
             elapsed_ms = _time_ms(candidate, calls[name])
             if turn >= warm_up:

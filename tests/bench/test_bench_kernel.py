@@ -14,8 +14,11 @@ from homomorph_bench.timing import time_in_turns
 
 def test_candidates_take_turns():
     calls: list[str] = []
-    time_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=10, warm_up=0, turn_ms=0)
+    turns: list[int] = []
+    candidates = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    time_in_turns(candidates, repeats=10, warm_up=1, turn_ms=0, report=turns.append)
     assert calls[-4:] == ["a", "b", "a", "b"]
+    assert turns == list(range(1, 12))
 
 
 def test_too_few_repeats_are_refused():
