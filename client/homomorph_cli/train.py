@@ -20,7 +20,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Run folder to write: config.json, model.safetensors, strips.png, logs.")],
     method: Annotated[str, typer.Option(help="homomorph.")] = "homomorph",
-    preset: Annotated[str, typer.Option(help="Networks, picture size, batch and rates: avatars64.")] = "avatars64",
+    preset: Annotated[
+        str, typer.Option(help="Networks, picture size, batch and rates: avatars64, published.")
+    ] = "avatars64",
     recipe: Annotated[
         str, typer.Option(help="Weights of the terms: even (ours), published (as in the paper).")
     ] = "even",

@@ -104,7 +104,7 @@ class Preset:
     """The family of E, T_i and D, and their sizes."""
     batch_size: int = 16
     """Pictures a step, even."""
-    steps: int = 3000
+    steps: int = 8000
     """Steps of training."""
     learning_rate: float = 1e-3
     """Adam's rate for E, T_i, D; it falls to a twentieth along a cosine."""
