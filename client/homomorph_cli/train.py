@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +82,7 @@ def train(
         checkpoint_every=checkpoint_every,
         max_bad_pictures=max_bad_pictures,
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns) as progress, contextlib.closing(reports):
         task = progress.add_task("", total=None, report="")
         for report in reports:
             shown = ("phi", "pixel", "projection", "picture")

@@ -69,3 +69,23 @@ def test_the_second_ctrl_c_does_not_wait() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is earlier
+
+
+def test_a_run_that_is_refused_does_not_wait_for_its_worker(tmp_path: Path) -> None:
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    for index in range(40):
+        (images / f"{index}.png").write_bytes(b"not a picture")
+    rows = "".join(f"{index}.png,{index % 2}\n" for index in range(40))
+    (tmp_path / "data" / "attributes.csv").write_text("image,p\n" + rows)
+    (tmp_path / "data" / "groups.yaml").write_text("x: [p]\n")
+    command = [sys.executable, "-c", "from homomorph_cli.main import run; run()"]
+    result = subprocess.run(
+        [*command, "train", str(tmp_path / "data"), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "is not a picture that can be read" in result.stderr.splitlines()[-1]

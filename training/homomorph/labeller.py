@@ -5,6 +5,7 @@ homomorph label data/faces --out data/labels.csv
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
@@ -128,13 +129,14 @@ def label_set(
     )
     balance = torch.from_numpy(label_balance(share))
     skipped: dict[int, str] = {}
-    for step, batch in enumerate(load_batches(batches, range(steps), workers, skipped), start=1):
-        loss = attribute_loss(network(batch.pictures), batch.labels, batch.known, balance)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        yield LabelProgress("training", step, steps)
+    with contextlib.closing(load_batches(batches, range(steps), workers, skipped)) as loader:
+        for step, batch in enumerate(loader, start=1):
+            loss = attribute_loss(network(batch.pictures), batch.labels, batch.known, balance)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            yield LabelProgress("training", step, steps)
     network.eval()
 
     # See what it gets right, then label.

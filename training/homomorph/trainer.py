@@ -6,10 +6,11 @@ homomorph train data/avatars --out runs/avatars64 --preset avatars64
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def train(
     checkpoint_every: int = 500,
     workers: int = 1,
     max_bad_pictures: int | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Train E, T_i and D, and keep `out` a usable run from the first checkpoint on.
 
     Args:
@@ -158,17 +159,21 @@ def train(
 
     # Train Phi on the labels, unless it came with its weights.
     if phi == "small" and not resume:
-        loader = load_batches(batches, range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps), workers, skipped)
-        pairs = ((batch, normalised(batch)) for batch in loader)
-        for step, loss in enumerate(train_small_vgg(perceptual, pairs, balance), start=1):  # type: ignore[arg-type]
-            yield Progress("phi", step, preset.phi_steps, {"phi": loss}, 0.0)
+        phi_range = range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps)
+        with contextlib.closing(load_batches(batches, phi_range, workers, skipped)) as loader:
+            pairs = ((batch, normalised(batch)) for batch in loader)
+            for step, loss in enumerate(train_small_vgg(perceptual, pairs, balance), start=1):  # type: ignore[arg-type]
+                yield Progress("phi", step, preset.phi_steps, {"phi": loss}, 0.0)
     nets.phi.requires_grad_(False)
 
     # Train.
     saved = start if resume else None
     began = time.perf_counter()
-    loader = load_batches(batches, range(start, steps), workers, skipped)
-    with SummaryWriter(out / "tensorboard", purge_step=start) as writer, Interruption() as interruption:
+    with (
+        contextlib.closing(load_batches(batches, range(start, steps), workers, skipped)) as loader,
+        SummaryWriter(out / "tensorboard", purge_step=start) as writer,
+        Interruption() as interruption,
+    ):
         for step, batch in enumerate(loader, start=start):
             if interruption.noted:
                 save_model(out, nets.ema)

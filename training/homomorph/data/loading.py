@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from torch.utils.data import DataLoader
@@ -12,10 +13,15 @@ from torch.utils.data import DataLoader
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.errors import DataError
 
+_GRACE_S = 3
+"""Seconds that a worker goes on for after SIGTERM."""
+
 _log = logging.getLogger(__name__)
 
 
-def load_batches(batches: PairedBatches, steps: range, workers: int, bad: dict[int, str]) -> Iterator[Batch]:
+def load_batches(
+    batches: PairedBatches, steps: range, workers: int, bad: dict[int, str]
+) -> Generator[Batch, None, None]:
     """Read the batches of these steps, and add to `bad` the pictures that cannot be read, with a warning each.
 
     Raises:
@@ -45,8 +51,10 @@ def _begin_worker(_: int) -> None:
     """Reading pictures must not compete with the networks for cores, nor end before the process that takes them."""
     import cv2
 
-    # Ctrl-C reaches every process of a terminal, and service managers stop all of a service's.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a terminal, and service managers stop all of a service's: the process that takes
+    # the batches finishes its step first. It also ends its workers by SIGTERM when it ends, and then waits for them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # any other status would raise in that process
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
