@@ -38,7 +38,10 @@ def run_app(app: typer.Typer) -> NoReturn:
         print("homomorph: interrupted", file=sys.stderr)
         sys.exit(130)
     except typer.TyperException as error:
-        _fail(error.format_message())
+        # Without a message it has shown the help of a command that needs another word, such as `homomorph bench`.
+        if message := error.format_message():
+            _fail(message)
+        sys.exit(2)
     except HomomorphError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ import torch
 
 from homomorph.config import ModelConfig
 from homomorph.data import avatars
-from homomorph.data.labels import read_labelled
+from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.render_set import render_set
 from homomorph.errors import DataError
 from homomorph.evaluation.evaluate import evaluate
@@ -172,3 +172,27 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
 def test_too_few_pictures_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="need 1100 pictures"):
         read_held_out(read_labelled(folder), 32, 300, None, lambda done, total: None)
+
+
+def test_truths_are_of_the_groups_that_were_drawn(folder: Path) -> None:
+    data = read_labelled(folder)
+    columns = slice(0, len(avatars.GROUPS["expression"]))
+    groups = {"expression": avatars.GROUPS["expression"]}
+    fewer = LabelledPictures(data.paths, data.labels[:, columns], groups)
+    assert set(read_held_out(fewer, 32, 16, 11, lambda done, total: None).truths) == {"expression"}
+    mine = LabelledPictures(data.paths, data.labels[:, columns], {"mood": groups["expression"]})
+    assert read_held_out(mine, 32, 16, 11, lambda done, total: None).truths == {}
+
+
+def test_a_report_that_cannot_be_written_is_said_at_once(model: MorphModel, folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "run", model)
+    (tmp_path / "file").write_text("mine")
+
+    def report(stage: str, done: int, total: int) -> None:
+        pytest.fail("work began")
+
+    with pytest.raises(DataError, match="cannot be a folder"):
+        evaluate(
+            {"run": tmp_path / "run"}, folder, tmp_path / "file" / "out", pairs=16, evaluator_steps=1, report=report
+        )
+    assert (tmp_path / "file").read_text() == "mine"

@@ -105,3 +105,15 @@ def test_accuracy_counts_what_can_be_compared() -> None:
     figures = held_out_accuracy(["x", "y"], labels, probabilities)
     assert figures["x"] == {"pictures": 3, "accuracy": pytest.approx(2 / 3), "guessing": pytest.approx(2 / 3)}
     assert figures["y"] == {"pictures": 0, "accuracy": None, "guessing": None}
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("labels.json", "where the accuracy goes"), ("no/labels.csv", "there is no folder")]
+)
+def test_a_table_that_cannot_be_written_is_said_before_the_work(
+    homomorph: Callable[..., Any], folder: Path, tmp_path: Path, out: str, message: str
+) -> None:
+    outcome = homomorph("label", folder, "--out", tmp_path / out)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert {path.name for path in tmp_path.iterdir()} == {"set"}

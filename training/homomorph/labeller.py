@@ -96,10 +96,14 @@ def label_set(
         How far it is.
 
     Raises:
-        DataError: a file exists already, there is nothing to label or too little to learn from, or too many pictures
+        DataError: a file exists already or has no folder to be in, there is nothing to label or too little to learn from, or too many pictures
             cannot be read.
     """
     report_file = out.with_suffix(".json")
+    if out == report_file:
+        raise DataError(f"{out} is where the accuracy goes; give the table another ending, such as .csv")
+    if not out.parent.is_dir():
+        raise DataError(f"there is no folder {out.parent} to write {out.name} into")
     for file in (out, report_file):
         if file.exists():
             raise DataError(f"{file} already exists; give a new file, nothing is overwritten")

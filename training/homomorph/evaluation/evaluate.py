@@ -75,8 +75,11 @@ def evaluate(
             f"{folder} has the groups {', '.join(data.groups)} with their labels, the model has "
             f"{', '.join(first.config.groups)} with its own: evaluate on data with the labels that it was trained on"
         )
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is not a folder")
+    # What cannot be written is said now, not after minutes of work.
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be a folder for the report: {error}") from error
 
     # Read the pictures, and draw the truths.
     provenance = read_provenance(folder)
@@ -129,7 +132,6 @@ def evaluate(
         "seconds": round(time.perf_counter() - began),
     }
     evaluation = Evaluation(measured, held_out, meta)
-    out.mkdir(parents=True, exist_ok=True)
     metrics = {name: _plain(taken.figures) for name, taken in measured.items()} | {"meta": meta}
     _write(out / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     _write(out / REPORT_FILE, write_report(measured, held_out, meta))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,10 @@ def read_held_out(
             f"there are {len(usable)}: give more pictures or fewer --pairs"
         )
     chosen = usable[: 2 * pairs + MAX_TRAINING]
-    truthful = [] if seed is None else list(data.groups)
+    # What a group changes is known of the groups that the set was drawn with.
+    drawn = {} if seed is None else avatars.GROUPS
+    truthful = [group for group, names in data.groups.items() if drawn.get(group) == names]
+    looks = [] if seed is None else [avatars.draw_looks(seed, _index(data.paths[i])) for i in chosen[: 2 * pairs]]
     total = len(chosen) + pairs * len(truthful)
     pictures = np.empty((len(chosen), 3, picture_size, picture_size), dtype=np.uint8)
     for done, index in enumerate(chosen):
@@ -92,22 +96,28 @@ def read_held_out(
         labels=labels[2 * pairs :],
     )
     done = len(chosen)
-    if seed is not None:
-        looks = [avatars.draw_looks(seed, int(data.paths[index].stem)) for index in chosen[: 2 * pairs]]
-        for group in truthful:
-            truths, middles = np.empty_like(held_out.source), np.empty_like(held_out.source)
-            has_middle = False
-            for row, (ours, theirs) in enumerate(zip(looks[:pairs], looks[pairs:], strict=True)):
-                truths[row] = _render(avatars.with_group(ours, theirs, group), picture_size)
-                if colours := avatars.middle_colours(ours, theirs, group):
-                    middles[row] = _render(ours, picture_size, colours)
-                    has_middle = True
-                done += 1
-                report(done, total)
-            held_out.truths[group] = truths
-            if has_middle:
-                held_out.middles[group] = middles
+    for group in truthful:
+        truths, middles = np.empty_like(held_out.source), np.empty_like(held_out.source)
+        has_middle = False
+        for row, (ours, theirs) in enumerate(zip(looks[:pairs], looks[pairs:], strict=True)):
+            truths[row] = _render(avatars.with_group(ours, theirs, group), picture_size)
+            if colours := avatars.middle_colours(ours, theirs, group):
+                middles[row] = _render(ours, picture_size, colours)
+                has_middle = True
+            done += 1
+            report(done, total)
+        held_out.truths[group] = truths
+        if has_middle:
+            held_out.middles[group] = middles
     return held_out
+
+
+def _index(path: Path) -> int:
+    if not path.stem.isdecimal():
+        raise DataError(
+            f"{path} is not named as `homomorph render` does, so its truth is not known: remove render.json"
+        )
+    return int(path.stem)
 
 
 def _render(looks: avatars.Looks, size: int, colours: dict[str, str] | None = None) -> Pictures:
