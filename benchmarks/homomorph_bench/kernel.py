@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from homomorph.environment import environment
-from homomorph_bench.results import Record
+from homomorph_bench.results import Record, compared
 from homomorph_bench.timing import time_in_turns
 from homomorph_export.ops.interpolate import load
 
@@ -83,18 +83,7 @@ def measure(case: Case, *, repeats: int) -> list[Record]:
             torch.testing.assert_close(candidate(), baddbmm())
         timings = time_in_turns(candidates, repeats=repeats, warm_up=warm_up)
     meta = {"case": vars(case), "dtype": "float32", "repeats": repeats, "warm_up": warm_up, **environment()}
-    return [
-        Record(
-            name=f"{name}, {case}",
-            value=timing.median_ms,
-            unit="ms",
-            baseline=f"{BASELINE}, {case}",
-            ratio=timings[BASELINE].median_ms / timing.median_ms,
-            spread=timing.spread,
-            meta=meta,
-        )
-        for name, timing in timings.items()
-    ]
+    return compared(timings, str(case), baseline=BASELINE, meta=lambda _: meta)
 
 
 def _loop(source: Tensor, deltas: Tensor, strengths: Tensor) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from homomorph_bench.timing import Timing
 
 RESULTS_FILE = "results.json"
 
@@ -30,6 +32,31 @@ class Record:
     """Distance between the quartiles, divided by the median."""
     meta: dict[str, Any]
     """What was measured, how, and on what."""
+
+
+def compared(
+    timings: Mapping[str, Timing], case: str, *, baseline: str, meta: Callable[[str], dict[str, Any]]
+) -> list[Record]:
+    """Return a record for each of the timings of one case, compared with the baseline among them.
+
+    Args:
+        timings: by name, the baseline's included.
+        case: what was timed.
+        baseline: name of the timing that the others are compared with.
+        meta: what is said of a name's measurement.
+    """
+    return [
+        Record(
+            name=f"{name}, {case}",
+            value=timing.median_ms,
+            unit="ms",
+            baseline=f"{baseline}, {case}",
+            ratio=timings[baseline].median_ms / timing.median_ms,
+            spread=timing.spread,
+            meta=meta(name),
+        )
+        for name, timing in timings.items()
+    ]
 
 
 def write(records: Sequence[Record], folder: Path) -> Path:

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from homomorph.published_weights import CELEBA_GROUPS
 from homomorph.recipe import PUBLISHED, Preset
 from homomorph.trainer import Networks
 from homomorph_bench.published_order import critic_loss, critic_terms, published_step, whole_phi
-from homomorph_bench.results import Record
+from homomorph_bench.results import Record, compared
 from homomorph_bench.timing import time_in_turns
 
 BASELINE = "published order of work"
@@ -134,18 +135,11 @@ def measure(
             warm_up=WARM_UP,
             report=lambda turn: report(f"{case}: turn {turn} of {WARM_UP + repeats}"),
         )
-        return [
-            Record(
-                name=f"{name}, {case}",
-                value=timing.median_ms,
-                unit="ms",
-                baseline=f"{BASELINE}, {case}",
-                ratio=timings[BASELINE].median_ms / timing.median_ms,
-                spread=timing.spread,
-                meta=meta | ({"passes": vars(passes[name][case])} if case in passes.get(name, {}) else {}),
-            )
-            for name, timing in timings.items()
-        ]
+
+        def described(name: str) -> dict[str, Any]:
+            return meta | ({"passes": vars(passes[name][case])} if case in passes.get(name, {}) else {})
+
+        return compared(timings, case, baseline=BASELINE, meta=described)
 
     records = compare("whole step", steps)
     published_parts, our_parts = parts_of_published(published), parts_of_ours(ours, preset)

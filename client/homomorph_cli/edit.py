@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from homomorph_cli.options import Out, TimeoutS, Url
 from homomorph_client import LabelError, MorphClient, StrengthError
 from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from homomorph_client.output import check_output, write_output
@@ -26,21 +27,12 @@ def edit(
             "May be given several times.",
         ),
     ],
-    out: Annotated[
-        list[Path],
-        typer.Option(
-            metavar="PATH",
-            help=".png (all frames side by side), .gif (a loop there and back), .mp4, or a folder for one .png each. "
-            "May be given several times.",
-        ),
-    ],
+    out: Out,
     steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, the picture itself included.")] = (
         DEFAULT_STEPS
     ),
-    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC address.")] = DEFAULT_URL,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait for an answer.")
-    ] = DEFAULT_TIMEOUT_S,
+    url: Url = DEFAULT_URL,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Change a picture towards labels on a running server, without a second picture to take the look from."""
     # Whatever can be refused is refused before the server is asked.

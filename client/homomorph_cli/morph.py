@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from homomorph_cli.options import Out, TimeoutS, Url
 from homomorph_client import MorphClient, StrengthError
 from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from homomorph_client.output import check_output, write_output
@@ -20,14 +21,7 @@ from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, e
 def morph(
     source: Annotated[Path, typer.Argument(metavar="A", help="Picture to start from.")],
     target: Annotated[Path, typer.Argument(metavar="B", help="Picture to reach.")],
-    out: Annotated[
-        list[Path],
-        typer.Option(
-            metavar="PATH",
-            help=".png (all frames side by side), .gif (a loop there and back), .mp4, or a folder for one .png each. "
-            "May be given several times.",
-        ),
-    ],
+    out: Out,
     steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, A and B included.")] = DEFAULT_STEPS,
     sliders: Annotated[
         list[str] | None,
@@ -38,10 +32,8 @@ def morph(
             "May be given several times; without it, every group goes from 0 to 1.",
         ),
     ] = None,
-    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC address.")] = DEFAULT_URL,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait for an answer.")
-    ] = DEFAULT_TIMEOUT_S,
+    url: Url = DEFAULT_URL,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Morph one picture into another on a running server.
 

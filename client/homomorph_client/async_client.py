@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from homomorph_client.codec import decode, encode, encode_edit
+from homomorph_client.codec import decode, encode
 from homomorph_client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_TIMEOUT_S,
@@ -79,7 +79,7 @@ class AsyncMorphClient:
         """Morph one picture into another: arguments, result and errors are those of `MorphClient.morph`."""
         model = await self.served_model()
         chosen = chosen_strengths(model.groups, steps=steps, strengths=strengths)
-        inputs = encode(source, target, chosen, size=model.picture_size)
+        inputs = encode({"SOURCE": source, "TARGET": target}, {"STRENGTHS": chosen}, size=model.picture_size)
         try:
             return decode(await self._triton.infer(self._model_name, inputs, client_timeout=self.timeout_s))
         except InferenceServerException as error:
@@ -91,7 +91,7 @@ class AsyncMorphClient:
         """Change a picture towards labels: arguments, result and errors are those of `MorphClient.edit`."""
         model = await self.served_model(EDIT_MODEL)
         wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
-        inputs = encode_edit(source, wanted, chosen, size=model.picture_size)
+        inputs = encode({"SOURCE": source}, {"LABELS": wanted, "STRENGTHS": chosen}, size=model.picture_size)
         try:
             return decode(await self._triton.infer(EDIT_MODEL, inputs, client_timeout=self.timeout_s))
         except InferenceServerException as error:

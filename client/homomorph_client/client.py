@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tritonclient.grpc import InferenceServerClient, InferResult
 from tritonclient.utils import InferenceServerException
 
-from homomorph_client.codec import decode, encode, encode_edit
+from homomorph_client.codec import decode, encode
 from homomorph_client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_TIMEOUT_S,
@@ -136,7 +136,7 @@ class MorphClient:
         """
         model = self._served_model(EDIT_MODEL)
         wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
-        inputs = encode_edit(source, wanted, chosen, size=model.picture_size)
+        inputs = encode({"SOURCE": source}, {"LABELS": wanted, "STRENGTHS": chosen}, size=model.picture_size)
         try:
             return decode(self._triton.infer(EDIT_MODEL, inputs, client_timeout=self.timeout_s))
         except InferenceServerException as error:
@@ -218,7 +218,7 @@ class MorphClient:
     def _request(self, source: Picture, target: Picture, strengths: npt.NDArray[np.float32]) -> dict[str, Any]:
         return {
             "model_name": self._model_name,
-            "inputs": encode(source, target, strengths, size=self.picture_size),
+            "inputs": encode({"SOURCE": source, "TARGET": target}, {"STRENGTHS": strengths}, size=self.picture_size),
             "client_timeout": self.timeout_s,
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import InferInput, InferResult
@@ -10,43 +12,22 @@ from homomorph_client.errors import RequestError
 from homomorph_client.pictures import Picture, fit_picture
 
 
-def encode(source: Picture, target: Picture, strengths: npt.NDArray[np.float32], *, size: int) -> list[InferInput]:
+def encode(
+    pictures: Mapping[str, Picture], numbers: Mapping[str, npt.NDArray[np.float32]], *, size: int
+) -> list[InferInput]:
     """Return the inputs of one request, with a batch of one.
 
     Args:
-        source: picture that strength 0 stays at; its centre is cropped and resized.
-        target: picture that strength 1 reaches; likewise.
-        strengths: float32 [S, K].
+        pictures: by the names of the inputs; each one's centre is cropped and resized.
+        numbers: float32 arrays by the names of the inputs, without the batch axis.
         size: height and width in pixels that the pictures are sent at.
 
     Raises:
         PictureError: a picture cannot be used.
     """
     return [
-        _tensor("SOURCE", "UINT8", fit_picture(source, size)),
-        _tensor("TARGET", "UINT8", fit_picture(target, size)),
-        _tensor("STRENGTHS", "FP32", strengths),
-    ]
-
-
-def encode_edit(
-    source: Picture, labels: npt.NDArray[np.float32], strengths: npt.NDArray[np.float32], *, size: int
-) -> list[InferInput]:
-    """Return the inputs of one edit, with a batch of one.
-
-    Args:
-        source: picture that strength 0 stays at; its centre is cropped and resized.
-        labels: float32 [L].
-        strengths: float32 [S, K].
-        size: height and width in pixels that the picture is sent at.
-
-    Raises:
-        PictureError: the picture cannot be used.
-    """
-    return [
-        _tensor("SOURCE", "UINT8", fit_picture(source, size)),
-        _tensor("LABELS", "FP32", labels),
-        _tensor("STRENGTHS", "FP32", strengths),
+        *(_tensor(name, "UINT8", fit_picture(picture, size)) for name, picture in pictures.items()),
+        *(_tensor(name, "FP32", array) for name, array in numbers.items()),
     ]
 
 

@@ -120,7 +120,8 @@ def test_foreign_models_are_refused(key: str) -> None:
 
 def test_encode_makes_a_batch_of_one() -> None:
     strengths = np.array([[0, 0.5], [1, 2]], np.float32)
-    inputs = {tensor.name(): tensor for tensor in encode(PICTURE + 3, PICTURE, strengths, size=8)}
+    sent = encode({"SOURCE": PICTURE + 3, "TARGET": PICTURE}, {"STRENGTHS": strengths}, size=8)
+    inputs = {tensor.name(): tensor for tensor in sent}
     assert {name: (tensor.datatype(), tensor.shape()) for name, tensor in inputs.items()} == {
         "SOURCE": ("UINT8", [1, 8, 8, 3]),
         "TARGET": ("UINT8", [1, 8, 8, 3]),
