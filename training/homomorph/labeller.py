@@ -96,8 +96,8 @@ def label_set(
         How far it is.
 
     Raises:
-        DataError: a file exists already or has no folder to be in, there is nothing to label or too little to learn from, or too many pictures
-            cannot be read.
+        DataError: a file exists already or has no folder to be in, there is nothing to label or too little to learn
+            from, or too many pictures cannot be read.
     """
     report_file = out.with_suffix(".json")
     if out == report_file:
