@@ -6,16 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from homomorph_cli.progress import stage_progress
 from homomorph_client.errors import HomomorphError
 
 
@@ -46,21 +38,7 @@ def evaluate(
     names = [Path(run).name for run in runs]
     if len(set(names)) < len(names):
         raise HomomorphError(f"the runs must differ in their folder's name: {', '.join(names)}")
-    columns = (
-        TextColumn("{task.description:12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done)
-
+    with stage_progress() as report:
         evaluation = run_evaluation(
             {name: resolve_run(run) for name, run in zip(names, runs, strict=True)},
             data,

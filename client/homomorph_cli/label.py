@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from homomorph_cli.progress import stage_progress
 from homomorph_client.errors import HomomorphError
 
 
@@ -41,19 +41,11 @@ def label(
         raise HomomorphError("--steps must be at least 1, and --size from 16 to 512 pixels")
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
-    columns = (
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=None)
+    with stage_progress() as show:
         for report in label_set(
             folder, out, steps=steps, picture_size=size, seed=seed, max_bad_pictures=max_bad_pictures
         ):
-            progress.update(task, description=report.phase, completed=report.done, total=report.total)
+            show(report.phase, report.done, report.total)
     figures = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     table = Table("label", "held-out pictures", "accuracy", "by guessing", box=None)
     for name, of in figures["attributes"].items():

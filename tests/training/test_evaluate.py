@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from homomorph.config import ModelConfig
 from homomorph.data import avatars
@@ -22,6 +23,8 @@ from homomorph.evaluation.systems import Homomorph, Latent, Pictures, Pixel, Sle
 from homomorph.networks import MorphModel
 from homomorph.recipe import Preset
 from homomorph.run import save_model
+from homomorph_cli import progress
+from homomorph_cli.main import app
 
 PAIRS = 40
 
@@ -196,3 +199,44 @@ def test_a_report_that_cannot_be_written_is_said_at_once(model: MorphModel, fold
             {"run": tmp_path / "run"}, folder, tmp_path / "file" / "out", pairs=16, evaluator_steps=1, report=report
         )
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_without_a_terminal_stages_are_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("homomorph_cli.progress.time.monotonic", lambda: now)
+    with progress.stage_progress() as report:
+        report("pictures", 1, 4)
+        report("pictures", 2, 4)
+        now += progress.LINE_EVERY_S
+        report("pictures", 3, 4)
+        now += 1
+        report("pictures", 4, 4)
+        report("pixel", 16, 32)
+    lines = ["pictures: 1 of 4, 0 s", "pictures: 3 of 4, 30 s", "pictures: 4 of 4, 31 s", "pixel: 16 of 32, 0 s"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_terminal_shows_bars_from_the_first_report_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.stage_progress() as report:
+        assert capsys.readouterr().out == ""
+        report("pictures", 4, 4)
+        report("pixel", 16, 32)
+    shown = capsys.readouterr().out
+    assert "pictures" in shown
+    assert "16/32" in shown
+
+
+@pytest.mark.parametrize("command", ["evaluate", "label"])
+def test_wrong_input_shows_no_empty_bar(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    words = {"evaluate": ["avatars64", "--data", "absent"], "label": ["absent"]}[command]
+    result = CliRunner().invoke(app, [command, *words, "--out", str(tmp_path / "out.csv")])
+    assert isinstance(result.exception, DataError)
+    assert result.output == ""
