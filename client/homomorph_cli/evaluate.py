@@ -47,7 +47,10 @@ def evaluate(
             evaluator_steps=evaluator_steps,
             report=report,
         )
-    table = Table(title=f"{pairs} pairs; the classifier is right in {evaluation.meta['evaluator']['accuracy']:.1%}")
+    table = Table(
+        title=f"{pairs} pairs; the classifier is right in {evaluation.meta['evaluator']['accuracy']:.1%}",
+        caption=f"frechet of other real pictures: {shown(evaluation.meta['frechet_floor'])}",
+    )
     table.add_column("figure")
     for name in evaluation.measured:
         table.add_column(name, justify="right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from homomorph.data import avatars
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.render_set import render_set
 from homomorph.errors import DataError
+from homomorph.evaluation import figures
 from homomorph.evaluation.evaluate import evaluate
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
-from homomorph.evaluation.measure import STRENGTHS, measure
+from homomorph.evaluation.measure import STRENGTHS, frechet_floor, measure
+from homomorph.evaluation.report import shown, write_report
 from homomorph.evaluation.systems import Homomorph, Latent, Pictures, Pixel, Slerp
 from homomorph.networks import MorphModel
 from homomorph.recipe import Preset
@@ -99,6 +102,7 @@ def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypat
     assert oracle.figures["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     assert oracle.figures["background"] == {"reconstruction": 0, "morph": 0}
     assert oracle.figures["endpoint"] == 0
+    assert oracle.figures["frechet_reconstruction"] == pytest.approx(0, abs=1e-4)
     assert oracle.figures["shift"] == 0
     transfer, preservation = oracle.figures["transfer"], oracle.figures["preservation"]
     assert isinstance(transfer, dict)
@@ -107,6 +111,30 @@ def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypat
     assert preservation["expression"] > 0.7
     assert oracle.path_strips.shape == (2, 17, 3, 32, 32)
     assert oracle.group_strips["skin"].shape == (2, STRENGTHS, 3, 32, 32)
+
+
+def test_reconstructions_of_either_side_count_for_frechet(held_out: HeldOut, evaluator: Evaluator) -> None:
+    class LosesTargets(Pixel):
+        def reconstruct(self, pictures: Pictures) -> Pictures:
+            return pictures if (held_out.source == pictures[0]).all(axis=(1, 2, 3)).any() else 255 - pictures
+
+    taken = measure(LosesTargets(), held_out, evaluator, strips=1, report=lambda done: None).figures
+    assert taken["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
+    shown_as = evaluator.judge(np.concatenate([held_out.source, 255 - held_out.target]))[1]
+    real = evaluator.judge(np.concatenate([held_out.source, held_out.target]))[1]
+    assert taken["frechet_reconstruction"] == pytest.approx(figures.frechet(shown_as, real))
+    assert taken["frechet_reconstruction"] > 1
+
+
+def test_the_floor_of_frechet_is_that_of_as_many_other_pictures(held_out: HeldOut, evaluator: Evaluator) -> None:
+    pairs = np.concatenate([held_out.source, held_out.target])
+    floor = frechet_floor(held_out, evaluator)
+    assert floor > 0.01
+    # Only the first 2N pictures are looked at: with more of them the floor would be lower than a system's own noise.
+    assert frechet_floor(replace(held_out, pictures=held_out.pictures[: 2 * PAIRS]), evaluator) == floor
+    assert frechet_floor(replace(held_out, pictures=pairs), evaluator) == pytest.approx(0, abs=1e-4)
+    assert frechet_floor(replace(held_out, pictures=255 - pairs), evaluator) > floor
+    assert np.isnan(frechet_floor(replace(held_out, pictures=pairs[1:]), evaluator))
 
 
 def test_systems_begin_at_a_and_end_at_b(model: MorphModel, held_out: HeldOut) -> None:
@@ -136,7 +164,7 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
     save_model(tmp_path / "run", model)
     out = tmp_path / "report"
     stages: list[str] = []
-    evaluate(
+    evaluation = evaluate(
         {"run": tmp_path / "run", "again": tmp_path / "run"},
         folder,
         out,
@@ -160,16 +188,24 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
         assert list(metrics["homomorph"][figure]) == list(avatars.GROUPS)
     assert metrics["pixel"]["reconstruction"]["psnr"] == pytest.approx(100)
     assert metrics["meta"]["pairs"] == 16
+    assert metrics["pixel"]["frechet_reconstruction"] == pytest.approx(0, abs=1e-4)
+    assert metrics["slerp"]["frechet_reconstruction"] == metrics["homomorph"]["frechet_reconstruction"] > 0
+    floor = metrics["meta"]["frechet_floor"]
+    assert floor == pytest.approx(evaluation.meta["frechet_floor"])
+    assert floor > 0
     assert metrics["meta"]["data"] == {"pictures": 700, "style": "avataaars", "seed": 11}
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 7 + 2 * 6 + 2 * 6
     assert page.count("<svg") == 3
+    assert f"but of about {shown(floor)}: that is how far 32" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
     assert stages[0] == "pictures"
     assert stages[-1] == "homomorph:again"
     assert not list(out.glob("*.partial"))
+    unknown = write_report(evaluation.measured, evaluation.held_out, evaluation.meta | {"frechet_floor": None})
+    assert "is not known: that takes 32 pictures in no pair" in unknown
 
 
 def test_too_few_pictures_are_refused(folder: Path) -> None:

@@ -20,7 +20,7 @@ from homomorph.environment import environment
 from homomorph.errors import CheckpointError, DataError
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
-from homomorph.evaluation.measure import PATH_FRAMES, Measured, measure
+from homomorph.evaluation.measure import PATH_FRAMES, Measured, frechet_floor, measure
 from homomorph.evaluation.report import write_report
 from homomorph.evaluation.systems import Pixel, System, systems_of
 from homomorph.networks import MorphModel
@@ -46,7 +46,7 @@ class Evaluation:
     held_out: HeldOut
     """What it was measured on."""
     meta: dict[str, Any]
-    """Pairs, seeds, weights, the evaluator's accuracy, what d is, versions, hardware."""
+    """Pairs, seeds, weights, the evaluator's accuracy, what d is, the noise floor of `frechet`, versions, hardware."""
 
 
 def evaluate(
@@ -127,6 +127,7 @@ def evaluate(
             "steps": evaluator_steps,
         },
         "d": "LPIPS's form on the evaluator's maps (LPIPS's own weights are not used)",
+        "frechet_floor": _plain(frechet_floor(held_out, evaluator)),
         "path_frames": PATH_FRAMES,
         "environment": environment(),
         "seconds": round(time.perf_counter() - began),

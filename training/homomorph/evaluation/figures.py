@@ -131,7 +131,8 @@ def frechet(ours: Array, real: Array) -> float:
     values, vectors = scipy.linalg.eigh(cov_ours)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     crossed = np.sqrt(np.maximum(scipy.linalg.eigvalsh(root @ cov_real @ root), 0)).sum()
-    return float(mean + np.trace(cov_ours) + np.trace(cov_real) - 2 * crossed)
+    # Rounding can leave equal sets a little below 0.
+    return max(0.0, float(mean + np.trace(cov_ours) + np.trace(cov_real) - 2 * crossed))
 
 
 def counterfactual(before: Array, after: Array, best: Array) -> float:

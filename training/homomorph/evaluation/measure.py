@@ -68,8 +68,9 @@ def measure(
     for start in range(0, len(held_out.source), PAIR_CHUNK):
         rows = slice(start, min(start + PAIR_CHUNK, len(held_out.source)))
         a, b = held_out.source[rows], held_out.target[rows]
-        _reconstruction(collected, system, a)
-        path = _path(collected, system, evaluator, a, b, branches, generator)
+        shown_a, shown_b = system.reconstruct(a), system.reconstruct(b)
+        _reconstruction(collected, evaluator, a, shown_a, shown_b)
+        path = _path(collected, system, evaluator, a, b, shown_b, branches, generator)
         collected.path_strips += list(path[: max(0, strips - start)].copy())
         moved_a, moved_b = (np.stack([moved_picture(augment, picture) for picture in side]) for side in (a, b))
         alone: tuple[Pictures, NDArray[np.float64], NDArray[np.float64]] | None = None
@@ -84,8 +85,25 @@ def measure(
             _group(collected, held_out, system, group, rows, *alone)
             collected.group_strips[group] += list(alone[0][: max(0, strips - start)].copy())
         report(rows.stop)
-    real = np.concatenate([held_out.source, held_out.target])
-    return collected.summary(evaluator.judge(real)[1])
+    return collected.summary(_real_features(held_out, evaluator))
+
+
+def frechet_floor(held_out: HeldOut, evaluator: Evaluator) -> float:
+    """`frechet` of real pictures that are in no pair, as many as a system shows: what perfect pictures would get.
+
+    Returns:
+        NaN where there are not as many: fewer pictures would lie further off by their number alone.
+    """
+    count = 2 * len(held_out.source)
+    if len(held_out.pictures) < count:
+        return float("nan")
+    # The first ones, because those that did not train the evaluator are among them.
+    return figures.frechet(evaluator.judge(held_out.pictures[:count])[1], _real_features(held_out, evaluator))
+
+
+def _real_features(held_out: HeldOut, evaluator: Evaluator) -> NDArray[np.float64]:
+    """The evaluator's features of the pairs' pictures, [2N, F]."""
+    return evaluator.judge(np.concatenate([held_out.source, held_out.target]))[1]
 
 
 class _Collected:
@@ -137,6 +155,7 @@ class _Collected:
             "pdv": float(figures.pdv(steps).mean()),
             "pps": float(figures.pps(steps, self.all("direct")).mean()),
             "frechet": figures.frechet(self.all("features"), real),
+            "frechet_reconstruction": figures.frechet(self.all("features.reconstruction"), real),
             "background": {name: self.mean(f"white.{name}") for name in ("reconstruction", "morph")},
             "endpoint": self.mean("endpoint"),
             "shift": float(np.mean([shifted[group] - per_group["transfer"][group] for group in self.groups])),
@@ -164,15 +183,18 @@ class _Collected:
         return {figure: values} if values else {}
 
 
-def _reconstruction(collected: _Collected, system: System, a: Pictures) -> None:
-    shown = system.reconstruct(a)
-    collected.add("psnr", figures.psnr(shown, a))
+def _reconstruction(
+    collected: _Collected, evaluator: Evaluator, a: Pictures, shown_a: Pictures, shown_b: Pictures
+) -> None:
+    """Pictures of both sides as the system shows them unchanged."""
+    collected.add("psnr", figures.psnr(shown_a, a))
     similarity = structural_similarity_index_measure(
-        torch.from_numpy(shown) / 255.0, torch.from_numpy(a) / 255.0, data_range=1.0, reduction="none"
+        torch.from_numpy(shown_a) / 255.0, torch.from_numpy(a) / 255.0, data_range=1.0, reduction="none"
     )
     assert isinstance(similarity, torch.Tensor)
     collected.add("ssim", similarity.double().numpy())
-    collected.add("white.reconstruction", figures.white_error(shown, (a == 255).all(axis=1)))
+    collected.add("white.reconstruction", figures.white_error(shown_a, (a == 255).all(axis=1)))
+    collected.add("features.reconstruction", evaluator.judge(np.concatenate([shown_a, shown_b]))[1])
 
 
 def _path(
@@ -181,6 +203,7 @@ def _path(
     evaluator: Evaluator,
     a: Pictures,
     b: Pictures,
+    shown_b: Pictures,
     branches: int,
     generator: np.random.Generator,
 ) -> Pictures:
@@ -190,8 +213,7 @@ def _path(
     before, after = frames[:, :-1].reshape(-1, *a.shape[1:]), frames[:, 1:].reshape(-1, *a.shape[1:])
     collected.add("steps", evaluator.distances(before, after).reshape(len(a), -1))
     collected.add("direct", evaluator.distances(frames[:, 0], frames[:, -1]))
-    shown = system.reconstruct(b)
-    collected.add("endpoint", np.abs(frames[:, -1].astype(np.float64) - shown).mean(axis=(1, 2, 3)))
+    collected.add("endpoint", np.abs(frames[:, -1].astype(np.float64) - shown_b).mean(axis=(1, 2, 3)))
     white = ((a == 255) & (b == 255)).all(axis=1)
     errors = [figures.white_error(frames[:, index], white) for index in range(PATH_FRAMES)]
     collected.add("white.morph", np.mean(errors, axis=0))

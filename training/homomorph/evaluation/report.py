@@ -34,6 +34,7 @@ ABOUT = {
     "pdv": "variance of the steps; smaller is more even",
     "pps": "even steps and a short path, 0 to 1; higher is better",
     "frechet": "distance of frames to real pictures, in the classifier's features; lower is more believable",
+    "frechet_reconstruction": "the same of reconstructions alone: the part that is not the path's; 0 is best",
     "background": "error on pure white, in grey levels",
     "endpoint": "v = 1 against b encoded and decoded, in grey levels",
     "shift": "transfer of moved pictures minus transfer; 0 is best",
@@ -105,6 +106,7 @@ def write_report(measured: dict[str, Measured], held_out: HeldOut, meta: dict[st
         .from_string(template)
         .render(
             meta=meta,
+            floor=shown(meta["frechet_floor"]),
             meta_text=json.dumps(meta, indent=2),
             hardest=sorted(accuracy.items(), key=lambda item: item[1])[:3],
             systems=list(measured),
