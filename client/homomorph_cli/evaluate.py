@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,13 @@ def evaluate(
     evaluator_steps: Annotated[
         int, typer.Option(min=1, help="Steps of 64 pictures that train the classifier that judges.")
     ] = 1500,
+    distance: Annotated[
+        Literal["auto", "evaluator", "lpips"],
+        typer.Option(
+            help="What measures the steps between frames: the classifier's maps, or LPIPS if torch hub's cache has "
+            "AlexNet's weights; auto is LPIPS where it can be had. Nothing is downloaded."
+        ),
+    ] = "auto",
 ) -> None:
     """Measure morphs against pixel blending, linear and spherical latent interpolation; write figures and a report.
 
@@ -46,10 +53,11 @@ def evaluate(
             pairs=pairs,
             evaluator_steps=evaluator_steps,
             report=report,
+            distance=distance,
         )
     table = Table(
         title=f"{pairs} pairs; the classifier is right in {evaluation.meta['evaluator']['accuracy']:.1%}",
-        caption=f"frechet of other real pictures: {shown(evaluation.meta['frechet_floor'])}",
+        caption=f"d: {evaluation.meta['d']}; frechet of other real pictures: {shown(evaluation.meta['frechet_floor'])}",
     )
     table.add_column("figure")
     for name in evaluation.measured:

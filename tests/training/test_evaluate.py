@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
+from torchvision.models import alexnet
 from typer.testing import CliRunner
 
 from homomorph.config import ModelConfig
 from homomorph.data import avatars
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.render_set import render_set
-from homomorph.errors import DataError
+from homomorph.errors import ConfigError, DataError
 from homomorph.evaluation import figures
+from homomorph.evaluation.distance import evaluator_distance, find_lpips
 from homomorph.evaluation.evaluate import evaluate
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
@@ -24,12 +27,40 @@ from homomorph.evaluation.measure import STRENGTHS, frechet_floor, measure
 from homomorph.evaluation.report import shown, write_report
 from homomorph.evaluation.systems import Homomorph, Latent, Pictures, Pixel, Slerp
 from homomorph.networks import MorphModel
+from homomorph.perceptual import perceptual_distance
 from homomorph.recipe import Preset
 from homomorph.run import save_model
 from homomorph_cli import progress
 from homomorph_cli.main import app
 
 PAIRS = 40
+
+
+@pytest.fixture(autouse=True)
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, whatever weights the machine has."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch"
+
+
+@pytest.fixture
+def alexnet_file(torch_home: Path) -> Path:
+    """Random weights in the place of AlexNet's; what LPIPS does not use is a single number, for a small file."""
+    torch.manual_seed(0)
+    state = {
+        name: value if name.startswith("features") else torch.zeros(()).expand(value.shape)
+        for name, value in alexnet().state_dict().items()
+    }
+    file = torch_home / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(state, file)
+    return file
+
+
+@pytest.fixture
+def published(alexnet_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the random weights pass for those that torchvision publishes."""
+    monkeypatch.setattr("homomorph.evaluation.distance.sha256", lambda path: "7be5be79" + 56 * "0")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +128,8 @@ def test_truths_change_one_group(held_out: HeldOut) -> None:
 def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
     # The oracle finds its truth by the picture, so it cannot morph moved ones.
     monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
-    oracle = measure(Oracle(held_out), held_out, evaluator, strips=2, report=lambda done: None)
+    distance = evaluator_distance(evaluator)
+    oracle = measure(Oracle(held_out), held_out, evaluator, distance, strips=2, report=lambda done: None)
     assert oracle.figures["counterfactual"] == pytest.approx(dict.fromkeys(avatars.GROUPS, 1.0))
     assert oracle.figures["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     assert oracle.figures["background"] == {"reconstruction": 0, "morph": 0}
@@ -118,7 +150,8 @@ def test_reconstructions_of_either_side_count_for_frechet(held_out: HeldOut, eva
         def reconstruct(self, pictures: Pictures) -> Pictures:
             return pictures if (held_out.source == pictures[0]).all(axis=(1, 2, 3)).any() else 255 - pictures
 
-    taken = measure(LosesTargets(), held_out, evaluator, strips=1, report=lambda done: None).figures
+    distance = evaluator_distance(evaluator)
+    taken = measure(LosesTargets(), held_out, evaluator, distance, strips=1, report=lambda done: None).figures
     assert taken["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     shown_as = evaluator.judge(np.concatenate([held_out.source, 255 - held_out.target]))[1]
     real = evaluator.judge(np.concatenate([held_out.source, held_out.target]))[1]
@@ -135,6 +168,50 @@ def test_the_floor_of_frechet_is_that_of_as_many_other_pictures(held_out: HeldOu
     assert frechet_floor(replace(held_out, pictures=pairs), evaluator) == pytest.approx(0, abs=1e-4)
     assert frechet_floor(replace(held_out, pictures=255 - pairs), evaluator) > floor
     assert np.isnan(frechet_floor(replace(held_out, pictures=pairs[1:]), evaluator))
+
+
+def test_distances_go_around_the_frames(held_out: HeldOut, evaluator: Evaluator) -> None:
+    frames = np.concatenate([held_out.pictures[:289], held_out.pictures[:17]]).reshape(18, 17, 3, 32, 32)
+    around = evaluator_distance(evaluator).around(frames)  # more sequences than are looked at together
+    assert around.shape == (18, 17)
+    for row, first, second in ((0, 0, 1), (14, 7, 8), (15, 15, 16), (16, 16, 0)):
+        maps = (evaluator.maps(torch.from_numpy(frames[row, [column]])) for column in (first, second))
+        assert around[row, first] == pytest.approx(perceptual_distance(*maps).item(), rel=1e-4)
+    assert around[17] == pytest.approx(around[0], rel=1e-4)
+    assert evaluator_distance(evaluator).around(np.repeat(frames[:1, :1], 3, axis=1)).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.usefixtures("published")
+def test_lpips_is_that_of_torchmetrics(held_out: HeldOut) -> None:
+    lpips = find_lpips("auto", 32)
+    assert lpips is not None
+    assert lpips.name.startswith("LPIPS (")
+    frames = held_out.pictures[:6].reshape(2, 3, 3, 32, 32)
+    ours, following = (torch.from_numpy(of.reshape(6, 3, 32, 32)) / 255 for of in (frames, np.roll(frames, -1, axis=1)))
+    expected = learned_perceptual_image_patch_similarity(ours, following, "alex", reduction="none", normalize=True)
+    assert lpips.around(frames).reshape(-1) == pytest.approx(expected.numpy(), rel=1e-4)
+    assert expected.min() > 0
+
+
+def test_without_weights_lpips_is_not_taken_and_nothing_is_downloaded(torch_home: Path) -> None:
+    assert find_lpips("auto", 32) is None
+    with pytest.raises(ConfigError, match=r"there is no file .*alexnet-owt-7be5be79\.pth"):
+        find_lpips("lpips", 32)
+    assert not torch_home.exists()
+
+
+@pytest.mark.usefixtures("published")
+def test_lpips_is_not_taken_for_pictures_that_are_too_small() -> None:
+    assert find_lpips("auto", 24) is None
+    with pytest.raises(ConfigError, match="24 pixels are smaller"):
+        find_lpips("lpips", 24)
+
+
+def test_damaged_weights_are_named(alexnet_file: Path) -> None:
+    for choice in ("auto", "lpips"):
+        with pytest.raises(ConfigError, match=f"{alexnet_file} is damaged"):
+            find_lpips(choice, 32)  # type: ignore[arg-type]
+    assert find_lpips("evaluator", 32) is None
 
 
 def test_systems_begin_at_a_and_end_at_b(model: MorphModel, held_out: HeldOut) -> None:
@@ -193,6 +270,7 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
     floor = metrics["meta"]["frechet_floor"]
     assert floor == pytest.approx(evaluation.meta["frechet_floor"])
     assert floor > 0
+    assert metrics["meta"]["d"].startswith("LPIPS's form on the evaluator's maps")
     assert metrics["meta"]["data"] == {"pictures": 700, "style": "avataaars", "seed": 11}
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 7 + 2 * 6 + 2 * 6
@@ -206,6 +284,29 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
     assert not list(out.glob("*.partial"))
     unknown = write_report(evaluation.measured, evaluation.held_out, evaluation.meta | {"frechet_floor": None})
     assert "is not known: that takes 32 pictures in no pair" in unknown
+
+
+@pytest.mark.usefixtures("published")
+def test_lpips_measures_where_its_weights_are(model: MorphModel, folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "run", model)
+    taken = {}
+    for choice in ("auto", "evaluator"):
+        words = ["evaluate", tmp_path / "run", "--data", folder, "--out", tmp_path / choice, "--pairs", 16]
+        words += ["--evaluator-steps", 3] + ["--distance", choice] * (choice != "auto")
+        result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+        assert result.exit_code == 0
+        # Without a terminal each stage is a line when it begins and one when it ends.
+        stages = [line for line in result.stdout.splitlines() if line.endswith(" s")]
+        assert [line.rpartition(",")[0] for line in stages if "homomorph" in line] == ["homomorph: 16 of 16"]
+        assert any(line.startswith("evaluator: 3 of 3") for line in stages)
+        taken[choice] = json.loads((tmp_path / choice / "metrics.json").read_text())
+    assert taken["auto"]["meta"]["d"] == "LPIPS (Zhang et al., CVPR 2018) on AlexNet"
+    assert "d is LPIPS (Zhang et al., CVPR 2018) on AlexNet." in (tmp_path / "auto" / "report.html").read_text()
+    assert "evaluator's maps" in taken["evaluator"]["meta"]["d"]
+    for figure in ("jump", "ppl", "pdv", "pps"):
+        assert taken["auto"]["pixel"][figure] != pytest.approx(taken["evaluator"]["pixel"][figure], rel=1e-3)
+    for figure in ("frechet", "transfer", "endpoint"):
+        assert taken["auto"]["pixel"][figure] == taken["evaluator"]["pixel"][figure]
 
 
 def test_too_few_pictures_are_refused(folder: Path) -> None:

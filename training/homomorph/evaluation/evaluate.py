@@ -18,6 +18,7 @@ from homomorph.data.labels import read_labelled
 from homomorph.data.provenance import read_provenance
 from homomorph.environment import environment
 from homomorph.errors import CheckpointError, DataError
+from homomorph.evaluation.distance import Choice, evaluator_distance, find_lpips
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import PATH_FRAMES, Measured, frechet_floor, measure
@@ -50,7 +51,14 @@ class Evaluation:
 
 
 def evaluate(
-    runs: dict[str, Path], folder: Path, out: Path, *, pairs: int, evaluator_steps: int, report: Report
+    runs: dict[str, Path],
+    folder: Path,
+    out: Path,
+    *,
+    pairs: int,
+    evaluator_steps: int,
+    report: Report,
+    distance: Choice = "auto",
 ) -> Evaluation:
     """Compare the systems on pairs that no model was trained on, and write `metrics.json` and `report.html`.
 
@@ -61,9 +69,11 @@ def evaluate(
         pairs: number of pairs.
         evaluator_steps: steps that train the evaluator.
         report: is told how far the work is.
+        distance: what measures d.
 
     Raises:
         CheckpointError: a run cannot be loaded, or takes other pictures or groups than the first one.
+        ConfigError: the distance cannot be had.
         DataError: the data cannot be used.
     """
     began = time.perf_counter()
@@ -75,7 +85,8 @@ def evaluate(
             f"{folder} has the groups {', '.join(data.groups)} with their labels, the model has "
             f"{', '.join(first.config.groups)} with its own: evaluate on data with the labels that it was trained on"
         )
-    # What cannot be written is said now, not after minutes of work.
+    # What cannot be had or written is said now, not after minutes of work.
+    lpips = find_lpips(distance, first.config.picture_size)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,6 +111,7 @@ def evaluate(
     accuracy = (read == held_out.labels[:kept]).mean(axis=0)
 
     # Measure.
+    d = lpips or evaluator_distance(evaluator)
     systems: list[System] = [Pixel()]
     for index, (name, model) in enumerate(models.items()):
         systems += systems_of(model, f":{name}" if index else "")
@@ -108,6 +120,7 @@ def evaluate(
             system,
             held_out,
             evaluator,
+            d,
             strips=min(STRIPS, pairs),
             report=lambda done, name=system.name: report(name, done, pairs),  # type: ignore[misc]
         )
@@ -126,7 +139,7 @@ def evaluate(
             "pictures": len(held_out.pictures) - kept,
             "steps": evaluator_steps,
         },
-        "d": "LPIPS's form on the evaluator's maps (LPIPS's own weights are not used)",
+        "d": d.name,
         "frechet_floor": _plain(frechet_floor(held_out, evaluator)),
         "path_frames": PATH_FRAMES,
         "environment": environment(),

@@ -1,7 +1,7 @@
-"""The evaluator: a classifier of the labels that judges morphs, and the distance d between two pictures.
+"""The evaluator: a classifier of the labels that judges morphs.
 
 It is trained on real pictures only, and shares nothing with what a model was trained against: Phi, Dis, A' or the
-critic on pictures. Its features also measure d and the Frechet distance.
+critic on pictures. Its features also measure the Frechet distance, and its maps d where LPIPS is not at hand.
 """
 
 from __future__ import annotations
@@ -64,25 +64,6 @@ class Evaluator(nn.Module):
             features.append(found.double().numpy())
             probabilities.append(self.classifier(found).sigmoid().double().numpy())
         return np.concatenate(probabilities), np.concatenate(features)
-
-    @torch.no_grad()
-    def distances(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """d between pictures, uint8 [N, 3, H, W] twice -> [N].
-
-        As LPIPS (Zhang et al., 2018): maps are normalised to unit length across channels, squared differences are
-        averaged over the picture, stages add up. The weights are the evaluator's.
-        """
-        found = []
-        pairs = zip(
-            torch.from_numpy(first).split(FRAME_CHUNK), torch.from_numpy(second).split(FRAME_CHUNK), strict=True
-        )
-        for ours, theirs in pairs:
-            total = torch.zeros(len(ours))
-            for a, b in zip(self.maps(ours), self.maps(theirs), strict=True):
-                difference = F.normalize(a, dim=1) - F.normalize(b, dim=1)
-                total += difference.square().sum(dim=1).mean(dim=(1, 2))
-            found.append(total.double().numpy())
-        return np.concatenate(found)
 
 
 def train_evaluator(

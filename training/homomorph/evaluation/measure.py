@@ -13,6 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from homomorph.config import RESIDUAL
 from homomorph.data.batches import Jitter, positional_augmentation
 from homomorph.evaluation import figures
+from homomorph.evaluation.distance import Distance
 from homomorph.evaluation.evaluator import Evaluator, moved_picture
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import Pictures, System
@@ -48,7 +49,13 @@ class Measured:
 
 
 def measure(
-    system: System, held_out: HeldOut, evaluator: Evaluator, *, strips: int, report: Callable[[int], None]
+    system: System,
+    held_out: HeldOut,
+    evaluator: Evaluator,
+    distance: Distance,
+    *,
+    strips: int,
+    report: Callable[[int], None],
 ) -> Measured:
     """Take all figures.
 
@@ -56,6 +63,7 @@ def measure(
         system: what is measured.
         held_out: pairs, and the truth where it is known.
         evaluator: trained.
+        distance: d.
         strips: number of first pairs whose frames are kept.
         report: called with the number of pairs that are done.
     """
@@ -70,7 +78,7 @@ def measure(
         a, b = held_out.source[rows], held_out.target[rows]
         shown_a, shown_b = system.reconstruct(a), system.reconstruct(b)
         _reconstruction(collected, evaluator, a, shown_a, shown_b)
-        path = _path(collected, system, evaluator, a, b, shown_b, branches, generator)
+        path = _path(collected, system, evaluator, distance, a, b, shown_b, branches, generator)
         collected.path_strips += list(path[: max(0, strips - start)].copy())
         moved_a, moved_b = (np.stack([moved_picture(augment, picture) for picture in side]) for side in (a, b))
         alone: tuple[Pictures, NDArray[np.float64], NDArray[np.float64]] | None = None
@@ -201,6 +209,7 @@ def _path(
     collected: _Collected,
     system: System,
     evaluator: Evaluator,
+    distance: Distance,
     a: Pictures,
     b: Pictures,
     shown_b: Pictures,
@@ -210,9 +219,9 @@ def _path(
     """All strengths equal, from a to b: [B, PATH_FRAMES, 3, H, W]."""
     strengths = np.linspace(0, 1, PATH_FRAMES, dtype=np.float32)[None, :, None]
     frames = system.morph(a, b, np.tile(strengths, (len(a), 1, branches)))
-    before, after = frames[:, :-1].reshape(-1, *a.shape[1:]), frames[:, 1:].reshape(-1, *a.shape[1:])
-    collected.add("steps", evaluator.distances(before, after).reshape(len(a), -1))
-    collected.add("direct", evaluator.distances(frames[:, 0], frames[:, -1]))
+    around = distance.around(frames)
+    collected.add("steps", around[:, :-1])
+    collected.add("direct", around[:, -1])
     collected.add("endpoint", np.abs(frames[:, -1].astype(np.float64) - shown_b).mean(axis=(1, 2, 3)))
     white = ((a == 255) & (b == 255)).all(axis=1)
     errors = [figures.white_error(frames[:, index], white) for index in range(PATH_FRAMES)]

@@ -1,0 +1,117 @@
+"""d(x, y), how different two pictures look: LPIPS where its weights are on this machine, else the evaluator's maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+from torchvision.models import AlexNet_Weights
+
+from homomorph.errors import ConfigError
+from homomorph.evaluation.evaluator import FRAME_CHUNK, Evaluator
+from homomorph.perceptual import perceptual_distance
+from homomorph.run import sha256
+
+Choice = Literal["auto", "evaluator", "lpips"]
+"""Which d: `auto` is LPIPS where it can be had."""
+
+MIN_SIZE = 31
+"""Height and width in pixels of the smallest picture that AlexNet's layers leave anything of."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A way to measure d."""
+
+    name: str
+    """What it is, for people."""
+    maps: Callable[[Tensor], list[Tensor]]
+    """Pictures uint8 [B, 3, H, W] -> maps [B, C, h, w] of several layers."""
+    between: Callable[[list[Tensor], list[Tensor]], Tensor]
+    """Maps of B pictures, and of B others -> d [B]."""
+
+    @torch.no_grad()
+    def around(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """d from each frame to the next one, and at last from the last one to the first.
+
+        Each frame is looked at once, not once with either neighbour.
+
+        Args:
+            frames: uint8 [N, S, 3, H, W].
+
+        Returns:
+            [N, S].
+        """
+        found = []
+        for chunk in torch.from_numpy(frames).split(max(1, FRAME_CHUNK // frames.shape[1])):
+            maps = self.maps(chunk.flatten(0, 1))
+            following = [of.unflatten(0, chunk.shape[:2]).roll(-1, dims=1).flatten(0, 1) for of in maps]
+            found.append(self.between(maps, following).view(chunk.shape[:2]).double().numpy())
+        return np.concatenate(found)
+
+
+def evaluator_distance(evaluator: Evaluator) -> Distance:
+    """LPIPS's form, without its weights, on the evaluator's maps."""
+    return Distance(
+        "LPIPS's form on the evaluator's maps (LPIPS's own weights are not used)", evaluator.maps, perceptual_distance
+    )
+
+
+def find_lpips(choice: Choice, picture_size: int) -> Distance | None:
+    """LPIPS (Zhang et al., CVPR 2018) on AlexNet, if it is wanted and here; nothing is downloaded.
+
+    Args:
+        choice: `lpips` insists, `auto` takes what there is.
+        picture_size: height and width in pixels of what will be compared.
+
+    Returns:
+        LPIPS, or None where d is the evaluator's.
+
+    Raises:
+        ConfigError: AlexNet's weights are damaged, or LPIPS is insisted on and cannot be had.
+    """
+    if choice == "evaluator":
+        return None
+    # torchmetrics brings LPIPS's own weights, and has torchvision read AlexNet's from here.
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(AlexNet_Weights.DEFAULT.url).name)
+    missing = (
+        f"there is no file {file}, from {AlexNet_Weights.DEFAULT.url}"
+        if not file.is_file()
+        else f"pictures of {picture_size} pixels are smaller than the {MIN_SIZE} that it takes"
+        if picture_size < MIN_SIZE
+        else ""
+    )
+    if missing:
+        if choice == "auto":
+            return None
+        raise ConfigError(f"--distance lpips cannot be had: {missing}")
+    # The name ends in the start of the content's hash. What has it can be unpickled, as torchvision does.
+    if not sha256(file).startswith(file.stem.rpartition("-")[2]):
+        raise ConfigError(
+            f"{file} is damaged, or not torchvision's: get it anew from {AlexNet_Weights.DEFAULT.url}, remove it, "
+            "or choose --distance evaluator"
+        )
+    network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net
+
+    def maps(pictures: Tensor) -> list[Tensor]:
+        return list(network.net(network.scaling_layer(pictures.float() / 127.5 - 1)))
+
+    def between(maps_a: list[Tensor], maps_b: list[Tensor]) -> Tensor:
+        total = torch.zeros(len(maps_a[0]))
+        for weigh, a, b in zip(network.lins, maps_a, maps_b, strict=True):
+            total += weigh((_unit(a) - _unit(b)).square()).mean(dim=(1, 2, 3))
+        return total
+
+    return Distance("LPIPS (Zhang et al., CVPR 2018) on AlexNet", maps, between)
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """To unit length across channels, as LPIPS does it."""
+    return maps / maps.square().sum(dim=1, keepdim=True).add(1e-8).sqrt()
