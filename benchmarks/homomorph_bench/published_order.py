@@ -25,7 +25,8 @@ from homomorph.data.batches import Batch
 from homomorph.networks import interpolate
 from homomorph.perceptual import Perceptual
 from homomorph.recipe import PUBLISHED
-from homomorph.trainer import Networks, draw_strengths
+from homomorph.step import draw_strengths
+from homomorph.training_networks import Networks
 
 
 def published_step(

@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from homomorph import trainer
 from homomorph.config import ModelConfig
 from homomorph.data.batches import Batch
 from homomorph.environment import environment
+from homomorph.parallel import Processes
 from homomorph.perceptual import Perceptual, Vgg19
 from homomorph.pixels import normalise
 from homomorph.published_weights import CELEBA_GROUPS
 from homomorph.recipe import PUBLISHED, Preset
-from homomorph.trainer import Networks
+from homomorph.step import TrainingStep, phase_of
+from homomorph.training_networks import Networks, make_optimizers
 from homomorph_bench.published_order import critic_loss, critic_terms, published_step, whole_phi
 from homomorph_bench.results import Record, compared
 from homomorph_bench.timing import time_in_turns
@@ -166,7 +167,7 @@ def prepare(preset: Preset, phi: Perceptual, memory_format: torch.memory_format)
     pictures = normalise(batch.pictures, preset.network).to(torch.get_default_dtype())
     return Way(
         nets,
-        trainer._optimizers(nets, preset, PUBLISHED),
+        make_optimizers(nets, preset, PUBLISHED),
         batch,
         pictures.contiguous(memory_format=memory_format),
         torch.ones(2, labels),
@@ -180,18 +181,9 @@ def take_published_step(way: Way) -> dict[str, float]:
 
 def take_our_step(way: Way, preset: Preset) -> dict[str, float]:
     """Train one step as `homomorph train` does, with the running mean of the weights; returns the terms' values."""
-    terms = trainer._train_step(
-        way.nets,
-        way.optimizers,
-        PUBLISHED,
-        way.batch,
-        way.pictures,
-        way.balance,
-        step=0,
-        seed=0,
-        phase=trainer.phase_of(0.0, PUBLISHED),
-    )
-    trainer._update_ema(way.nets, preset.ema)
+    step = TrainingStep(way.nets, way.optimizers, PUBLISHED, way.balance, seed=0, processes=Processes())
+    terms = step(way.batch, way.pictures, step=0, phase=phase_of(0.0, PUBLISHED))
+    way.nets.update_ema(preset.ema)
     return terms
 
 
@@ -222,7 +214,7 @@ def parts_of_ours(way: Way, preset: Preset) -> dict[str, Callable[[], object]]:
 
     def update() -> None:
         adam()
-        trainer._update_ema(way.nets, preset.ema)
+        way.nets.update_ema(preset.ema)
 
     return {**_networks(way, OUR_PASSES), "Phi": look, "critic": _critic(way), "Adam": update}
 

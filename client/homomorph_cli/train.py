@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from homomorph_client.errors import HomomorphError
+
+if TYPE_CHECKING:
+    from homomorph.recipe import Recipe
 
 
 def train(
@@ -22,14 +25,27 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to write: config.json, model.safetensors, strips.png, logs.")],
     method: Annotated[str, typer.Option(help="homomorph.")] = "homomorph",
     preset: Annotated[
-        str, typer.Option(help="Networks, picture size, batch and rates: avatars64, published.")
+        str, typer.Option(help="Networks, picture size, batch and rates: avatars64, avatars128, celeba128, published.")
     ] = "avatars64",
     recipe: Annotated[
         str, typer.Option(help="Weights of the terms: even (ours), published (as in the paper).")
     ] = "even",
     steps: Annotated[int, typer.Option(help="Training steps in all; 0 takes the preset's.")] = 0,
+    term: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Another value for one of the recipe's, --set l_path=0; repeatable."
+        ),
+    ] = [],  # noqa: B006  (typer copies it)
+    accelerator: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, gpu.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16: layers compute in bfloat16, weights and losses stay float32.")
+    ] = "fp32",
     phi: Annotated[str, typer.Option(help="Perceptual network: small (trained first, no download), vgg19.")] = "small",
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and strengths.")] = 0,
+    init: Annotated[
+        str, typer.Option(help="Run folder, or the name of a shipped model, to start from instead of random weights.")
+    ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     max_bad_pictures: Annotated[
@@ -43,25 +59,37 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a morph model on labelled pictures."""
+    """Train a morph model on labelled pictures.
+
+    Several GPUs or machines: `torchrun --nproc-per-node N --no-python homomorph train …` divides each batch among them.
+    """
+    import dataclasses
+
     from homomorph.data.labels import read_labelled
+    from homomorph.parallel import PRECISIONS, Processes
     from homomorph.recipe import PRESETS, RECIPES
+    from homomorph.run import resolve_run
     from homomorph.trainer import train as run_training
 
     _choose("--method", method, ["homomorph"])
     _choose("--phi", phi, ["small", "vgg19"])
     chosen = PRESETS[_choose("--preset", preset, list(PRESETS))]
     weights = RECIPES[_choose("--recipe", recipe, list(RECIPES))]
+    weights = dataclasses.replace(weights, **_recipe_values(term, weights))
+    _choose("--accelerator", accelerator, ["auto", "cpu", "gpu"])
+    _choose("--precision", precision, list(PRECISIONS))
     if steps < 0 or checkpoint_every < 1:
         raise HomomorphError("--steps must not be negative and --checkpoint-every must be at least 1")
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
+    initial = resolve_run(init) if init else None
     data = read_labelled(folder)
     if dry_run:
         from homomorph.dry_run import plan
 
-        print(plan(data, preset=chosen, recipe=weights, steps=steps or chosen.steps, phi=phi, seed=seed))
+        print(plan(data, preset=chosen, recipe=weights, steps=steps or chosen.steps, phi=phi, seed=seed, init=initial))
         return
+    processes = Processes(accelerator, precision)
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),
@@ -79,10 +107,12 @@ def train(
         phi=phi,
         seed=seed,
         resume=resume,
+        init=initial,
         checkpoint_every=checkpoint_every,
         max_bad_pictures=max_bad_pictures,
+        processes=processes,
     )
-    with Progress(*columns) as progress, contextlib.closing(reports):
+    with Progress(*columns, disable=not processes.first) as progress, contextlib.closing(reports):
         task = progress.add_task("", total=None, report="")
         for report in reports:
             shown = ("phi", "pixel", "projection", "picture")
@@ -94,7 +124,22 @@ def train(
                 total=report.steps,
                 report=f"{terms}  {report.pictures_per_s:.0f} pictures/s",
             )
-    print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
+    if processes.first:
+        print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
+
+
+def _recipe_values(given: list[str], recipe: Recipe) -> dict[str, Any]:
+    """Read `--set name=value`; whole numbers stay whole."""
+    values: dict[str, Any] = {}
+    for item in given:
+        name, _, text = item.partition("=")
+        if name not in vars(recipe):
+            raise HomomorphError(f"--set {item}: the recipe has no {name!r}, but {', '.join(vars(recipe))}")
+        try:
+            values[name] = type(getattr(recipe, name))(text)
+        except ValueError as error:
+            raise HomomorphError(f"--set {item}: {text!r} is no number such as {getattr(recipe, name)}") from error
+    return values
 
 
 def _choose(option: str, value: str, allowed: list[str]) -> str:

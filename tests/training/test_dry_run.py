@@ -14,7 +14,7 @@ from homomorph.data.labels import LabelledPictures
 from homomorph.dry_run import plan
 from homomorph.perceptual import SmallVgg
 from homomorph.recipe import PRESETS, Preset, Recipe
-from homomorph.trainer import Networks
+from homomorph.training_networks import Networks
 
 
 @pytest.mark.parametrize("phi", ["small", "vgg19"])

@@ -11,10 +11,12 @@ import torch
 from homomorph.config import ModelConfig
 from homomorph.data.batches import Batch, Jitter, PairedBatches
 from homomorph.data.labels import LabelledPictures
+from homomorph.parallel import Processes
 from homomorph.perceptual import SmallVgg
 from homomorph.pixels import normalise
 from homomorph.recipe import PUBLISHED, Preset, Recipe
-from homomorph.trainer import Networks, _optimizers, _train_step
+from homomorph.step import TrainingStep
+from homomorph.training_networks import Networks, make_optimizers
 
 OFF = Recipe(
     **{
@@ -52,7 +54,8 @@ CASES = {
     ),
     "gan": ({"l_gan": 1.0, "anchor": 1.0}, "critics", {"encoder", "branches"}, ("gan",)),
     "homomorphism": ({"l_hom": 1.0}, "critics", {"branches"}, ("homomorphism",)),
-    "picture": ({"l_picture": 1.0}, "critics", {"branches", "decoder"}, ("picture",)),
+    "path": ({"l_path": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("path",)),
+    "picture": ({"l_picture": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("picture",)),
 }
 
 
@@ -79,16 +82,14 @@ def _run(
     nets: Networks, batch: Batch, tiny: Preset, recipe: Recipe, phase: str, *, steps: int = 1, learning: set[str]
 ) -> list[dict[str, float]]:
     """Steps on one batch; only the networks in `learning` have a learning rate."""
-    optimizers = _optimizers(nets, tiny, recipe)
+    optimizers = make_optimizers(nets, tiny, recipe)
     for name, optimizer in optimizers.items():
         if name not in learning:
             optimizer.param_groups[0]["lr"] = 0.0
     pictures = normalise(batch.pictures, nets.model.config.network)
     balance = torch.ones(batch.labels.shape[1])
-    return [
-        _train_step(nets, optimizers, recipe, batch, pictures, balance, step=0, seed=0, phase=phase)
-        for _ in range(steps)
-    ]
+    take_step = TrainingStep(nets, optimizers, recipe, balance, seed=0, processes=Processes())
+    return [take_step(batch, pictures, step=0, phase=phase) for _ in range(steps)]
 
 
 def _changed(before: Networks, after: Networks) -> set[str]:

@@ -20,19 +20,20 @@ from homomorph.trainer import train
 
 _KILLED = """
 import os, signal, sys
-from homomorph import recipe, trainer
+from homomorph import recipe
 from homomorph.config import CompactConfig
+from homomorph.step import TrainingStep
 from homomorph_cli.main import run
 
 recipe.PRESETS["tiny"] = {preset!r}
-update = trainer._train_step
+take = TrainingStep.__call__
 
-def killed(*arguments, step, **options):
+def killed(self, *arguments, step, **options):
     if step == 3:  # in the middle of a step, and the loader's process too, as a terminal does
         os.killpg(os.getpgrp(), signal.{signal})
-    return update(*arguments, step=step, **options)
+    return take(self, *arguments, step=step, **options)
 
-trainer._train_step = killed
+TrainingStep.__call__ = killed
 sys.argv = ["homomorph", "train", {data!r}, "--out", {out!r}, "--preset", "tiny", "--steps", "6"]
 run()
 """

@@ -180,15 +180,47 @@ def test_counterfactual_target_changes_what_labels_change_and_keeps_the_rest() -
     mean = torch.tensor([0.0, 0.0, 0.0, 0.0]).expand(1, 3, 1, 4)
     changed = torch.tensor([1.0, 0.0, 0.0, 1.0]).expand(1, 3, 1, 4)
     variance = torch.tensor([0.001, 0.001, 1.0, 1.0]).view(1, 1, 1, 4)
-    target, weight = losses.counterfactual_target(picture, mean, changed, variance)
+    target, weight, change = losses.counterfactual_target(picture, mean, changed, variance)
     torch.testing.assert_close(target[0, :, 0, :3], torch.tensor([1.0, 0.2, 0.3]).expand(3, 3), atol=0.003, rtol=0)
     assert (target[0, :, 0, 3] > 0.6).all()
     assert (weight[..., :3] > 0.9).all()
     assert (weight[..., 3] < 0.05).all()
+    torch.testing.assert_close(change.flatten(), torch.tensor([1.0, 0.0, 0.0, 1.0]), atol=1e-4, rtol=0)
 
 
 def test_counterfactual_loss_counts_only_what_is_known() -> None:
     target = torch.zeros(1, 3, 1, 2)
     picture = torch.tensor([2.0, 5.0]).expand(1, 3, 1, 2)
     weight = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    assert losses.counterfactual_loss(picture, target, weight).item() == pytest.approx((2 + 4) / 2)
+    share = torch.ones(1, 1, 1, 2)
+    assert losses.counterfactual_loss(picture, target, weight, share, 0.0).item() == pytest.approx((2 + 4) / 2)
+
+
+def test_counterfactual_loss_counts_what_changes_whatever_its_size() -> None:
+    target, weight = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
+
+    def focused(changing: int) -> float:
+        share = (torch.arange(16) < changing).float().view(1, 1, 4, 4)
+        picture = share.expand(1, 3, 4, 4)  # wrong by 1 wherever it has to change
+        plain = losses.counterfactual_loss(picture, target, weight, share, 0.0).item()
+        assert plain == pytest.approx(2 * changing / 16)
+        return losses.counterfactual_loss(picture, target, weight, share, 0.5).item() - plain
+
+    assert focused(1) == pytest.approx(0.5 * 2) == pytest.approx(focused(8))
+
+
+def test_the_path_of_least_energy_is_short_and_even() -> None:
+    times = torch.linspace(0, 1, 5).expand(1, 5)
+
+    def energy(*points: float) -> float:
+        # d is a squared distance.
+        distances = torch.tensor([points]).diff(dim=1).square()
+        return losses.path_loss(distances, times, torch.ones(1)).item()
+
+    straight = energy(0, 0.25, 0.5, 0.75, 1)
+    assert straight == pytest.approx(1, rel=0.02)
+    assert energy(0, 0, 0.5, 1, 1) > 1.5 * straight  # a jump in the middle
+    assert energy(0, 0.5, 0, 0.5, 1) > 1.5 * straight  # a way round
+    # It follows the times of the frames, wherever they are.
+    uneven = torch.tensor([[0.0, 0.1, 1.0]])
+    assert losses.path_loss(torch.tensor([[0.01, 0.81]]), uneven, torch.ones(1)).item() == pytest.approx(1, rel=0.02)

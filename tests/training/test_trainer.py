@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from homomorph import trainer
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, DataError, TrainingError
 from homomorph.label_features import load_label_features
 from homomorph.recipe import PUBLISHED, Preset, Recipe
 from homomorph.run import load_model, resolve_run
-from homomorph.trainer import Progress, draw_strengths, train
+from homomorph.step import TrainingStep, draw_strengths, draw_times
+from homomorph.trainer import Progress, train
 
 
 def _train(
@@ -114,12 +114,12 @@ def test_a_term_that_is_not_a_number_stops_the_run(data: LabelledPictures, tiny:
 def test_what_went_wrong_names_the_checkpoint_that_is_left(
     data: LabelledPictures, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = trainer._train_step
+    take = TrainingStep.__call__
     monkeypatch.setattr(
-        trainer,
-        "_train_step",
-        lambda *arguments, step, **options: (
-            update(*arguments, step=step, **options) | ({"gan": math.nan} if step == 4 else {})
+        TrainingStep,
+        "__call__",
+        lambda self, *arguments, step, **options: (
+            take(self, *arguments, step=step, **options) | ({"gan": math.nan} if step == 4 else {})
         ),
     )
     with pytest.raises(TrainingError, match=r"^step 5: gan became NaN or infinite; .* keeps the checkpoint of step 4"):
@@ -129,15 +129,15 @@ def test_what_went_wrong_names_the_checkpoint_that_is_left(
 def test_weights_that_are_not_numbers_are_not_written(
     data: LabelledPictures, tiny: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = trainer._train_step
+    take = TrainingStep.__call__
 
-    def spoil(nets: trainer.Networks, *arguments: Any, step: int, **options: Any) -> dict[str, float]:
-        terms = update(nets, *arguments, step=step, **options)
+    def spoil(self: TrainingStep, *arguments: Any, step: int, **options: Any) -> dict[str, float]:
+        terms = take(self, *arguments, step=step, **options)
         if step == 3:
-            next(nets.model.parameters()).data.fill_(math.nan)
+            next(self.nets.model.parameters()).data.fill_(math.nan)
         return terms
 
-    monkeypatch.setattr(trainer, "_train_step", spoil)
+    monkeypatch.setattr(TrainingStep, "__call__", spoil)
     with pytest.raises(TrainingError, match=r"^step 4: the weights became .* keeps the checkpoint of step 2"):
         _train(data, tmp_path / "run", tiny)
 
@@ -225,3 +225,29 @@ def test_a_run_that_cannot_be_loaded_says_why(data: LabelledPictures, tiny: Pres
     (run / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_model(run)
+
+
+def test_times_of_a_way_rise_from_0_to_1_with_a_distance_between_any_two() -> None:
+    times = draw_times(50, 6, torch.Generator().manual_seed(0))
+    assert times.shape == (50, 6)
+    assert (times[:, 0] == 0).all()
+    assert (times[:, -1] == 1).all()
+    assert times.diff(dim=1).min() > 0.02
+    assert len(times[:, 1].unique()) == 50
+
+
+def test_a_training_can_start_from_another_run(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    _train(data, tmp_path / "first", tiny, steps=4)
+    still = dataclasses.replace(tiny, learning_rate=0.0, critic_learning_rate=0.0, phi_steps=1)
+    _train(data, tmp_path / "second", still, steps=2, init=tmp_path / "first")
+    first, second = (load_file(tmp_path / name / "training.safetensors") for name in ("first", "second"))
+    served = load_file(tmp_path / "first" / "model.safetensors")
+    for key, value in served.items():
+        assert torch.equal(second[f"networks.model.{key}"], value), key
+    for key in first:
+        if key.startswith(("networks.label_prior.", "networks.prototypes.", "networks.critic.")):
+            assert torch.equal(second[key], first[key]), key
+    other = dataclasses.replace(tiny, network=dataclasses.replace(tiny.network, feature_channels=6))
+    with pytest.raises(CheckpointError, match="has other network than this training"):
+        _train(data, tmp_path / "third", other, init=tmp_path / "first")
+    assert not (tmp_path / "third").exists()

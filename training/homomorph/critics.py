@@ -33,15 +33,17 @@ class FeatureCritic(nn.Module):
 
 
 class PictureCritic(nn.Module):
-    """Label-conditional critic on pictures [B, 3, H, W]: is it real, and does it show these labels?
+    """Label-conditional critic on pictures [B, 3, H, W]: is each part of it real, and does it show these labels?
 
     Score = psi(h) + <W (2z - 1), h>, the projection discriminator of Miyato and Koyama (2018), spectrally
-    normalised. Where a classifier of labels can be fooled by coloured spots, this one learns against them.
+    normalised. Where a classifier of labels can be fooled by coloured spots, this one learns against them. Parts are
+    judged one by one, as a PatchGAN does (Isola et al., 2017): what is half way between two hair cuts may be a third
+    one, but each piece of it has to be hair or background and not a mixture.
     """
 
     def __init__(self, attributes: int, width: int = 32) -> None:
         super().__init__()
-        widths = (width, 2 * width, 4 * width, 6 * width)
+        widths = (width, 2 * width, 4 * width)
         layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
         channels = 12
         for index, out in enumerate(widths):
@@ -62,11 +64,11 @@ class PictureCritic(nn.Module):
             conditional: [B] of 0/1; where 0, only realism is judged.
 
         Returns:
-            Hinge scores [B].
+            Hinge scores of overlapping parts, [B, H/8, W/8].
         """
-        pooled = F.leaky_relu(self.trunk(pictures), 0.2).mean(dim=(2, 3))
-        match = (self.projection(2 * labels - 1) * pooled).sum(dim=1)
-        score: Tensor = self.realism(pooled).squeeze(1) + conditional * match
+        parts = self.trunk(pictures).movedim(1, 3)
+        match = (self.projection(2 * labels - 1)[:, None, None] * parts).sum(dim=3)
+        score: Tensor = self.realism(parts).squeeze(3) + conditional[:, None, None] * match
         return score
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 
 from homomorph.config import ModelConfig
 from homomorph.data.labels import LabelledPictures
+from homomorph.parallel import Processes
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19
 from homomorph.recipe import Preset, Recipe
-from homomorph.trainer import Networks, settings_of
+from homomorph.trainer import settings_of
+from homomorph.training_networks import Networks
 
 _BYTES = 4
 """Of a float32."""
@@ -55,7 +58,9 @@ class Plan:
         )
 
 
-def plan(data: LabelledPictures, *, preset: Preset, recipe: Recipe, steps: int, phi: str, seed: int) -> Plan:
+def plan(
+    data: LabelledPictures, *, preset: Preset, recipe: Recipe, steps: int, phi: str, seed: int, init: Path | None = None
+) -> Plan:
     """Describe the training that `trainer.train` would run with the same arguments."""
     config = ModelConfig(groups=data.groups, picture_size=preset.picture_size, network=preset.network)
     # Tensors of the device meta have shapes and no memory.
@@ -88,7 +93,7 @@ def plan(data: LabelledPictures, *, preset: Preset, recipe: Recipe, steps: int, 
         activation_bytes=activations,
         pictures=len(data.paths),
         complete=int(data.known.all(axis=1).sum()),
-        settings=settings_of(config, preset, recipe, steps, phi, seed),
+        settings=settings_of(config, preset, recipe, steps, phi, seed, init, Processes()),
     )
 
 

@@ -134,7 +134,7 @@ def hinge_critic_loss(real: Tensor, fake: Tensor, mismatched: Tensor) -> Tensor:
 
     There may be none with wrong labels.
     """
-    wrong = F.relu(1 + mismatched).sum() / max(len(mismatched), 1)
+    wrong = F.relu(1 + mismatched).mean() if len(mismatched) else mismatched.sum()
     return F.relu(1 - real).mean() + 0.5 * (F.relu(1 + fake).mean() + wrong)
 
 
@@ -162,7 +162,7 @@ def label_prior_loss(mean: Tensor, variance: Tensor, picture: Tensor, known: Ten
 
 def counterfactual_target(
     picture: Tensor, mean: Tensor, changed_mean: Tensor, changed_variance: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """What a picture would be with other labels, and how surely, pixel by pixel.
 
     Two Gaussians are multiplied: the pixel stays as it is, with the variance (mu(z') - mu(z))^2; and it is what the
@@ -175,19 +175,41 @@ def counterfactual_target(
         changed_variance: sigma^2(z'), [B, 1, H, W].
 
     Returns:
-        Target [B, 3, H, W] and its weight in [0, 1], [B, 1, H, W].
+        Target [B, 3, H, W]; its weight in [0, 1], [B, 1, H, W]; and how much the labels change there, the variance
+        above, of the same shape.
     """
     stays = (changed_mean - mean).square().mean(dim=1, keepdim=True) + 1e-5
     share = stays / (stays + changed_variance)
     target = picture + share * (changed_mean - picture)
     variance = share * changed_variance
-    return target, 0.01 / (0.01 + variance)
+    return target, 0.01 / (0.01 + variance), stays
 
 
-def counterfactual_loss(picture: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """w (|D(F) - t|_1 + |D(F) - t|^2) with t and w of `counterfactual_target`, for v in {0, 1}."""
+def counterfactual_loss(picture: Tensor, target: Tensor, weight: Tensor, change: Tensor, focus: float) -> Tensor:
+    """w e, averaged over pixels, plus focus times its average over what changes, sum(c w e) / sum(c) of each picture.
+
+    e = |D(F) - t|_1 + |D(F) - t|^2, with t, w and c of `counterfactual_target`, for v in {0, 1}. A mouth is a hundredth
+    of a picture: averaged over all pixels, whether it smiles would hardly count.
+    """
     difference = picture - target
-    return (weight * (difference.abs() + difference.square())).mean()
+    error = weight * (difference.abs() + difference.square()).mean(dim=1, keepdim=True)
+    changed = (change * error).sum(dim=(1, 2, 3)) / change.sum(dim=(1, 2, 3))
+    return error.mean() + focus * changed.mean()
+
+
+def path_loss(distances: Tensor, times: Tensor, direct: Tensor) -> Tensor:
+    """sum_k d_k / (t_k+1 - t_k) / d(first, last): the energy of a path, least for an even walk along a short way.
+
+    d is a squared distance of features. Among all ways to walk from a to b in unit time, a geodesic at constant speed
+    has the least energy. (Arvanitidis et al., "Latent Space Oddity", ICLR 2018.)
+
+    Args:
+        distances: d between neighbouring frames, [B, S - 1].
+        times: of the frames, increasing from 0 to 1, [B, S].
+        direct: d between the first frame and the last, [B]; held fixed.
+    """
+    energy = (distances / times.diff(dim=1)).sum(dim=1)
+    return (energy / (direct.detach() + 1e-2)).mean()
 
 
 def _mean_where(values: Tensor, counts: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from homomorph.data.batches import Batch
 from homomorph.errors import ConfigError
 from homomorph.losses import attribute_loss
+from homomorph.parallel import Processes
 
 
 class SmallVgg(nn.Module):
@@ -89,8 +90,27 @@ class Vgg19(nn.Module):
 Perceptual = SmallVgg | Vgg19
 
 
+def perceptual_distance(maps_a: list[Tensor], maps_b: list[Tensor]) -> Tensor:
+    """d between pictures by their maps [B, C, h, w] of several layers -> [B]; LPIPS's form, without its weights.
+
+    Each map is normalised to unit length across channels; squared differences are averaged over the map.
+    (Zhang et al., CVPR 2018.)
+    """
+    total = torch.zeros(len(maps_a[0]), device=maps_a[0].device)
+    for a, b in zip(maps_a, maps_b, strict=True):
+        # In float32: small distances are what matters.
+        difference = F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)
+        total = total + difference.square().sum(dim=1).mean(dim=(1, 2))
+    return total
+
+
 def train_small_vgg(
-    network: SmallVgg, batches: Iterable[tuple[Batch, Tensor]], balance: Tensor, *, learning_rate: float = 1e-3
+    network: SmallVgg,
+    batches: Iterable[tuple[Batch, Tensor]],
+    balance: Tensor,
+    processes: Processes,
+    *,
+    learning_rate: float = 1e-3,
 ) -> Iterator[float]:
     """Train on labels, one step per batch; yields each step's binary cross-entropy per label (chance: 0.69).
 
@@ -101,5 +121,6 @@ def train_small_vgg(
         loss = attribute_loss(network.logits(pictures), batch.labels, batch.known, balance)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        processes.average_gradients(network.parameters())
         optimizer.step()
-        yield loss.item()
+        yield processes.average({"phi": loss.item()}, ["phi"])["phi"]

@@ -16,7 +16,7 @@ class Recipe:
 
     warmup: float = 0.1
     """Share of the steps that train E, D and the decomposition of d alone, before anything is morphed."""
-    critics: float = 0.75
+    critics: float = 0.4
     """Share of the steps before the critics and the attribute head join."""
     l_recon: float = 1.0
     """Reconstruction: Phi3 and pixels, for E and D."""
@@ -42,14 +42,22 @@ class Recipe:
     """Price on the residual branch, for E and the T_i."""
     l_scale: float = 0.1
     """Unit variance of the features, for E."""
-    feature_noise: float = 0.15
+    feature_noise: float = 0.05
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
     whole_strengths: float = 0.5
     """Share of the pairs whose strengths are 0 or 1 per branch, not from [0, 1]; all of them before the critics."""
-    l_counterfactual: float = 4.0
+    l_counterfactual: float = 3.0
     """What labels say of a morph's pixels, for E, the T_i and D."""
-    l_picture: float = 0.05
-    """The label-conditional critic on decoded morphs, for the T_i and D."""
+    focus: float = 1.0
+    """What the pixels that labels change count in it beside all pixels."""
+    l_path: float = 0.1
+    """Energy of the way from a to b in Phi's features, for E, the T_i and D."""
+    path_pairs: int = 4
+    """Pairs of a batch whose ways are looked at."""
+    path_frames: int = 5
+    """Frames of each way, both ends included."""
+    l_picture: float = 0.1
+    """The label-conditional critic on decoded morphs, for E, the T_i and D."""
     beta1: float = 0.9
     """Adam's first beta for E and the T_i; 0.5 as published."""
 
@@ -60,8 +68,9 @@ class Recipe:
         for name in ("warmup", "critics"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"recipe.{name} is a share of the steps, at most 1, not {getattr(self, name)}")
-        if self.critic_steps < 1:
-            raise ConfigError(f"recipe.critic_steps must be at least 1, not {self.critic_steps}")
+        for name, least in (("critic_steps", 1), ("path_pairs", 1), ("path_frames", 3)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"recipe.{name} must be at least {least}, not {getattr(self, name)}")
 
 
 PUBLISHED = Recipe(
@@ -82,6 +91,7 @@ PUBLISHED = Recipe(
     feature_noise=0.0,
     whole_strengths=0.0,
     l_counterfactual=0.0,
+    l_path=0.0,
     l_picture=0.0,
     beta1=0.5,
 )
@@ -125,11 +135,33 @@ PRESETS = {
             feature_channels=128, widths=(32, 80, 128), blocks=(0, 1, 2), branch_width=64, branch_kernel=1
         ),
     ),
+    "avatars128": Preset(
+        picture_size=128,
+        network=CompactConfig(
+            feature_channels=192, widths=(48, 112, 192), blocks=(1, 2, 2), branch_width=96, branch_kernel=1
+        ),
+        batch_size=32,
+        steps=20_000,
+    ),
+    "celeba128": Preset(
+        picture_size=128,
+        network=CompactConfig(
+            feature_channels=256, widths=(64, 160, 256), blocks=(1, 2, 4), branch_width=128, branch_kernel=3
+        ),
+        batch_size=32,
+        steps=100_000,
+        learning_rate=5e-4,
+        ema=0.999,
+        phi_steps=4000,
+    ),
     "published": Preset(
         picture_size=128, network=PublishedConfig(), batch_size=8, steps=100_000, learning_rate=1e-4, ema=0.999
     ),
 }
-"""By the names that `homomorph train --preset` takes.
+"""By the names that `homomorph train --preset` takes; `avatars64` trains on a CPU, the others want a GPU.
+
+`celeba128` is for photographs of aligned faces: more of everything, T_i that see their surroundings, a Phi that has
+seen each picture. `homomorph train --phi vgg19` suits it better where the weights can be downloaded.
 
 `published` has the networks published with HomoInterpGAN. Theirs begin with an E that ImageNet has trained; ours begins
 at random, as `published_networks.py` says, and guidance by `--phi vgg19` is what it learns of ImageNet. No model has

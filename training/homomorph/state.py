@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from homomorph.config import CompactConfig
+from homomorph.config import CompactConfig, ModelConfig
 from homomorph.errors import CheckpointError
-from homomorph.run import save_tensors
+from homomorph.run import load_model, save_tensors
 
 STATE_FILE = "training.safetensors"
 
@@ -59,14 +59,7 @@ def load_state(
     Raises:
         CheckpointError: there is no state, it is damaged, or it was trained with other settings.
     """
-    try:
-        with safe_open(out / STATE_FILE, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"nothing to resume: there is no {out / STATE_FILE}") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{out / STATE_FILE} is damaged: {error}") from error
+    tensors, metadata = _read(out / STATE_FILE)
     earlier = json.loads(metadata["settings"])
     # Runs from before there were families of networks do not name theirs.
     earlier["model"]["network"].setdefault("family", CompactConfig.family)
@@ -88,6 +81,36 @@ def load_state(
             moments.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])
+
+
+def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> None:
+    """Set the networks to those of an earlier run: E, T_i and D, and what else its training state holds of this shape.
+
+    Raises:
+        CheckpointError: there is no such run, or it has other groups or networks.
+    """
+    model = load_model(run)
+    for field in ("groups", "network"):
+        if getattr(model.config, field) != getattr(config, field):
+            raise CheckpointError(f"{run} has other {field} than this training: it cannot start from there")
+    state = networks.state_dict()
+    if (run / STATE_FILE).is_file():
+        earlier = _below(_read(run / STATE_FILE)[0], "networks.")
+        state |= {name: value for name, value in earlier.items() if name in state and value.shape == state[name].shape}
+    served = model.state_dict()
+    state |= {f"{part}.{name}": value for part in ("model", "ema") for name, value in served.items()}
+    networks.load_state_dict(state)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a training state: its tensors and its metadata."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118  (not a mapping)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"nothing to resume: there is no {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import albumentations as A
 import cv2
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from homomorph.data.labels import UNKNOWN, LabelledPictures
-from homomorph.errors import DataError
+from homomorph.errors import ConfigError, DataError
 from homomorph_client.errors import PictureError
 from homomorph_client.pictures import fit_picture
 
@@ -32,7 +33,7 @@ class Jitter:
     """Largest relative change of size."""
     rotation_deg: float = 10.0
     """Largest rotation in degrees."""
-    probability: float = 0.5
+    probability: float = 0.75
     """Share of the pictures that are moved at all."""
 
 
@@ -52,7 +53,7 @@ def positional_augmentation(jitter: Jitter) -> A.Compose:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
     """B pictures, their labels, and B pairs among them."""
 
@@ -70,6 +71,11 @@ class Batch:
     """Index into the pictures, [B]: b of each pair."""
     bad: dict[int, str]
     """Pictures of the data that were drawn but cannot be read, with the reason; others stand in their places."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
 
 
 class Peers:
@@ -121,33 +127,55 @@ class PairedBatches(Dataset[Batch]):
         jitter: Jitter,
         seed: int,
         max_bad_pictures: int | None = None,
+        shard: int = 0,
+        shards: int = 1,
     ) -> None:
-        if batch_size % 2:
-            raise ValueError(f"batch_size must be even, not {batch_size}")
+        """Take the data, and which part of each batch is wanted.
+
+        Args:
+            data: labelled pictures.
+            batch_size: pictures in all shards together.
+            picture_size: height and width in pixels.
+            jitter: positional augmentation.
+            seed: of everything that is drawn.
+            max_bad_pictures: how many may be unreadable, see `default_max_bad_pictures`.
+            shard: this part.
+            shards: parts that each batch has. Together they hold the pictures of the one batch that is drawn
+                otherwise; each pairs its own.
+
+        Raises:
+            ConfigError: a batch cannot be divided into pairs for that many parts.
+        """
+        if batch_size % (2 * shards):
+            raise ConfigError(f"batches of {batch_size} pictures cannot be divided into pairs for {shards} processes")
         self.data = data
         self.batch_size = batch_size
         self.picture_size = picture_size
         self.seed = seed
         self.augment = positional_augmentation(jitter)
         self.max_bad_pictures = default_max_bad_pictures(data) if max_bad_pictures is None else max_bad_pictures
+        self._shard, self._shards = shard, shards
         self._peers = Peers(data)
         self._bad: dict[int, str] = {}
 
     def __getitem__(self, step: int) -> Batch:
+        # Every shard draws the whole batch, and takes its part.
         generator = np.random.default_rng((self.seed, step))
         half = self.batch_size // 2
         first = generator.integers(len(self.data.paths), size=half)
-        second = [self._partner(int(index), generator) for index in first]
-        indices = np.concatenate([first, np.asarray(second, dtype=np.int64)])
-        bad: dict[int, str] = {}
-        read = [self._readable(int(index), bad) for index in indices]
-        indices = np.asarray([index for index, _ in read], dtype=np.int64)
-        self.augment.set_random_seed(int(generator.integers(2**31)))
-        moved = [self._augmented(picture) for _, picture in read]
-        rows = np.arange(half)
+        second = np.asarray([self._partner(int(index), generator) for index in first], dtype=np.int64)
+        augmentations = generator.integers(2**31, size=(2, half))
         swap = generator.random(half) < 0.5
+        mine = np.array_split(np.arange(half), self._shards)[self._shard]
+        half, swap, augmentations = len(mine), swap[mine], augmentations[:, mine].reshape(-1)
+
+        bad: dict[int, str] = {}
+        read = [self._readable(int(index), bad) for index in np.concatenate([first[mine], second[mine]])]
+        indices = np.asarray([index for index, _ in read], dtype=np.int64)
+        moved = [self._augmented(picture, seed) for (_, picture), seed in zip(read, augmentations, strict=True)]
+        rows = np.arange(half)
         mined_source, mined_target = np.where(swap, rows + half, rows), np.where(swap, rows, rows + half)
-        shuffled = generator.permutation(self.batch_size)
+        shuffled = np.random.default_rng((self.seed, step, self._shard)).permutation(2 * half)
         labels = self.data.labels[indices]
         known = np.not_equal(labels, UNKNOWN)
         return Batch(
@@ -186,10 +214,11 @@ class PairedBatches(Dataset[Batch]):
             bad[index] = self._bad[index]
             index = (index + 1) % len(self.data.paths)
 
-    def _augmented(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    def _augmented(self, picture: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """One picture [H, W, 3], and the augmentation that it got as [2, 3], from the drawn pixel to the original's."""
         size = self.picture_size
         corners = np.array([[0, 0], [size, 0], [0, size]], dtype=np.float32)
+        self.augment.set_random_seed(int(seed))
         moved = self.augment(image=picture, keypoints=corners)
         back = cv2.getAffineTransform(np.asarray(moved["keypoints"], dtype=np.float32), corners)
         # From pixels, whose centres are whole numbers, to [-1, 1] between the picture's edges.

@@ -1,0 +1,372 @@
+"""One step of training: every network is updated by its own terms only."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from homomorph import losses
+from homomorph.config import ModelConfig
+from homomorph.data.batches import Batch
+from homomorph.networks import interpolate
+from homomorph.parallel import Processes
+from homomorph.perceptual import perceptual_distance
+from homomorph.recipe import Recipe
+from homomorph.training_networks import Networks
+
+WARM_UP, MORPHS, CRITICS = "warm-up", "morphs", "critics"
+"""Phases of a training: E, D and the decomposition of d; then morphs; then the critics too."""
+
+TERMS = (
+    "pixel",
+    "phi3",
+    "guidance",
+    "scale",
+    "projection",
+    "residual",
+    "total",
+    "label_prior",
+    "counterfactual",
+    "wasserstein",
+    "penalty",
+    "head",
+    "gan",
+    "homomorphism",
+    "path",
+    "picture_critic",
+    "picture",
+)
+"""Names of all terms that a step can report."""
+
+_TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes", "label_prior")
+"""What is updated at the end of a step, from the gradient of one sum; the critics are updated on their own before."""
+
+
+def phase_of(done: float, recipe: Recipe) -> str:
+    """Name the phase at this share of the steps: `warm-up`, `morphs` or `critics`."""
+    return WARM_UP if done < recipe.warmup else MORPHS if done < recipe.critics else CRITICS
+
+
+class TrainingStep:
+    """Takes the steps of a training, one call each."""
+
+    def __init__(
+        self,
+        nets: Networks,
+        optimizers: Mapping[str, torch.optim.Adam],
+        recipe: Recipe,
+        balance: Tensor,
+        *,
+        seed: int,
+        processes: Processes,
+    ) -> None:
+        """Take the networks, and what updates them.
+
+        Args:
+            nets: updated in place.
+            optimizers: of `make_optimizers`.
+            recipe: weights of the terms; one of 0 is not computed where that saves work.
+            balance: what each label counts for the attribute head where it is 0 and where it is 1, [2, L].
+            seed: of strengths and noise.
+            processes: this process among those that train.
+        """
+        self.nets, self.optimizers, self.recipe, self.balance = nets, optimizers, recipe, balance
+        self.seed, self.processes = seed, processes
+
+    def __call__(self, batch: Batch, pictures: Tensor, *, step: int, phase: str) -> dict[str, float]:
+        """Update every network once, Dis and A' `critic_steps` times.
+
+        Args:
+            batch: labels and pairs, on the networks' device.
+            pictures: the batch's, normalised, [B, 3, H, W].
+            step: number of the step, from which strengths and noise are drawn.
+            phase: see `phase_of`.
+
+        Returns:
+            Each term's unweighted value.
+        """
+        with self.processes.autocast():
+            work = _Work(self.nets, self.recipe, batch, pictures, phase, self._generator(step))
+            loss = _reconstruction(work) + _decomposition(work)
+            if self.recipe.l_counterfactual > 0:
+                loss = loss + _label_prior(work)
+            if phase != WARM_UP:
+                loss = loss + _counterfactual(work)
+            if phase == CRITICS:
+                loss = loss + self._feature_critic(work) + _path(work) + self._picture_critic(work)
+        self._update(_TOGETHER, loss, largest_norm=1.0)
+        return self.processes.average({name: value.item() for name, value in work.terms.items()}, TERMS)
+
+    def _generator(self, step: int) -> torch.Generator:
+        """Numbers that depend on the seed, the step and this process alone; drawn on the CPU, whatever the device."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + step + (self.processes.rank << 40))
+
+    def _update(self, names: Sequence[str], loss: Tensor, largest_norm: float | None = None) -> None:
+        """Update these networks by the gradient of `loss`, each one's cut to `largest_norm` first."""
+        for name in names:
+            self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        for name in names:
+            parameters = self.optimizers[name].param_groups[0]["params"]
+            self.processes.average_gradients(parameters)
+            if largest_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, largest_norm)
+            self.optimizers[name].step()
+
+    def _feature_critic(self, work: _Work) -> Tensor:
+        """Update Dis and A' on features, several times; then what E and the T_i have to gain against them."""
+        recipe, critic, terms = self.recipe, self.nets.critic, work.terms
+        noise = work.noise(work.morphed)
+        fake, real = (work.morphed_t + noise).detach(), (work.detached_a + noise).detach()
+        for _ in range(recipe.critic_steps):
+            real_score, _unused = critic(real)
+            fake_score, logits = critic(fake)
+            mix = torch.rand(len(real), generator=work.generator).to(real.device)
+            terms["wasserstein"] = losses.critic_loss(real_score, fake_score)
+            terms["penalty"] = losses.gradient_penalty(lambda x: critic(x)[0], real, fake, mix)
+            terms["head"] = losses.attribute_loss(logits, work.labels_a, work.known_a, self.balance)
+            self._update(["critic"], terms["wasserstein"] + recipe.lambda_p * terms["penalty"] + terms["head"])
+        # E and T_i against Dis, T_i against A'.
+        with _frozen(critic):
+            fake_score = critic(work.morphed + noise)[0]
+            # Without the anchor, the score of F_a counts for nothing.
+            real_score = critic(work.features_a + noise)[0] if recipe.anchor > 0 else fake_score.detach()
+            terms["gan"] = losses.generator_loss(fake_score, real_score, recipe.anchor)
+            logits = critic(work.morphed_t + noise)[1]
+            terms["homomorphism"] = losses.attribute_loss(logits, work.labels_v, work.known_v)
+        return recipe.l_gan * terms["gan"] + recipe.l_hom * terms["homomorphism"]
+
+    def _picture_critic(self, work: _Work) -> Tensor | float:
+        """Update the critic on decoded pictures; then what E, the T_i and D have to gain against it."""
+        if self.recipe.l_picture == 0:
+            return 0.0
+        critic, batch = self.nets.picture_critic, work.batch
+        between = work.frames[:, 1:-1].flatten(0, 1)
+        fakes = torch.cat([work.shown, between]).contiguous(memory_format=torch.channels_last)
+        # Morphs with whole strengths have labels; what is between two pictures has none.
+        fake_labels = torch.cat([work.labels_v[work.told], between.new_zeros(len(between), work.labels_v.shape[1])])
+        fake_judged = torch.cat([between.new_ones(len(work.shown)), between.new_zeros(len(between))])
+        judged = work.complete.float()
+        others = torch.randperm(len(work.pictures), generator=work.generator).to(judged.device)
+        wrong = batch.labels[others]
+        mismatch = (wrong != batch.labels).any(dim=1) & work.complete & work.complete[others]
+        work.terms["picture_critic"] = losses.hinge_critic_loss(
+            critic(work.pictures, batch.labels, judged),
+            critic(fakes.detach(), fake_labels, fake_judged),
+            critic(work.pictures, wrong, judged)[mismatch],
+        )
+        self._update(["picture_critic"], work.terms["picture_critic"])
+        with _frozen(critic):
+            work.terms["picture"] = -critic(fakes, fake_labels, fake_judged).mean()
+        return self.recipe.l_picture * work.terms["picture"]
+
+
+class _Work:
+    """What the terms of one step share; each part is computed when the first of them asks."""
+
+    def __init__(
+        self,
+        nets: Networks,
+        recipe: Recipe,
+        batch: Batch,
+        pictures: Tensor,
+        phase: str,
+        generator: torch.Generator,
+    ) -> None:
+        self.nets, self.recipe, self.batch, self.pictures, self.generator = nets, recipe, batch, pictures, generator
+        self.config: ModelConfig = nets.model.config
+        self.terms: dict[str, Tensor] = {}
+        groups = self.config.groups
+        self.source, self.target = batch.source, batch.target
+        self.labels_a, self.labels_b = batch.labels[self.source], batch.labels[self.target]
+        self.known_a, self.known_b = batch.known[self.source], batch.known[self.target]
+        self.complete = batch.known.all(dim=1)
+        whole_share = 1.0 if phase == MORPHS else recipe.whole_strengths
+        drawn = draw_strengths(len(self.source), len(groups) + 1, generator, whole_share)
+        self.strengths = drawn.to(pictures.device)
+        self.labels_v, self.known_v = losses.mixed_labels(
+            self.labels_a, self.labels_b, self.known_a, self.known_b, self.strengths[:, _label_columns(groups)]
+        )
+        # Each picture is encoded once.
+        self.encoded: Tensor = nets.model.encoder(pictures)
+        self.features_a, self.features_b = self.encoded[self.source], self.encoded[self.target]
+        self.deltas = nets.model.deltas(self.features_a, self.features_b)
+        # The same without a way back to E.
+        self.detached_a, self.detached_b = self.features_a.detach(), self.features_b.detach()
+        self.detached_deltas = nets.model.deltas(self.detached_a, self.detached_b)
+
+    def noise(self, features: Tensor) -> Tensor:
+        """Draw what features carry on their way to D and the critics; zeros where the recipe has none."""
+        if self.recipe.feature_noise == 0:
+            return torch.zeros_like(features)
+        drawn = self.recipe.feature_noise * torch.randn(features.shape, generator=self.generator)
+        return drawn.to(features.device)
+
+    @functools.cached_property
+    def morphed(self) -> Tensor:
+        """F of each pair, [B, C, h, w]."""
+        return interpolate(self.features_a, self.deltas, self.strengths.unsqueeze(1)).squeeze(1)
+
+    @functools.cached_property
+    def morphed_t(self) -> Tensor:
+        """The same without a way back to E."""
+        return interpolate(self.detached_a, self.detached_deltas, self.strengths.unsqueeze(1)).squeeze(1)
+
+    @functools.cached_property
+    def base(self) -> Tensor:
+        """What each morph starts from: a, or b where the residual branch has led there; indices, [B]."""
+        return torch.where(self.strengths[:, -1] == 1, self.target, self.source)
+
+    @functools.cached_property
+    def told(self) -> Tensor:
+        """Of which morphs labels say what they show: strengths of 0 and 1 and nothing unknown, bool [B]."""
+        whole = ((self.strengths == 0) | (self.strengths == 1)).all(dim=1)
+        return whole & self.known_v.all(dim=1) & self.complete[self.base]
+
+    @functools.cached_property
+    def shown(self) -> Tensor:
+        """D(F) of the morphs of which labels say what they show."""
+        if not self.told.any():
+            return self.pictures[:0]
+        shown: Tensor = self.nets.model.decoder(self.morphed[self.told])
+        return shown
+
+    @functools.cached_property
+    def expected(self) -> tuple[Tensor, Tensor]:
+        """What the label prior says of each picture: mean [B, 3, H, W] and variance [B, 1, H, W]."""
+        mean, variance = self.nets.label_prior(self.batch.labels, self.batch.placement)
+        return mean, variance
+
+    @functools.cached_property
+    def times(self) -> Tensor:
+        """Times of the frames on the way from a to b, for some of the pairs, [P, S]."""
+        pairs = min(self.recipe.path_pairs, len(self.source))
+        return draw_times(pairs, self.recipe.path_frames, self.generator).to(self.pictures.device)
+
+    @functools.cached_property
+    def frames(self) -> Tensor:
+        """Frames on the way from a to b, every second time with some of the groups only, [P, S, 3, H, W]."""
+        pairs = slice(len(self.source) - len(self.times), None)
+        some = self.strengths[pairs].round()
+        everything = torch.arange(len(some), device=some.device) % 2 == 0
+        along = torch.where(everything.unsqueeze(1), 1.0, some)
+        strengths = self.times.unsqueeze(2) * along.unsqueeze(1)
+        features = interpolate(self.features_a[pairs], self.deltas[pairs], strengths).flatten(0, 1)
+        frames: Tensor = self.nets.model.decoder(features.contiguous(memory_format=torch.channels_last))
+        return frames.view(*self.times.shape, *frames.shape[1:])
+
+
+def _reconstruction(work: _Work) -> Tensor:
+    """Reconstruction and knowledge guidance: E, D and P; and the scale of E's features."""
+    nets, recipe, terms = work.nets, work.recipe, work.terms
+    with torch.no_grad():
+        shallow = nets.phi.relu3_1(work.pictures)
+        deep = nets.phi.relu5_1(shallow)
+    reconstructed = nets.model.decoder(work.encoded + work.noise(work.encoded))
+    terms["pixel"] = losses.pixel_loss(reconstructed, work.pictures)
+    terms["phi3"] = losses.relative_error(nets.phi.relu3_1(reconstructed), shallow)
+    terms["guidance"] = losses.relative_error(nets.guidance(work.encoded, deep.shape[2:]), deep)
+    loss = recipe.l_recon * (terms["phi3"] + recipe.l_pixel * terms["pixel"]) + recipe.l_kg * terms["guidance"]
+    if recipe.l_scale > 0:
+        terms["scale"] = losses.scale_loss(work.features_b - work.features_a)
+        loss = loss + recipe.l_scale * terms["scale"]
+    return loss
+
+
+def _decomposition(work: _Work) -> Tensor:
+    """What each T_i may carry of d (E and T_i), and that all together reach b (T_i)."""
+    nets, recipe, terms = work.nets, work.recipe, work.terms
+    terms["total"] = losses.total_loss(work.detached_a + work.detached_deltas.sum(dim=1), work.detached_b)
+    loss = recipe.l_total * terms["total"]
+    if recipe.l_projection > 0:
+        sizes = [len(names) for names in work.config.groups.values()]
+        known = [part.all(dim=1) for part in (work.known_a & work.known_b).split(sizes, dim=1)]
+        terms["projection"] = losses.projection_loss(
+            work.deltas[:, :-1],
+            nets.prototypes(work.labels_b - work.labels_a),
+            work.features_b - work.features_a,
+            torch.stack(known, dim=1),
+        )
+        loss = loss + recipe.l_projection * terms["projection"]
+    if recipe.l_residual > 0:
+        terms["residual"] = losses.residual_loss(work.deltas[:, -1])
+        loss = loss + recipe.l_residual * terms["residual"]
+    return loss
+
+
+def _label_prior(work: _Work) -> Tensor:
+    """What labels alone say of pixels: the label prior."""
+    work.terms["label_prior"] = losses.label_prior_loss(*work.expected, work.pictures, work.complete)
+    return work.terms["label_prior"]
+
+
+def _counterfactual(work: _Work) -> Tensor | float:
+    """Morphs with whole strengths show what labels say of them, and nothing else changes: E, T_i and D."""
+    if work.recipe.l_counterfactual == 0 or not work.told.any():
+        return 0.0
+    base = work.base[work.told]
+    with torch.no_grad():
+        changed = work.nets.label_prior(work.labels_v[work.told], work.batch.placement[base])
+        target = losses.counterfactual_target(work.pictures[base], work.expected[0][base], *changed)
+    work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, work.recipe.focus)
+    return work.recipe.l_counterfactual * work.terms["counterfactual"]
+
+
+def _path(work: _Work) -> Tensor | float:
+    """The way from a to b is even and short, as Phi sees it: E, T_i and D."""
+    if work.recipe.l_path == 0:
+        return 0.0
+    phi, frames = work.nets.phi, work.frames
+    shallow = phi.relu3_1(frames.flatten(0, 1))
+    maps = [values.view(*work.times.shape, *values.shape[1:]) for values in (shallow, phi.relu5_1(shallow))]
+
+    def distances(first: slice, second: slice) -> Tensor:
+        sides = ([values[:, at].flatten(0, 1) for values in maps] for at in (first, second))
+        return perceptual_distance(*sides).view(len(frames), -1)
+
+    steps = distances(slice(None, -1), slice(1, None))
+    direct = distances(slice(None, 1), slice(-1, None)).squeeze(1)
+    work.terms["path"] = losses.path_loss(steps, work.times, direct)
+    return work.recipe.l_path * work.terms["path"]
+
+
+def draw_strengths(pairs: int, branches: int, generator: torch.Generator, whole_share: float) -> Tensor:
+    """Draw v for each pair, [pairs, branches].
+
+    Uniform in [0, 1] per branch as published; but a share of the pairs, spread evenly, gets 0 or 1 per branch instead,
+    with a random share of ones: whole changes, of whose pictures labels can say what they have to show.
+    """
+    uniform = torch.rand(pairs, branches, generator=generator)
+    ones = torch.rand(pairs, 1, generator=generator)
+    whole = (torch.rand(pairs, branches, generator=generator) < ones).float()
+    count = (torch.arange(pairs + 1) * whole_share).floor()
+    return torch.where((count[1:] > count[:-1]).unsqueeze(1), whole, uniform)
+
+
+def draw_times(pairs: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Draw the times of each way's frames: 0, 1, and one in each equal part between them, [pairs, frames]."""
+    between = frames - 2
+    times = torch.zeros(pairs, frames)
+    # Neighbours keep a distance: what lies between two frames is divided by it.
+    times[:, 1:-1] = (torch.arange(between) + 0.1 + 0.8 * torch.rand(pairs, between, generator=generator)) / between
+    times[:, -1] = 1
+    return times
+
+
+def _label_columns(groups: Mapping[str, Sequence[str]]) -> list[int]:
+    """For each label, the column of its group's strength."""
+    return [column for column, names in enumerate(groups.values()) for _ in names]
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a network without reaching its own parameters."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

@@ -1,0 +1,65 @@
+"""All networks of a training, and the optimizers that update them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from homomorph.config import ModelConfig
+from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
+from homomorph.label_prior import LabelPrior
+from homomorph.networks import MorphModel
+from homomorph.perceptual import Perceptual
+from homomorph.recipe import Preset, Recipe
+
+
+class Networks(nn.Module):
+    """Everything that a step updates or reads; its state is the training state on disk."""
+
+    def __init__(self, config: ModelConfig, phi: Perceptual) -> None:
+        super().__init__()
+        attributes, channels = len(config.attributes), config.network.feature_channels
+        self.model = MorphModel(config)
+        self.ema = MorphModel(config).eval().requires_grad_(False)
+        self.ema.load_state_dict(self.model.state_dict())
+        self.critic = FeatureCritic(channels, attributes)
+        self.picture_critic = PictureCritic(attributes)
+        self.guidance = Guidance(channels, phi.deep_channels)
+        self.prototypes = Prototypes(config.groups, channels, config.feature_size)
+        self.label_prior = LabelPrior(attributes, config.picture_size)
+        self.phi = phi
+
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        """Let the running mean of E, T_i and D follow their weights."""
+        for mean, value in zip(self.ema.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+        # BatchNorm's statistics are running means already.
+        for kept, current in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(current)
+
+
+def make_optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str, torch.optim.Adam]:
+    """Adam for each network; D always keeps the default betas."""
+
+    def adam(network: nn.Module, rate: float, beta: float) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), rate, betas=(beta, 0.999), fused=True)
+
+    return {
+        "encoder": adam(nets.model.encoder, preset.learning_rate, recipe.beta1),
+        "branches": adam(nets.model.branches, preset.learning_rate, recipe.beta1),
+        "decoder": adam(nets.model.decoder, preset.learning_rate, 0.9),
+        "guidance": adam(nets.guidance, preset.critic_learning_rate, 0.5),
+        "label_prior": adam(nets.label_prior, preset.learning_rate, 0.9),
+        "prototypes": adam(nets.prototypes, 10 * preset.critic_learning_rate, 0.9),
+        "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
+        "picture_critic": adam(nets.picture_critic, preset.critic_learning_rate, 0.5),
+    }
+
+
+def set_rates(optimizers: dict[str, torch.optim.Adam], preset: Preset, done: float) -> None:
+    """Let the rates of what is served fall along a cosine, from 1 to a twentieth; `done` is a share of the steps."""
+    share = 0.05 + 0.95 * (1 + np.cos(np.pi * done)) / 2
+    for name in ("encoder", "branches", "decoder", "label_prior"):
+        optimizers[name].param_groups[0]["lr"] = preset.learning_rate * share
