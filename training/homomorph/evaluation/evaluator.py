@@ -20,6 +20,9 @@ from homomorph.data.batches import Jitter, positional_augmentation
 FRAME_CHUNK = 256
 """Pictures that are judged at once."""
 
+JITTER = Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=0.5)
+"""How the evaluator's pictures are moved; written out, so that another default for training changes no figure."""
+
 
 class Evaluator(nn.Module):
     """Pictures -> logits of the labels; four convolutions of stride 2 with batch normalisation, and a hidden layer.
@@ -91,7 +94,7 @@ def train_evaluator(
         Each step's binary cross-entropy per label (chance: 0.69).
     """
     generator = np.random.default_rng(seed)
-    augment = positional_augmentation(Jitter())
+    augment = positional_augmentation(JITTER)
     augment.set_random_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
