@@ -7,6 +7,7 @@ homomorph train data/avatars --out runs/avatars64 --preset avatars64
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import time
@@ -28,6 +29,7 @@ from homomorph.data.loading import load_batches
 from homomorph.errors import TrainingError
 from homomorph.interruption import Interruption
 from homomorph.label_features import fit_label_features, save_label_features
+from homomorph.networks import MorphModel
 from homomorph.parallel import Processes
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
 from homomorph.pixels import normalise
@@ -195,7 +197,7 @@ def train(
             if checkpoint and writer is not None:
                 save_model(out, nets.ema)
                 save_state(out, nets, optimizers, done, settings)
-                strips = group_strips(nets.ema, batches[_STRIP_BATCH].pictures)
+                strips = group_strips(_on_cpu(nets.ema), batches[_STRIP_BATCH].pictures)
                 writer.add_image("strips", strips, done, dataformats="HWC")
                 Image.fromarray(strips).save(out / "strips.png")
             if checkpoint:
@@ -204,7 +206,7 @@ def train(
             yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
             began = now
     if processes.first:
-        save_label_features(out, fit_label_features(nets.ema, data))
+        save_label_features(out, fit_label_features(_on_cpu(nets.ema), data))
     processes.wait()
     if skipped:
         _log.warning("%d of %d pictures could not be used and were skipped", len(skipped), len(data.paths))
@@ -232,6 +234,11 @@ def settings_of(
         "precision": processes.precision,
         "processes": processes.count,
     }
+
+
+def _on_cpu(model: MorphModel) -> MorphModel:
+    """Return the model where pictures are looked at; itself if it is there."""
+    return model if next(model.parameters()).device.type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def _diverged(step: int, bad: list[str], out: Path, saved: int | None) -> str:
