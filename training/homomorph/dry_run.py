@@ -71,7 +71,7 @@ def plan(
             else SmallVgg(len(config.attributes))
         )
         nets = Networks(config, perceptual)
-        activations = 2 * _BYTES * _outputs(nets, preset)
+        activations = 2 * _BYTES * _outputs(nets, preset, recipe)
     parts: dict[str, nn.Module] = {"E": nets.model.encoder}
     parts |= {f"T_{name}": branch for name, branch in nets.model.branches.items()}
     parts |= {
@@ -97,7 +97,7 @@ def plan(
     )
 
 
-def _outputs(nets: Networks, preset: Preset) -> int:
+def _outputs(nets: Networks, preset: Preset, recipe: Recipe) -> int:
     """Count the numbers that the layers give out in a step of the last phase, which has all terms."""
     total = 0
 
@@ -111,11 +111,12 @@ def _outputs(nets: Networks, preset: Preset) -> int:
     features = nets.model.encoder(pictures)
     for _ in range(2):
         nets.model.deltas(features[:pairs], features[:pairs])
-    # Reconstruction, counterfactual, and the picture that the critic sees.
-    for count in (preset.batch_size, pairs // 2, pairs):
-        nets.model.decoder(features[:count])
-    for _ in range(2):
-        nets.phi.relu5_1(nets.phi.relu3_1(pictures))
+    # Reconstruction, counterfactual, and the ways that are looked at.
+    frames = pictures.new_empty(min(recipe.path_pairs, pairs) * recipe.path_frames, *pictures.shape[1:])
+    for count in (preset.batch_size, pairs // 2, len(frames)):
+        nets.model.decoder(features.new_empty(count, *features.shape[1:]))
+    for seen in (pictures, pictures, frames):
+        nets.phi.relu5_1(nets.phi.relu3_1(seen))
     labels = torch.empty(pairs, nets.critic.attributes.out_features)
     nets.label_prior(labels, torch.empty(pairs, 2, 3))
     # Each of its own steps, then the step of what it judges.

@@ -1,0 +1,46 @@
+"""`homomorph train`: what it refuses, in one line and before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from homomorph.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "l_pth=0"], "--set l_pth=0: the recipe has no 'l_pth', but warmup, "),
+        (["--set", "l_path=much"], "--set l_path=much: 'much' is no number such as "),
+        (["--set", "path_pairs=1.5"], "'1.5' is no number such as "),
+        (["--set", "path_frames=2"], "recipe.path_frames must be at least 3, not 2"),
+        (["--set", "warmup=2"], "recipe.warmup is a share of the steps"),
+        (["--init", "nowhere"], "no run at nowhere"),
+        (["--precision", "fp8"], "--precision must be fp32 or bf16, not 'fp8'"),
+        (["--accelerator", "tpu"], "--accelerator must be auto or cpu or gpu, not 'tpu'"),
+        (["--preset", "avatars32"], "--preset must be avatars64 or avatars128 or celeba128 or published"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_code_2(
+    homomorph: Callable[..., Any], tmp_path: Path, words: list[str], said: str
+) -> None:
+    outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "run", *words)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_set_changes_the_recipe(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+    assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 32).code == 0
+    outcome = homomorph(
+        "train", tmp_path / "data", "--out", tmp_path / "run", "--set", "l_path=0", "--set", "path_pairs=3", "--dry-run"
+    )
+    resolved = json.loads(outcome.out[outcome.out.index("\n{") :])["recipe"]
+    assert resolved == vars(Recipe(l_path=0.0, path_pairs=3))
+    assert isinstance(resolved["path_pairs"], int)
