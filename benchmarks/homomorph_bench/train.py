@@ -53,7 +53,7 @@ PUBLISHED_PASSES = {
     "D": Passes(2, 2),
     "Phi": Passes(6, 2),
 }
-OUR_PASSES = {"E": Passes(1, 1), "T": Passes(2, 2), "D": Passes(1, 1), "Phi": Passes(2, 1)}
+OUR_PASSES = {"E": Passes(1, 1), "T": Passes(1, 2), "D": Passes(1, 1), "Phi": Passes(2, 1)}
 """One pass of Phi is of the pictures, up to relu5_1 and without gradients, the other of D's, up to relu3_1."""
 
 
@@ -228,10 +228,13 @@ def _networks(way: Way, passes: Mapping[str, Passes]) -> dict[str, Callable[[], 
     def repeat(network: nn.Module, forward: Callable[[], Tensor], count: Passes) -> Callable[[], None]:
         def run_passes() -> None:
             network.zero_grad()
-            for index in range(count.forward):
-                result = forward()
+            # Gradients may pass one result more than once.
+            again = count.backward > count.forward
+            for index in range(max(count.forward, count.backward)):
+                if index < count.forward:
+                    result = forward()
                 if index < count.backward:
-                    result.sum().backward()
+                    result.sum().backward(retain_graph=again)
             features.grad = None
 
         return run_passes

@@ -151,4 +151,4 @@ def test_vgg19_can_do_without_its_weights() -> None:
 def test_an_unknown_preset_is_refused(homomorph: Callable[..., Any], tmp_path: object) -> None:
     outcome = homomorph("bench", "train", "--out", tmp_path, "--preset", "none")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "--preset must be avatars64 or published, not 'none'" in outcome.err
+    assert "--preset must be avatars64 or avatars128 or celeba128 or published, not 'none'" in outcome.err

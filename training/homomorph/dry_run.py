@@ -109,8 +109,7 @@ def _outputs(nets: Networks, preset: Preset, recipe: Recipe) -> int:
     pairs = preset.batch_size
     pictures = torch.empty(preset.batch_size, 3, preset.picture_size, preset.picture_size)
     features = nets.model.encoder(pictures)
-    for _ in range(2):
-        nets.model.deltas(features[:pairs], features[:pairs])
+    nets.model.deltas(features[:pairs], features[:pairs])
     # Reconstruction, counterfactual, and the ways that are looked at.
     frames = pictures.new_empty(min(recipe.path_pairs, pairs) * recipe.path_frames, *pictures.shape[1:])
     for count in (preset.batch_size, pairs // 2, len(frames)):

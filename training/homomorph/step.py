@@ -98,17 +98,30 @@ class TrainingStep:
                 loss = loss + _counterfactual(work)
             if phase == CRITICS:
                 loss = loss + self._feature_critic(work) + _path(work) + self._picture_critic(work)
-        self._update(_TOGETHER, loss, largest_norm=1.0)
+        self._update(_TOGETHER, loss, largest_norm=1.0, branches_loss=work.branches_loss)
         return self.processes.average({name: value.item() for name, value in work.terms.items()}, TERMS)
 
     def _generator(self, step: int) -> torch.Generator:
         """Numbers that depend on the seed, the step and this process alone; drawn on the CPU, whatever the device."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step + (self.processes.rank << 40))
 
-    def _update(self, names: Sequence[str], loss: Tensor, largest_norm: float | None = None) -> None:
-        """Update these networks by the gradient of `loss`, each one's cut to `largest_norm` first."""
+    def _update(
+        self,
+        names: Sequence[str],
+        loss: Tensor,
+        *,
+        largest_norm: float | None = None,
+        branches_loss: Tensor | None = None,
+    ) -> None:
+        """Update these networks by the gradient of `loss`, and the T_i by that of `branches_loss` too.
+
+        Each network's gradient is cut to `largest_norm` first.
+        """
         for name in names:
             self.optimizers[name].zero_grad(set_to_none=True)
+        if branches_loss is not None:
+            # Terms that E must not see: the T_i have been applied once for all terms, the way back differs.
+            branches_loss.backward(inputs=list(self.nets.model.branches.parameters()), retain_graph=True)
         loss.backward()
         for name in names:
             parameters = self.optimizers[name].param_groups[0]["params"]
@@ -121,7 +134,7 @@ class TrainingStep:
         """Update Dis and A' on features, several times; then what E and the T_i have to gain against them."""
         recipe, critic, terms = self.recipe, self.nets.critic, work.terms
         noise = work.noise(work.morphed)
-        fake, real = (work.morphed_t + noise).detach(), (work.detached_a + noise).detach()
+        fake, real = (work.morphed + noise).detach(), (work.features_a + noise).detach()
         for _ in range(recipe.critic_steps):
             real_score, _unused = critic(real)
             fake_score, logits = critic(fake)
@@ -132,13 +145,13 @@ class TrainingStep:
             self._update(["critic"], terms["wasserstein"] + recipe.lambda_p * terms["penalty"] + terms["head"])
         # E and T_i against Dis, T_i against A'.
         with _frozen(critic):
-            fake_score = critic(work.morphed + noise)[0]
+            fake_score, logits = critic(work.morphed + noise)
             # Without the anchor, the score of F_a counts for nothing.
             real_score = critic(work.features_a + noise)[0] if recipe.anchor > 0 else fake_score.detach()
             terms["gan"] = losses.generator_loss(fake_score, real_score, recipe.anchor)
-            logits = critic(work.morphed_t + noise)[1]
             terms["homomorphism"] = losses.attribute_loss(logits, work.labels_v, work.known_v)
-        return recipe.l_gan * terms["gan"] + recipe.l_hom * terms["homomorphism"]
+        work.branches_loss = work.branches_loss + recipe.l_hom * terms["homomorphism"]
+        return recipe.l_gan * terms["gan"]
 
     def _picture_critic(self, work: _Work) -> Tensor | float:
         """Update the critic on decoded pictures; then what E, the T_i and D have to gain against it."""
@@ -191,13 +204,12 @@ class _Work:
         self.labels_v, self.known_v = losses.mixed_labels(
             self.labels_a, self.labels_b, self.known_a, self.known_b, self.strengths[:, _label_columns(groups)]
         )
-        # Each picture is encoded once.
+        self.branches_loss = torch.zeros((), device=pictures.device)
+        """Of the terms that update the T_i alone."""
+        # Each picture is encoded once, and each T_i is applied once.
         self.encoded: Tensor = nets.model.encoder(pictures)
         self.features_a, self.features_b = self.encoded[self.source], self.encoded[self.target]
         self.deltas = nets.model.deltas(self.features_a, self.features_b)
-        # The same without a way back to E.
-        self.detached_a, self.detached_b = self.features_a.detach(), self.features_b.detach()
-        self.detached_deltas = nets.model.deltas(self.detached_a, self.detached_b)
 
     def noise(self, features: Tensor) -> Tensor:
         """Draw what features carry on their way to D and the critics; zeros where the recipe has none."""
@@ -210,11 +222,6 @@ class _Work:
     def morphed(self) -> Tensor:
         """F of each pair, [B, C, h, w]."""
         return interpolate(self.features_a, self.deltas, self.strengths.unsqueeze(1)).squeeze(1)
-
-    @functools.cached_property
-    def morphed_t(self) -> Tensor:
-        """The same without a way back to E."""
-        return interpolate(self.detached_a, self.detached_deltas, self.strengths.unsqueeze(1)).squeeze(1)
 
     @functools.cached_property
     def base(self) -> Tensor:
@@ -280,8 +287,9 @@ def _reconstruction(work: _Work) -> Tensor:
 def _decomposition(work: _Work) -> Tensor:
     """What each T_i may carry of d (E and T_i), and that all together reach b (T_i)."""
     nets, recipe, terms = work.nets, work.recipe, work.terms
-    terms["total"] = losses.total_loss(work.detached_a + work.detached_deltas.sum(dim=1), work.detached_b)
-    loss = recipe.l_total * terms["total"]
+    terms["total"] = losses.total_loss(work.features_a + work.deltas.sum(dim=1), work.features_b)
+    work.branches_loss = work.branches_loss + recipe.l_total * terms["total"]
+    loss = work.pictures.new_zeros(())
     if recipe.l_projection > 0:
         sizes = [len(names) for names in work.config.groups.values()]
         known = [part.all(dim=1) for part in (work.known_a & work.known_b).split(sizes, dim=1)]
