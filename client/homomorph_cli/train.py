@@ -37,6 +37,9 @@ def train(
             "--set", metavar="NAME=VALUE", help="Another value for one of the recipe's, --set l_path=0; repeatable."
         ),
     ] = [],  # noqa: B006  (typer copies it)
+    learning_rate: Annotated[
+        float, typer.Option(help="Adam's rate at the start, for E, T_i and D; 0 takes the preset's.")
+    ] = 0.0,
     accelerator: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, gpu.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32, or bf16: layers compute in bfloat16, weights and losses stay float32.")
@@ -78,8 +81,12 @@ def train(
     weights = dataclasses.replace(weights, **_recipe_values(term, weights))
     _choose("--accelerator", accelerator, ["auto", "cpu", "gpu"])
     _choose("--precision", precision, list(PRECISIONS))
-    if steps < 0 or checkpoint_every < 1:
-        raise HomomorphError("--steps must not be negative and --checkpoint-every must be at least 1")
+    if steps < 0 or checkpoint_every < 1 or not 0 <= learning_rate < 1:
+        raise HomomorphError(
+            "--steps must not be negative, --checkpoint-every must be at least 1, --learning-rate from 0 to 1"
+        )
+    if learning_rate:
+        chosen = dataclasses.replace(chosen, learning_rate=learning_rate)
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
     initial = resolve_run(init) if init else None

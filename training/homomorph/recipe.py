@@ -50,13 +50,13 @@ class Recipe:
     """What labels say of a morph's pixels, for E, the T_i and D."""
     focus: float = 1.0
     """What the pixels that labels change count in it beside all pixels."""
-    l_path: float = 0.1
-    """Energy of the way from a to b in Phi's features, for E, the T_i and D."""
+    l_path: float = 0.5
+    """Energy of the way from a to b, for E, the T_i and D."""
     path_pairs: int = 4
     """Pairs of a batch whose ways are looked at."""
     path_frames: int = 5
     """Frames of each way, both ends included."""
-    l_picture: float = 0.1
+    l_picture: float = 0.0
     """The label-conditional critic on decoded morphs, for E, the T_i and D."""
     beta1: float = 0.9
     """Adam's first beta for E and the T_i; 0.5 as published."""

@@ -14,7 +14,6 @@ from homomorph.config import ModelConfig
 from homomorph.data.batches import Batch
 from homomorph.networks import interpolate
 from homomorph.parallel import Processes
-from homomorph.perceptual import perceptual_distance
 from homomorph.recipe import Recipe
 from homomorph.training_networks import Networks
 
@@ -325,19 +324,12 @@ def _counterfactual(work: _Work) -> Tensor | float:
 
 
 def _path(work: _Work) -> Tensor | float:
-    """The way from a to b is even and short, as Phi sees it: E, T_i and D."""
+    """The way from a to b is even and short: E, T_i and D."""
     if work.recipe.l_path == 0:
         return 0.0
-    phi, frames = work.nets.phi, work.frames
-    shallow = phi.relu3_1(frames.flatten(0, 1))
-    maps = [values.view(*work.times.shape, *values.shape[1:]) for values in (shallow, phi.relu5_1(shallow))]
-
-    def distances(first: slice, second: slice) -> Tensor:
-        sides = ([values[:, at].flatten(0, 1) for values in maps] for at in (first, second))
-        return perceptual_distance(*sides).view(len(frames), -1)
-
-    steps = distances(slice(None, -1), slice(1, None))
-    direct = distances(slice(None, 1), slice(-1, None)).squeeze(1)
+    frames = work.frames
+    steps = frames.diff(dim=1).square().mean(dim=(2, 3, 4))
+    direct = (frames[:, -1] - frames[:, 0]).square().mean(dim=(1, 2, 3))
     work.terms["path"] = losses.path_loss(steps, work.times, direct)
     return work.recipe.l_path * work.terms["path"]
 
