@@ -26,7 +26,9 @@ def test_it_is_served_like_any_other(tmp_path: Path, pictures: npt.NDArray[np.ui
     model = MorphModel(
         ModelConfig(groups={"hair": ("black", "blond"), "age": ("young",)}, picture_size=64, network=network)
     ).eval()
-    torch.nn.init.normal_([weights for weights in model.decoder.parameters() if weights.ndim == 4][-1], std=0.3)
+    for weights in model.decoder.parameters():  # without this, D says nearly the same of all features
+        if weights.ndim == 4:
+            torch.nn.init.kaiming_normal_(weights)
     save_model(tmp_path / "run", model)
     export_run(tmp_path / "run", tmp_path / "triton_repo", threads=1)
     strengths = np.array([[0, 0, 0], [0.5, 0, 0], [0, 1.5, 0], [1, 1, 1]], dtype=np.float32)

@@ -51,7 +51,7 @@ def test_a_run_holds_a_model_its_configuration_and_pictures(
 
 
 def test_every_network_learns_under_both_recipes(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
-    for name, recipe in (("even", Recipe(warmup=0.0, critics=0.0)), ("published", PUBLISHED)):
+    for name, recipe in (("even", Recipe(warmup=0.0, critics=0.0, l_picture=0.1)), ("published", PUBLISHED)):
         _train(data, tmp_path / name / "1", tiny, recipe=recipe, steps=1, checkpoint_every=1)
         _train(data, tmp_path / name / "2", tiny, recipe=recipe, steps=3, checkpoint_every=1)
         before = load_file(tmp_path / name / "1" / "training.safetensors")
@@ -87,9 +87,8 @@ def test_pictures_without_some_or_all_labels_train_too(
 ) -> None:
     labels = data.labels.copy()
     labels[np.random.default_rng(0).random(labels.shape) < share] = UNKNOWN
-    reports = _train(
-        dataclasses.replace(data, labels=labels), tmp_path / "run", tiny, recipe=Recipe(warmup=0.2, critics=0.5)
-    )
+    recipe = Recipe(warmup=0.2, critics=0.5, l_picture=0.1)
+    reports = _train(dataclasses.replace(data, labels=labels), tmp_path / "run", tiny, recipe=recipe)
     assert {"projection", "label_prior", "head", "homomorphism", "picture_critic"} <= reports[-1].terms.keys()
     learns_from_labels = [reports[-1].terms[name] > 0 for name in ("projection", "head", "homomorphism")]
     assert learns_from_labels == [share < 1] * 3
