@@ -91,12 +91,23 @@ def train(
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
     initial = resolve_run(init) if init else None
     data = read_labelled(folder)
+    processes = Processes(accelerator, precision)
     if dry_run:
         from homomorph.dry_run import plan
 
-        print(plan(data, preset=chosen, recipe=weights, steps=steps or chosen.steps, phi=phi, seed=seed, init=initial))
+        print(
+            plan(
+                data,
+                preset=chosen,
+                recipe=weights,
+                steps=steps or chosen.steps,
+                phi=phi,
+                seed=seed,
+                init=initial,
+                processes=processes,
+            )
+        )
         return
-    processes = Processes(accelerator, precision)
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),

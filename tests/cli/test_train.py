@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from homomorph.recipe import Recipe
 
@@ -36,11 +37,32 @@ def test_a_users_mistake_is_one_line_and_code_2(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_asked_for_in_vain(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+    assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 32).code == 0
+    outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "run", "--accelerator", "gpu")
+    assert outcome.code == 2
+    assert outcome.err == "homomorph: --accelerator gpu needs 1 GPU here, torch finds 0: take cpu or auto\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_set_changes_the_recipe(homomorph: Callable[..., Any], tmp_path: Path) -> None:
     assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 32).code == 0
     outcome = homomorph(
-        "train", tmp_path / "data", "--out", tmp_path / "run", "--set", "l_path=0", "--set", "path_pairs=3", "--dry-run"
+        "train",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "l_path=0",
+        "--set",
+        "path_pairs=3",
+        "--precision",
+        "bf16",
+        "--dry-run",
     )
-    resolved = json.loads(outcome.out[outcome.out.index("\n{") :])["recipe"]
+    settings = json.loads(outcome.out[outcome.out.index("\n{") :])
+    assert settings["precision"] == "bf16"
+    resolved = settings["recipe"]
     assert resolved == vars(Recipe(l_path=0.0, path_pairs=3))
     assert isinstance(resolved["path_pairs"], int)

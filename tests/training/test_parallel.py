@@ -95,6 +95,13 @@ def test_a_batch_that_cannot_be_divided_is_refused(data: LabelledPictures, tiny:
         PairedBatches(data, batch_size=16, picture_size=32, jitter=tiny.jitter, seed=5, shards=3)
 
 
+def test_a_batch_that_cannot_be_paired_leaves_no_run(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
+    odd = dataclasses.replace(tiny, batch_size=5)
+    with pytest.raises(ConfigError, match="batches of 5 pictures cannot be divided into pairs for 1 processes"):
+        list(train(data, tmp_path / "run", preset=odd, recipe=Recipe(), steps=2, workers=0))
+    assert not (tmp_path / "run").exists()
+
+
 def test_layers_compute_in_bfloat16_and_weights_stay_float32(
     data: LabelledPictures, tiny: Preset, tmp_path: Path
 ) -> None:

@@ -59,7 +59,15 @@ class Plan:
 
 
 def plan(
-    data: LabelledPictures, *, preset: Preset, recipe: Recipe, steps: int, phi: str, seed: int, init: Path | None = None
+    data: LabelledPictures,
+    *,
+    preset: Preset,
+    recipe: Recipe,
+    steps: int,
+    phi: str,
+    seed: int,
+    init: Path | None = None,
+    processes: Processes | None = None,
 ) -> Plan:
     """Describe the training that `trainer.train` would run with the same arguments."""
     config = ModelConfig(groups=data.groups, picture_size=preset.picture_size, network=preset.network)
@@ -93,7 +101,7 @@ def plan(
         activation_bytes=activations,
         pictures=len(data.paths),
         complete=int(data.known.all(axis=1).sum()),
-        settings=settings_of(config, preset, recipe, steps, phi, seed, init, Processes()),
+        settings=settings_of(config, preset, recipe, steps, phi, seed, init, processes or Processes()),
     )
 
 

@@ -13,6 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from homomorph.errors import ConfigError
+
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """By our names, Fabric's. Under `bf16` layers compute in bfloat16; weights, sums and losses stay float32."""
 
@@ -30,9 +32,14 @@ class Processes:
         Args:
             accelerator: `cpu`, `gpu`, or `auto` for a GPU where there is one.
             precision: `fp32` or `bf16`.
+
+        Raises:
+            ConfigError: `gpu` is asked for and there are fewer than processes.
         """
         # torchrun says how many processes it has started on this machine, and in all.
         here, self.count = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        if accelerator == "gpu" and (found := torch.cuda.device_count()) < here:
+            raise ConfigError(f"--accelerator gpu needs {here} GPU here, torch finds {found}: take cpu or auto")
         self._fabric = Fabric(
             accelerator=accelerator,
             devices=here,

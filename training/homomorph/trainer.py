@@ -124,15 +124,6 @@ def train(
     nets = Networks(config, perceptual).to(processes.device).to(memory_format=torch.channels_last)
     optimizers = make_optimizers(nets, preset, recipe)
     settings = settings_of(config, preset, recipe, steps, phi, seed, init, processes)
-    if resume:
-        start = load_state(out, nets, optimizers, settings)
-    else:
-        start = 0
-        if init is not None:
-            start_from(init, nets, config)
-        if processes.first:
-            begin(out)
-        processes.wait()
     batches = PairedBatches(
         data,
         batch_size=preset.batch_size,
@@ -143,6 +134,15 @@ def train(
         shard=processes.rank,
         shards=processes.count,
     )
+    if resume:
+        start = load_state(out, nets, optimizers, settings)
+    else:
+        start = 0
+        if init is not None:
+            start_from(init, nets, config)
+        if processes.first:
+            begin(out)
+        processes.wait()
     skipped: dict[int, str] = {}
     share = occurrence(data)
     balance = torch.from_numpy(label_balance(share)).to(processes.device)
