@@ -17,7 +17,9 @@ from homomorph_export.manifest import Manifest
 CONFIG = ModelConfig(
     groups={"hair": ("red", "blue"), "glasses": ("glasses",)},
     picture_size=32,
-    network=CompactConfig(feature_channels=16, widths=(8, 12, 16), blocks=(0, 1, 1), branch_width=8),
+    network=CompactConfig(
+        feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), branch_width=8
+    ),
 )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 
-from homomorph.config import ModelConfig
+from homomorph.config import CompactConfig, ModelConfig
 from homomorph.errors import ConfigError
-from homomorph.networks import MorphModel, interpolate, parameter_counts
+from homomorph.networks import MorphModel, grow, interpolate, parameter_counts
 from homomorph.recipe import PRESETS, Preset
 
 GROUPS = {"expression": ("smiling",), "glasses": ("round", "square")}
@@ -81,3 +84,33 @@ def test_bad_configurations_are_refused(values: dict[str, object], message: str)
     assert ModelConfig.from_dict(good) == ModelConfig(GROUPS)
     with pytest.raises(ConfigError, match=message):
         ModelConfig.from_dict(good | values)
+
+
+def test_a_grown_model_computes_the_same(model: MorphModel, tiny: Preset) -> None:
+    larger = dataclasses.replace(tiny.network, encoder_blocks=(1, 0, 2), decoder_blocks=(1, 2, 1))
+    grown = grow(model, ModelConfig(GROUPS, 32, larger))
+    assert parameter_counts(grown)["decoder"] > parameter_counts(model)["decoder"]
+    a, b, strengths = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32), torch.rand(2, 4, 3)
+    torch.testing.assert_close(grown(a, b, strengths), model(a, b, strengths))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder_blocks": (0, 0, 0)}, "its networks have more residual blocks"),
+        ({"widths": (8, 12, 20), "branch_width": 4}, "its networks have other branch_width, widths"),
+    ],
+)
+def test_a_model_cannot_shrink_or_change_otherwise(
+    model: MorphModel, tiny: Preset, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        grow(model, ModelConfig(GROUPS, 32, dataclasses.replace(tiny.network, **change)))
+
+
+def test_a_run_from_before_e_and_d_had_blocks_of_their_own_is_read() -> None:
+    values = ModelConfig(GROUPS).to_dict()
+    del values["network"]["encoder_blocks"], values["network"]["decoder_blocks"]
+    network = ModelConfig.from_dict(values | {"network": values["network"] | {"blocks": [0, 1, 2]}}).network
+    assert isinstance(network, CompactConfig)
+    assert network.encoder_blocks == network.decoder_blocks == (0, 1, 2)

@@ -247,6 +247,6 @@ def test_a_training_can_start_from_another_run(data: LabelledPictures, tiny: Pre
         if key.startswith(("networks.label_prior.", "networks.prototypes.", "networks.critic.")):
             assert torch.equal(second[key], first[key]), key
     other = dataclasses.replace(tiny, network=dataclasses.replace(tiny.network, feature_channels=6))
-    with pytest.raises(CheckpointError, match="has other network than this training"):
+    with pytest.raises(CheckpointError, match="its networks have other feature_channels"):
         _train(data, tmp_path / "third", other, init=tmp_path / "first")
     assert not (tmp_path / "third").exists()

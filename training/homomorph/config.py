@@ -54,8 +54,10 @@ class CompactConfig(NetworkConfig):
     """Channels C of the features [C, H/8, W/8]."""
     widths: tuple[int, int, int] = (48, 96, 160)
     """Channels at a half, a quarter and an eighth of the picture's resolution."""
-    blocks: tuple[int, int, int] = (0, 1, 2)
-    """Residual blocks at those three resolutions, in the encoder and in the decoder each."""
+    encoder_blocks: tuple[int, int, int] = (0, 1, 2)
+    """Residual blocks of the encoder at those three resolutions."""
+    decoder_blocks: tuple[int, int, int] = (1, 2, 2)
+    """The same of the decoder."""
     branch_width: int = 64
     """Hidden channels of each branch."""
     branch_kernel: int = 3
@@ -69,8 +71,9 @@ class CompactConfig(NetworkConfig):
             raise ConfigError(f"network.branch_width must be at least 1, not {self.branch_width}")
         if self.branch_kernel % 2 == 0:
             raise ConfigError(f"network.branch_kernel must be odd, not {self.branch_kernel}")
-        if min(self.blocks) < 0:
-            raise ConfigError(f"network.blocks must not be negative, not {self.blocks}")
+        for name in ("encoder_blocks", "decoder_blocks"):
+            if min(getattr(self, name)) < 0:
+                raise ConfigError(f"network.{name} must not be negative, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,9 @@ class ModelConfig:
             family = network.pop("family", CompactConfig.family)
             if family not in _FAMILIES:
                 raise ConfigError(f"network.family must be {' or '.join(_FAMILIES)}, not {family!r}")
+            # Nor did E and D have different numbers of blocks then.
+            if (blocks := network.pop("blocks", None)) is not None:
+                network |= {"encoder_blocks": blocks, "decoder_blocks": blocks}
             groups = {group: tuple(names) for group, names in values["groups"].items()}
             return cls(groups=groups, picture_size=values["picture_size"], network=_FAMILIES[family](**network))
         except (KeyError, TypeError, AttributeError) as error:

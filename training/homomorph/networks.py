@@ -11,13 +11,15 @@ start as the identity instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from homomorph.config import CompactConfig, ModelConfig, PublishedConfig
+from homomorph.errors import ConfigError
 from homomorph.published_networks import PublishedBranch, PublishedDecoder, PublishedEncoder
 
 
@@ -52,7 +54,7 @@ class Encoder(nn.Module):
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         half, quarter, eighth = config.widths
-        blocks = config.blocks
+        blocks = config.encoder_blocks
         self.model = nn.Sequential(
             nn.PixelUnshuffle(
                 2
@@ -111,7 +113,7 @@ class Decoder(nn.Module):
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         half, quarter, eighth = config.widths
-        blocks = config.blocks
+        blocks = config.decoder_blocks
         self.model = nn.Sequential(
             nn.Conv2d(config.feature_channels, eighth, 3, padding=1),
             *(ResidualBlock(eighth, context=True) for _ in range(blocks[2])),
@@ -200,6 +202,50 @@ class MorphModel(nn.Module):
         features = interpolate(source_features, self.deltas(source_features, target_features), strengths)
         frames: Tensor = self.decoder(features.flatten(0, 1))
         return frames.view(*strengths.shape[:2], *frames.shape[1:])
+
+
+def grow(model: MorphModel, config: ModelConfig) -> MorphModel:
+    """Return a model of `config` that computes what `model` does, with more residual blocks where `config` has more.
+
+    The new blocks start as the identity, and learn from there. (Chen et al., "Net2Net", ICLR 2016.)
+
+    Raises:
+        ConfigError: the two differ in more than that.
+    """
+    blocks = {"encoder_blocks", "decoder_blocks"}
+    before, after = dataclasses.asdict(model.config.network), dataclasses.asdict(config.network)
+    if changed := sorted(key for key in (before.keys() | after.keys()) - blocks if before.get(key) != after.get(key)):
+        raise ConfigError(f"its networks have other {', '.join(changed)}")
+    grown = MorphModel(config)
+    state: dict[str, Tensor] = {}
+    for name, part in model.named_children():
+        later = grown.get_submodule(name)
+        if isinstance(part, Encoder | Decoder) and isinstance(later, Encoder | Decoder):
+            places = [(f"model.{old}.", f"model.{new}.") for old, new in _kept_places(part.model, later.model)]
+        else:
+            places = [("", "")]
+        for old, new in places:
+            state |= {
+                f"{name}.{new}{key.removeprefix(old)}": value
+                for key, value in part.state_dict().items()
+                if key.startswith(old)
+            }
+    initial = grown.state_dict()
+    if not state.keys() <= initial.keys():
+        raise ConfigError("its networks have more residual blocks")
+    grown.load_state_dict(initial | state)
+    return grown
+
+
+def _kept_places(earlier: nn.Sequential, later: nn.Sequential) -> Iterator[tuple[int, int]]:
+    """Yield where each layer with weights stood and where it stands; residual blocks are added behind others."""
+    kinds = [type(layer) for layer in later]
+    place = 0
+    for index, layer in enumerate(earlier):
+        while place < len(kinds) and kinds[place] is ResidualBlock and type(layer) is not ResidualBlock:
+            place += 1
+        yield index, place
+        place += 1
 
 
 def parameter_counts(model: MorphModel) -> Mapping[str, int]:

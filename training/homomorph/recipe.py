@@ -132,13 +132,23 @@ PRESETS = {
     "avatars64": Preset(
         picture_size=64,
         network=CompactConfig(
-            feature_channels=128, widths=(32, 80, 128), blocks=(0, 1, 2), branch_width=64, branch_kernel=1
+            feature_channels=128,
+            widths=(32, 80, 128),
+            encoder_blocks=(0, 1, 2),
+            decoder_blocks=(1, 2, 2),
+            branch_width=64,
+            branch_kernel=1,
         ),
     ),
     "avatars128": Preset(
         picture_size=128,
         network=CompactConfig(
-            feature_channels=192, widths=(48, 112, 192), blocks=(1, 2, 2), branch_width=96, branch_kernel=1
+            feature_channels=192,
+            widths=(48, 112, 192),
+            encoder_blocks=(1, 2, 2),
+            decoder_blocks=(2, 3, 2),
+            branch_width=96,
+            branch_kernel=1,
         ),
         batch_size=32,
         steps=20_000,
@@ -146,7 +156,12 @@ PRESETS = {
     "celeba128": Preset(
         picture_size=128,
         network=CompactConfig(
-            feature_channels=256, widths=(64, 160, 256), blocks=(1, 2, 4), branch_width=128, branch_kernel=3
+            feature_channels=256,
+            widths=(64, 160, 256),
+            encoder_blocks=(1, 2, 4),
+            decoder_blocks=(2, 3, 4),
+            branch_width=128,
+            branch_kernel=3,
         ),
         batch_size=32,
         steps=100_000,

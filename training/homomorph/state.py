@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from homomorph.config import CompactConfig, ModelConfig
-from homomorph.errors import CheckpointError
+from homomorph.errors import CheckpointError, ConfigError
+from homomorph.networks import grow
 from homomorph.run import load_model, save_tensors
 
 STATE_FILE = "training.safetensors"
@@ -86,18 +87,22 @@ def load_state(
 def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> None:
     """Set the networks to those of an earlier run: E, T_i and D, and what else its training state holds of this shape.
 
+    E and D may have more residual blocks now: these start as the identity.
+
     Raises:
         CheckpointError: there is no such run, or it has other groups or networks.
     """
     model = load_model(run)
-    for field in ("groups", "network"):
-        if getattr(model.config, field) != getattr(config, field):
-            raise CheckpointError(f"{run} has other {field} than this training: it cannot start from there")
+    try:
+        if model.config.groups != config.groups:
+            raise ConfigError("it has other groups")
+        served = grow(model, config).state_dict()
+    except ConfigError as error:
+        raise CheckpointError(f"this training cannot start from {run}: {error}") from error
     state = networks.state_dict()
     if (run / STATE_FILE).is_file():
         earlier = _below(_read(run / STATE_FILE)[0], "networks.")
         state |= {name: value for name, value in earlier.items() if name in state and value.shape == state[name].shape}
-    served = model.state_dict()
     state |= {f"{part}.{name}": value for part in ("model", "ema") for name, value in served.items()}
     networks.load_state_dict(state)
 
