@@ -40,6 +40,15 @@ def train(
     learning_rate: Annotated[
         float, typer.Option(help="Adam's rate at the start, for E, T_i and D; 0 takes the preset's.")
     ] = 0.0,
+    jitter: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            show_default="the preset's",
+            help="Share of the pictures that are shifted, scaled and rotated a little; 0 if yours are always aligned.",
+        ),
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, gpu.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32, or bf16: layers compute in bfloat16, weights and losses stay float32.")
@@ -87,6 +96,8 @@ def train(
         )
     if learning_rate:
         chosen = dataclasses.replace(chosen, learning_rate=learning_rate)
+    if jitter is not None:
+        chosen = dataclasses.replace(chosen, jitter=dataclasses.replace(chosen.jitter, probability=jitter))
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
     initial = resolve_run(init) if init else None

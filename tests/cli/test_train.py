@@ -46,7 +46,7 @@ def test_a_gpu_that_is_not_there_is_asked_for_in_vain(homomorph: Callable[..., A
     assert not (tmp_path / "run").exists()
 
 
-def test_set_changes_the_recipe(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+def test_options_change_what_recipe_and_preset_say(homomorph: Callable[..., Any], tmp_path: Path) -> None:
     assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 32).code == 0
     outcome = homomorph(
         "train",
@@ -59,10 +59,14 @@ def test_set_changes_the_recipe(homomorph: Callable[..., Any], tmp_path: Path) -
         "path_pairs=3",
         "--precision",
         "bf16",
+        "--jitter",
+        "0",
         "--dry-run",
     )
     settings = json.loads(outcome.out[outcome.out.index("\n{") :])
     assert settings["precision"] == "bf16"
+    assert settings["preset"]["jitter"]["probability"] == 0
+    assert settings["preset"]["jitter"]["shift"] > 0
     resolved = settings["recipe"]
     assert resolved == vars(Recipe(l_path=0.0, path_pairs=3))
     assert isinstance(resolved["path_pairs"], int)
