@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from homomorph_export.errors import OperatorError
-from homomorph_export.ops.build import build, find_compiler, library_path
+from homomorph_export.ops.build import build, find_compiler, find_tool, library_path
 from homomorph_export.ops.library import is_loaded, load
+from homomorph_export.ops.nvcc import find_nvcc
 
 
 def test_library_is_free_of_python_and_of_this_machine():
@@ -31,6 +33,14 @@ def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         find_compiler()
 
 
+@pytest.mark.parametrize("name", ["cmake", "ninja"])
+def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(OperatorError, match=f"pip install {name}"):
+        find_tool(name)
+
+
 @pytest.mark.parametrize("command", ["false", "/no/such/compiler"])
 def test_a_failing_compiler_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -39,3 +49,35 @@ def test_a_failing_compiler_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         build()
     assert library_path().is_relative_to(tmp_path)
     assert not list(library_path().parent.iterdir())
+
+
+def fake_nvcc(folder: Path, release: str, architectures: str) -> Path:
+    """Write a program that answers as nvcc does."""
+    path = folder / "nvcc"
+    answers = f"Cuda compilation tools, release {release}, V{release}.1\n{architectures}"
+    path.write_text(f"#!/bin/sh\ncat <<END\n{answers}\nEND\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_nvcc_is_used_by_what_torch_was_built_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = fake_nvcc(tmp_path, "12.4", "compute_80\ncompute_86\ncompute_87\ncompute_90")
+    monkeypatch.setenv("CUDACXX", str(path))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    nvcc = find_nvcc()
+    assert nvcc is not None
+    assert (nvcc.path, nvcc.version, nvcc.architectures) == (path, "12.4", ("80", "86-real", "90"))
+    with_cuda = library_path()
+
+    monkeypatch.setattr(torch.version, "cuda", "11.8")
+    assert find_nvcc() is None, "newer than the CUDA that torch was built for"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert find_nvcc() is None
+    assert library_path() != with_cuda
+
+
+@pytest.mark.parametrize("named", ["", "/no/such/nvcc"])
+def test_without_nvcc_there_is_none(monkeypatch: pytest.MonkeyPatch, named: str):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDACXX", named)
+    assert find_nvcc() is None

@@ -1,10 +1,13 @@
-"""Builds the operator's library with the machine's C++ compiler:
+"""Builds the operator's library with CMake and the machine's compilers:
 
     python -m homomorph_export.ops.build
 
+The CPU kernels need a C++ compiler. The CUDA kernel is compiled too where torch itself was built for CUDA and nvcc is
+there (see `homomorph_export.ops.nvcc`); whether the machine has a GPU makes no difference.
+
 The library uses libtorch's stable ABI, so one build serves torch 2.10 and every later one, and it is free of Python, so
-that a server can load it too. It lies in the user's cache, under a name made from its sources and from this file:
-what changes them makes it a library that is not built yet.
+that a server can load it too. It lies in the user's cache, under a name made from its sources, from this file, and from
+the CUDA compiler if there is one: what changes them makes it a library that is not built yet.
 """
 
 from __future__ import annotations
@@ -15,36 +18,29 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import torch
 
 from homomorph_export.errors import OperatorError
+from homomorph_export.ops.nvcc import Nvcc, find_nvcc
 
 LIBRARY_FILE = "libhomomorph_ops.so"
 
-_SOURCES = ("binding.cpp", "interpolate.cpp")
-_HEADERS = ("interpolate.h",)
-_TARGET_TORCH = "0x020a000000000000"  # 2.10, as the headers' TORCH_TARGET_VERSION writes it
-_FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-fPIC",
-    "-shared",
-    "-fvisibility=hidden",
-    "-Wall",
-    f"-DTORCH_TARGET_VERSION={_TARGET_TORCH}",
-)
-# No rpath and no -ltorch: whoever loads the library has libtorch_cpu in the process already, or on its library path.
-_LIBRARIES = ("-ltorch_cpu", "-lc10")
+SOURCES = Path(str(resources.files("homomorph_export"))) / "csrc"
+"""The folder of CMakeLists.txt and of the sources."""
 
 
 def library_path() -> Path:
     """Return where the library of this version's sources is, or would be after a build."""
     digest = hashlib.sha256(platform.machine().encode())
-    for path in (Path(__file__), *(_source_folder() / name for name in (*_SOURCES, *_HEADERS))):
+    digest.update(str(find_nvcc()).encode())
+    for path in (Path(__file__), *sorted(SOURCES.iterdir())):
+        digest.update(path.name.encode())
         digest.update(path.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "homomorph" / "ops" / digest.hexdigest()[:16] / LIBRARY_FILE
@@ -54,35 +50,50 @@ def build() -> Path:
     """Build the library unless it is built already, and return its path.
 
     Raises:
-        OperatorError: there is no C++ compiler, it failed, or the cache cannot be written.
+        OperatorError: CMake, Ninja or the C++ compiler is missing, a compiler failed, or the cache cannot be written.
     """
     path = library_path()
     if path.exists():
         return path
-    torch_folder = Path(torch.__file__).parent
-    compiler = find_compiler()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Built aside and renamed, so that several builds at once do not load each other's halves.
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            built = Path(scratch) / LIBRARY_FILE
-            command = [
-                *compiler,
-                *_FLAGS,
-                *("-isystem", str(torch_folder / "include")),
-                # The headers' checks name their file: without this machine's folders every build has the same bytes.
-                f"-ffile-prefix-map={torch_folder}=torch",
-                *(str(_source_folder() / name) for name in _SOURCES),
-                *("-L", str(torch_folder / "lib"), *_LIBRARIES, "-o", str(built)),
-            ]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode:
-                lines = [line for line in result.stderr.splitlines() if "error" in line] or [result.stderr[-500:]]
-                raise OperatorError(f"{compiler[0]} could not build the operator's library: {lines[0]}")
-            built.replace(path)
+            compile_with_cmake(Path(scratch), _cuda_options(find_nvcc()))
+            (Path(scratch) / LIBRARY_FILE).replace(path)
     except OSError as error:
         raise OperatorError(f"the operator's library cannot be built into {path.parent}: {error}") from error
     return path
+
+
+def compile_with_cmake(folder: Path, options: Mapping[str, str]) -> None:
+    """Compile the sources.
+
+    Args:
+        folder: CMake's build folder.
+        options: CMake's variables, beside the ones that are always needed.
+
+    Raises:
+        OperatorError: CMake, Ninja or the C++ compiler is missing, or a compiler failed.
+    """
+    cmake, ninja = find_tool("cmake"), find_tool("ninja")
+    variables = {"CMAKE_MAKE_PROGRAM": ninja, "TORCH_FOLDER": str(Path(torch.__file__).parent), **options}
+    definitions = [f"-D{name}={value}" for name, value in variables.items()]
+    environment = {**os.environ, "CXX": shlex.join(find_compiler())}
+    _run([cmake, "-G", "Ninja", "-S", str(SOURCES), "-B", str(folder), *definitions], environment)
+    _run([cmake, "--build", str(folder)], environment)
+
+
+def find_tool(name: str) -> str:
+    """Return the path of cmake or ninja: the one beside this Python, where pip puts it, else the one on the PATH.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise OperatorError(f"{name} was not found for the operator's library: `pip install {name}` brings it")
+    return found
 
 
 def find_compiler() -> list[str]:
@@ -102,8 +113,22 @@ def find_compiler() -> list[str]:
     )
 
 
-def _source_folder() -> Path:
-    return Path(str(resources.files("homomorph_export"))) / "csrc"
+def _cuda_options(nvcc: Nvcc | None) -> dict[str, str]:
+    if nvcc is None:
+        return {"HOMOMORPH_CUDA": "OFF"}
+    return {
+        "HOMOMORPH_CUDA": "ON",
+        "CMAKE_CUDA_COMPILER": str(nvcc.path),
+        "CMAKE_CUDA_ARCHITECTURES": ";".join(nvcc.architectures),
+    }
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if result.returncode:
+        output = result.stdout + result.stderr
+        lines = [line.strip() for line in output.splitlines() if "error" in line.lower()] or [output[-500:]]
+        raise OperatorError(f"the operator's library could not be compiled: {lines[0]}")
 
 
 if __name__ == "__main__":
