@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from onnx import ModelProto
 
-from homomorph.label_features import LabelFeatures, load_label_features
-from homomorph.networks import MorphModel
+from homomorph.config import ModelConfig
+from homomorph.label_features import load_label_features
 from homomorph.run import load_model, resolve_run
-from homomorph_export import contract, parity, torchscript
+from homomorph_export import contract, onnx_graphs, parity, torchscript
 from homomorph_export.errors import ExportError
+from homomorph_export.flavours import FLAVOURS, PYTHON
 from homomorph_export.manifest import Manifest
 from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load
-from homomorph_export.repository import MODEL_FILE, hashes, publish, staging, write_ensemble, write_model
+from homomorph_export.parts import Parts, exported_parts
+from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
+from homomorph_export.repository import (
+    ONNX_FILE,
+    TORCHSCRIPT_FILE,
+    hashes,
+    publish,
+    staging,
+    write_ensemble,
+    write_model,
+)
 from homomorph_export.servable import (
-    BranchServable,
-    DecoderServable,
     DifferenceServable,
     EncoderPairServable,
-    EncoderServable,
     InterpolatorServable,
     LabelTargetServable,
     interpolate_source,
@@ -39,6 +48,7 @@ def export_run(
     repository: Path,
     *,
     precision: str = "fp32",
+    onnx: bool = True,
     threads: int | None = None,
     report: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
@@ -50,8 +60,10 @@ def export_run(
     Args:
         run: a run folder, or the name of a model that ships with homomorph.
         repository: the folder to write into; made if it is not there.
-        precision: number format of weights and arithmetic; `fp32` only.
-        threads: how many threads one operation of a model may use; None for half of the server's cores.
+        precision: number format of weights and arithmetic: fp32, bf16, fp16. Formats that lack it stay at fp32.
+        onnx: whether to write ONNX beside TorchScript.
+        threads: how many threads one operation of a model may use; None for half of the cores: the server's for the
+            Python backend, those of this machine for the backends that want a number.
         report: called with what is done next.
 
     Returns:
@@ -63,94 +75,151 @@ def export_run(
         ExportError: the files do not compute what the run computes, or the repository has foreign folders in the way,
             or the precision is not offered.
     """
-    if precision != "fp32":
-        raise ExportError(f"precision {precision!r} is not offered: choose fp32")
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision {precision!r} is not offered: choose {', '.join(PRECISIONS)}")
     folder = resolve_run(run)
     model = load_model(folder)
     config = model.config
     label_features = load_label_features(folder, config)
-    stride = config.network.stride
     labels = len(config.attributes) if label_features is not None else 0
-    served = contract.served_models(config.branches, config.network.feature_channels, stride, labels)
-    pixels, cells = config.picture_size, config.feature_size
-    lengths = {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS}
+    network = config.network
+    served = contract.served_models(config.branches, network.feature_channels, network.stride, labels)
+    entries = {entry.name: entry for entry in served}
 
     report("Building the operator")
     library = build()
     load(library)
 
     with staging(repository) as staged:
-        modules = _torchscript(model, label_features, report)
+        modules = _torchscript(exported_parts(model, label_features, DTYPES[IN_TORCHSCRIPT[precision]]), report)
+        graphs: dict[str, ModelProto] = {}
+        if onnx:
+            graphs = _onnx(exported_parts(model, label_features, DTYPES[IN_ONNX[precision]]), entries, report)
         for entry in served:
             report(f"Writing {entry.name}")
             folder = staged / entry.name
             if entry.steps:
-                write_ensemble(folder, entry, parameters=_client_parameters(model))
+                write_ensemble(folder, entry, parameters=_client_parameters(config))
             else:
-                parameters = {"intra_op_threads": str(threads or "auto"), "checks": json.dumps(entry.checks())}
-                write_model(folder, entry, modules[entry.name], lengths=lengths, parameters=parameters, library=library)
+                write_model(
+                    folder,
+                    entry,
+                    modules[entry.name],
+                    graphs.get(entry.name),
+                    lengths=_typical_lengths(config),
+                    parameters=_backend_parameters(entry, threads),
+                    library=library,
+                )
         report("Comparing with the run")
+        cases = parity.cases(model, label_features)
         # Read back, so that the comparison is of what the server will load.
-        exported = {name: torchscript.load(staged / name / MODEL_FILE) for name in modules}
+        read = {name: torchscript.load(staged / name / TORCHSCRIPT_FILE) for name in modules}
+        measured = {
+            "torchscript": parity.compare(cases, read, config, kind="TorchScript", precision=IN_TORCHSCRIPT[precision])
+        }
+        if onnx:
+            sessions = {name: onnx_graphs.load(staged / name / ONNX_FILE) for name in graphs}
+            measured["onnx"] = parity.compare(cases, sessions, config, kind="ONNX", precision=IN_ONNX[precision])
         manifest = Manifest(
             groups=config.branches,
-            picture_size=pixels,
-            stride=stride,
+            picture_size=config.picture_size,
+            stride=network.stride,
             precision=precision,
-            versions={
-                "homomorph": version("homomorph"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            versions=_versions("onnx", "onnxruntime") if onnx else _versions(),
             models=tuple(entry.name for entry in served),
             files=hashes(staged),
-            parity=parity.measure(model, exported),
+            parity=measured,
         )
         publish(staged, repository, manifest)
     return manifest
 
 
-def _torchscript(
-    model: MorphModel, label_features: LabelFeatures | None, report: Callable[[str], None]
-) -> dict[str, torch.jit.ScriptModule]:
-    """Return the module of every served model that is not an ensemble, by the model's name."""
-    network, branches = model.config.network, model.config.branches
-    cells = model.config.feature_size
-    features = torch.zeros(2, network.feature_channels, cells, cells)
+def _torchscript(parts: Parts, report: Callable[[str], None]) -> dict[str, torch.jit.ScriptModule]:
+    """Return the TorchScript of every served model that is not an ensemble, by the model's name."""
 
-    def traced(name: str, module: nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
+    def traced(name: str, module: torch.nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
         report(f"Tracing {name}")
         return torchscript.trace(module, example)
 
-    size = model.config.picture_size
-    picture = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    encoder = traced("encoder", EncoderServable(model.encoder, network), picture)
-    branch_modules = {
-        contract.branch_model(branch): traced(
-            contract.branch_model(branch), BranchServable(model.branches[branch]), features
-        )
-        for branch in branches
+    encoder = traced("encoder", parts.encoder, parts.picture)
+    branches = {
+        contract.branch_model(branch): traced(contract.branch_model(branch), module, parts.features)
+        for branch, module in parts.branches.items()
     }
-    editing = {} if label_features is None else {"label_target": LabelTargetServable(label_features)}
-    return {
+    modules = {
         "encoder": encoder,
         "encoder_pair": torchscript.script(EncoderPairServable(encoder)),
         "difference": torchscript.script(DifferenceServable()),
-        **branch_modules,
-        "interpolate": torchscript.define(interpolate_source(branches)),
-        "interpolator": torchscript.script(InterpolatorServable(list(branch_modules.values()))),
-        "decoder": traced("decoder", DecoderServable(model.decoder, network), features.unsqueeze(1)),
-        **{name: torchscript.script(module) for name, module in editing.items()},
+        **branches,
+        "interpolate": torchscript.define(interpolate_source(tuple(parts.branches))),
+        "interpolator": torchscript.script(InterpolatorServable(list(branches.values()))),
+        "decoder": traced("decoder", parts.decoder, parts.frame_features),
+    }
+    if parts.label_features is not None:
+        modules["label_target"] = torchscript.script(LabelTargetServable(parts.label_features))
+    return modules
+
+
+def _onnx(parts: Parts, entries: Mapping[str, contract.Model], report: Callable[[str], None]) -> dict[str, ModelProto]:
+    """Return the ONNX of every served model that is not an ensemble, by the model's name."""
+
+    def exported(name: str, module: torch.nn.Module, example: torch.Tensor) -> ModelProto:
+        report(f"Exporting {name} to ONNX")
+        return onnx_graphs.export(module, entries[name], example)
+
+    encoder = exported("encoder", parts.encoder, parts.picture)
+    branches = {
+        branch: exported(contract.branch_model(branch), module, parts.features)
+        for branch, module in parts.branches.items()
+    }
+    graphs = {
+        "encoder": encoder,
+        "encoder_pair": onnx_graphs.encoder_pair(entries["encoder_pair"], encoder),
+        "difference": onnx_graphs.difference(entries["difference"]),
+        **{contract.branch_model(branch): graph for branch, graph in branches.items()},
+        "interpolate": onnx_graphs.interpolate(entries["interpolate"], tuple(branches)),
+        "interpolator": onnx_graphs.interpolator(entries["interpolator"], branches),
+        "decoder": exported("decoder", parts.decoder, parts.frame_features),
+    }
+    if parts.label_features is not None:
+        graphs["label_target"] = onnx_graphs.label_target(entries["label_target"], parts.label_features)
+    return graphs
+
+
+def _typical_lengths(config: ModelConfig) -> dict[str, int]:
+    """Return a typical length of each axis that requests choose, by its letter."""
+    pixels, cells = config.picture_size, config.feature_size
+    return {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS}
+
+
+def _backend_parameters(entry: contract.Model, threads: int | None) -> dict[str, dict[str, str]]:
+    """Return what each backend reads from a model's configuration, by the flavour's name."""
+    number = threads or max(1, len(os.sched_getaffinity(0)) // 2)
+    parameters = {flavour.name: {flavour.threads_parameter: str(number)} for flavour in FLAVOURS.values()}
+    # The Python backend's file is ours: it can count the server's cores, and check what the other backends do not.
+    parameters[PYTHON.name] = {
+        PYTHON.threads_parameter: str(threads or "auto"),
+        "checks": json.dumps(entry.checks()),
+    }
+    return parameters
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {
+        "homomorph": version("homomorph"),
+        "torch": torch.__version__,
+        **{package: version(package) for package in packages},
+        "python": platform.python_version(),
     }
 
 
-def _client_parameters(model: MorphModel) -> dict[str, str]:
+def _client_parameters(config: ModelConfig) -> dict[str, str]:
     """Return what a client needs to know to prepare pictures and strengths."""
     return {
-        "groups": ",".join(model.config.branches),
-        "labels": json.dumps(model.config.groups),
-        "picture_size": str(model.config.picture_size),
-        "stride": str(model.config.network.stride),
+        "groups": ",".join(config.branches),
+        "labels": json.dumps(config.groups),
+        "picture_size": str(config.picture_size),
+        "stride": str(config.network.stride),
         "max_picture_size": str(contract.MAX_PICTURE_SIZE),
         "max_pixels": str(contract.MAX_PIXELS),
         "max_steps": str(contract.MAX_STEPS),

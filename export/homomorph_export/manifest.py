@@ -14,8 +14,10 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the exported files' frames are from the run's own float32 frames, in grey levels 0-255."""
+    """How far the frames of one file format are from the run's own float32 frames, in grey levels 0-255."""
 
+    precision: str
+    """Number format of these files, which is not always the one asked for."""
     mean: float
     """Mean absolute difference over all compared pixels."""
     max: float
@@ -37,14 +39,15 @@ class Manifest:
     stride: int
     """Heights and widths must be multiples of this."""
     precision: str
-    """Number format of the weights and of the arithmetic."""
+    """Number format that was asked for; `parity` says what each file format has."""
     versions: dict[str, str]
-    """Versions of homomorph, torch and Python that wrote the files."""
+    """Versions of homomorph, Python and the libraries that wrote the files."""
     models: tuple[str, ...]
     """The folders that this export wrote; others in the repository are not its own."""
     files: dict[str, str]
     """SHA-256 of each file written, by its path below the repository."""
-    parity: Parity
+    parity: dict[str, Parity]
+    """By file format: `torchscript`, `onnx`."""
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON."""

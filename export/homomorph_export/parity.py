@@ -1,79 +1,141 @@
-"""Measures that the exported TorchScript files compute what the run's own networks compute."""
+"""Measures that exported files compute what the run's own networks compute."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from homomorph.networks import MorphModel
+from homomorph.config import ModelConfig
+from homomorph.label_features import LabelFeatures
+from homomorph.networks import MorphModel, interpolate
+from homomorph.pixels import from_normalised, normalise
 from homomorph_export.contract import MAX_STRENGTH, branch_model
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Parity
-
-MEAN_TOLERANCE = 0.02
-"""Largest mean absolute difference allowed, in grey levels."""
-MAX_TOLERANCE = 1.0
-"""Largest difference of one pixel's channel allowed, in grey levels: rounding may fall to either side."""
+from homomorph_export.precision import TOLERANCES
 
 _BATCH_SIZES = (1, 3)
 _STEPS = 3
 
+Exported = Mapping[str, Callable[..., Any]]
+"""What runs the files, by the names of the served models: from tensors to a tensor or a tuple of them."""
 
-def measure(model: MorphModel, exported: Mapping[str, torch.jit.ScriptModule]) -> Parity:
-    """Compare frames on random pictures and strengths, by both ways through the exported files.
+
+@dataclass(frozen=True)
+class Case:
+    """One batch of requests, and the run's own answers."""
+
+    source: Tensor
+    """uint8 [B, H, W, 3]."""
+    target: Tensor
+    """uint8 [B, H, W, 3]."""
+    strengths: Tensor
+    """[B, S, K]."""
+    frames: Tensor
+    """Of the morph: uint8 [B, S, H, W, 3]."""
+    labels: Tensor | None
+    """[B, L]; None if the run does not know what labels look like."""
+    edited_frames: Tensor | None
+    """Of the source edited towards the labels; None without labels."""
+
+
+def random_pictures(config: ModelConfig, size: tuple[int, int], count: int) -> Tensor:
+    """Return pictures of random pixels, uint8 [count, H, W, 3]: nothing a network could be lucky with."""
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, *size, 3), generator=generator).to(torch.uint8)
+
+
+@torch.inference_mode()
+def cases(
+    model: MorphModel,
+    label_features: LabelFeatures | None,
+    pictures: Callable[[ModelConfig, tuple[int, int], int], Tensor] = random_pictures,
+) -> list[Case]:
+    """Return batches of several sizes, of pictures of several sizes, with the answers of the run's eager networks.
 
     Args:
         model: the run's networks, in float32.
-        exported: the TorchScript modules by the names of the served models, as read back from their files.
+        label_features: the run's, if it has them.
+        pictures: returns so many pictures of a size, uint8 [count, H, W, 3].
+    """
+    config = model.config
+    size = config.picture_size
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for batch in _BATCH_SIZES:
+        for picture_size in ((size, size), (2 * size, size)):
+            source, target = pictures(config, picture_size, 2 * batch).chunk(2)
+            strengths = torch.rand(batch, _STEPS, len(config.branches), generator=generator) * MAX_STRENGTH
+            strengths[0, :, 0] = 0  # a branch that no request uses, or only the others of a batch
+            labels = edited = None
+            source_features, target_features = (_encode(model, picture) for picture in (source, target))
+            if label_features is not None:
+                labels = torch.randint(0, 2, (batch, len(config.attributes)), generator=generator).float()
+                height, width = source_features.shape[2:]
+                edited = _frames(model, source_features, label_features(labels, (height, width)), strengths)
+            frames = _frames(model, source_features, target_features, strengths)
+            found.append(Case(source, target, strengths, frames, labels, edited))
+    return found
+
+
+@torch.inference_mode()
+def compare(found: Sequence[Case], exported: Exported, config: ModelConfig, *, kind: str, precision: str) -> Parity:
+    """Compare frames by every way through the exported files: joint models, single ones, and editing.
+
+    Args:
+        found: what to compare on.
+        exported: what runs the files, as read back from them.
+        config: the run's configuration.
+        kind: name of the file format, for the message.
+        precision: number format of these files, which decides the tolerance.
 
     Raises:
         ExportError: the difference is beyond the tolerance.
     """
-    size = model.config.picture_size
-    picture_sizes = ((size, size), (2 * size, size))
-    generator = torch.Generator().manual_seed(0)
     differences = []
-    with torch.inference_mode():
-        for batch in _BATCH_SIZES:
-            for height, width in picture_sizes:
-                source, target = torch.randint(0, 256, (2, batch, height, width, 3), generator=generator)
-                source, target = source.to(torch.uint8), target.to(torch.uint8)
-                strengths = torch.rand(batch, _STEPS, len(model.branches), generator=generator) * MAX_STRENGTH
-                strengths[0, :, 0] = 0  # a branch that only the other requests of a batch use
-                expected = _eager(model, source, target, strengths).int()
-                differences += [
-                    (frames.int() - expected).abs().double().flatten()
-                    for frames in _exported(model, exported, source, target, strengths)
-                ]
+    for case in found:
+        source, target = exported["encoder_pair"](case.source, case.target)
+        ways = [(exported["interpolator"](source, target, case.strengths), case.frames)]
+        source, target = exported["encoder"](case.source), exported["encoder"](case.target)
+        difference = exported["difference"](source, target)
+        deltas = [exported[branch_model(branch)](difference) for branch in config.branches]
+        ways.append((exported["interpolate"](source, *deltas, case.strengths), case.frames))
+        if case.labels is not None and case.edited_frames is not None:
+            target = exported["label_target"](source, case.labels)
+            ways.append((exported["interpolator"](source, target, case.strengths), case.edited_frames))
+        for features, expected in ways:
+            differences.append((exported["decoder"](features).int() - expected.int()).abs().double().flatten())
     difference = torch.cat(differences)
-    parity = Parity(float(difference.mean()), float(difference.max()), _BATCH_SIZES, picture_sizes)
-    if not (parity.mean <= MEAN_TOLERANCE and parity.max <= MAX_TOLERANCE):
+    parity = Parity(
+        precision=precision,
+        mean=float(difference.mean()),
+        max=float(difference.max()),
+        batch_sizes=tuple(sorted({case.frames.shape[0] for case in found})),
+        picture_sizes=tuple(sorted({(case.frames.shape[2], case.frames.shape[3]) for case in found})),
+    )
+    tolerance = TOLERANCES[precision]
+    # Written so that NaN is not within the tolerance.
+    if not (parity.mean <= tolerance.mean and (tolerance.max is None or parity.max <= tolerance.max)):
+        at_most = "" if tolerance.max is None else f" and {tolerance.max:g}"
         raise ExportError(
-            f"the exported files compute other frames than the run: {parity.mean:.4f} grey levels off on average and "
-            f"{parity.max:.0f} at most, where {MEAN_TOLERANCE} and {MAX_TOLERANCE:.0f} are allowed; nothing was written"
+            f"the {kind} files ({precision}) compute other frames than the run: {parity.mean:.4f} grey levels off on "
+            f"average and {parity.max:.0f} at most, where {tolerance.mean:g}{at_most} are allowed; nothing was written"
         )
     return parity
 
 
-def _eager(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
-    """Return the run's own frames, uint8 [B, S, H, W, 3]."""
-    network = model.config.network
-    mean, std = torch.tensor(network.picture_mean), torch.tensor(network.picture_std)
-    pictures = [((picture / 255 - mean) / std).permute(0, 3, 1, 2) for picture in (source, target)]
-    frames = model(*pictures, strengths).permute(0, 1, 3, 4, 2) * std + mean
-    pixels: Tensor = (frames * 255).round().clamp(0, 255).to(torch.uint8)
-    return pixels
+def _encode(model: MorphModel, pictures: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> features [B, C, h, w]."""
+    features: Tensor = model.encoder(normalise(pictures.permute(0, 3, 1, 2), model.config.network))
+    return features
 
 
-def _exported(
-    model: MorphModel, exported: Mapping[str, torch.jit.ScriptModule], source: Tensor, target: Tensor, strengths: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return frames, uint8 [B, S, H, W, 3], by way of the joint models and by way of the single ones."""
-    features = exported["interpolator"](*exported["encoder_pair"](source, target), strengths)
-    source_features, target_features = exported["encoder"](source), exported["encoder"](target)
-    difference = exported["difference"](source_features, target_features)
-    deltas = [exported[branch_model(branch)](difference) for branch in model.config.branches]
-    features_by_branches = exported["interpolate"](source_features, *deltas, strengths)
-    return exported["decoder"](features), exported["decoder"](features_by_branches)
+def _frames(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+    """Features [B, C, h, w] twice and strengths [B, S, K] -> uint8 [B, S, H, W, 3]."""
+    features = interpolate(source, model.deltas(source, target), strengths)
+    frames = from_normalised(model.decoder(features.flatten(0, 1)), model.config.network).permute(0, 2, 3, 1)
+    return frames.view(*strengths.shape[:2], *frames.shape[1:])

@@ -1,4 +1,4 @@
-"""The text of a model's `config.pbtxt`, from its entry in the contract."""
+"""The text of a model's configurations, from its entry in the contract."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from homomorph_export.contract import MAX_BATCH_SIZE, Model, Tensor
+from homomorph_export.flavours import PYTHON, Flavour
 
 
 class Symbol(str):
     """An enumeration's value, which protobuf's text format writes without quotes."""
 
 
-def model_config(model: Model, *, parameters: Mapping[str, str], warmup: Mapping[str, tuple[int, ...]]) -> str:
-    """Write the configuration of one served model for the Python backend, or of an ensemble.
+def model_config(
+    model: Model,
+    *,
+    parameters: Mapping[str, str],
+    warmup: Mapping[str, tuple[int, ...]],
+    flavour: Flavour = PYTHON,
+) -> str:
+    """Write the configuration of one served model for one of Triton's backends, or of an ensemble.
 
     Args:
         model: its entry in the contract.
+        flavour: the backend; an ensemble has none.
         parameters: what the backend or a client reads from the configuration.
         warmup: the shape of each input, without the batch axis, of the request that Triton sends at load, before the
             model counts as ready; its values lie in `warmup/<input>` beside the configuration. Empty for none.
@@ -43,8 +51,11 @@ def model_config(model: Model, *, parameters: Mapping[str, str], warmup: Mapping
             ]
         }
     else:
-        config["backend"] = "python"
-        # The operator has no CUDA kernel, and the modules are traced and frozen on the CPU.
+        if flavour.platform:
+            config |= {"platform": flavour.platform, "default_model_filename": flavour.model_file}
+        else:
+            config["backend"] = flavour.backend
+        # The TorchScript modules are traced and frozen on the CPU, and parity was measured there.
         config["instance_group"] = [{"count": 1, "kind": Symbol("KIND_CPU")}]
         config["dynamic_batching"] = {}
     if warmup:
@@ -60,7 +71,7 @@ def _warmup(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, An
     return {
         "name": "typical",
         "batch_size": 1,
-        # TorchScript specialises its graph during the first calls.
+        # TorchScript specialises its graph during the first calls; ONNX Runtime gathers its buffers.
         "count": 3,
         "inputs": [
             {

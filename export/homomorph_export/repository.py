@@ -11,16 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import ModelProto
 
 from homomorph.run import sha256
-from homomorph_export import torchscript
+from homomorph_export import onnx_graphs, torchscript
 from homomorph_export.contract import Axis, Model
 from homomorph_export.errors import ExportError
+from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON
 from homomorph_export.manifest import MANIFEST_FILE, Manifest, exported_models
 from homomorph_export.pbtxt import model_config
 
-MODEL_FILE = "1/model.pt"
-"""Where a model's TorchScript lies in its folder: version 1, the only one."""
+TORCHSCRIPT_FILE = f"1/{LIBTORCH.model_file}"
+"""Where a model's TorchScript lies in its folder, in version 1, the only one. The Python backend runs it too."""
+ONNX_FILE = f"1/{ONNX.model_file}"
+"""The same of its ONNX."""
 
 _NUMPY_TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
@@ -45,36 +49,43 @@ def write_model(
     folder: Path,
     model: Model,
     module: torch.jit.ScriptModule,
+    onnx_model: ModelProto | None,
     *,
     lengths: Mapping[str, int],
-    parameters: Mapping[str, str],
+    parameters: Mapping[str, Mapping[str, str]],
     library: Path,
 ) -> None:
-    """Write the folder of a model that has a TorchScript file.
+    """Write the folder of a model that is not an ensemble, with a configuration for each backend.
 
     Args:
         folder: where to; named like the model.
         model: its entry in the contract.
-        module: what it computes.
+        module: what it computes, as TorchScript.
+        onnx_model: the same as ONNX; None if that was not asked for, and there is no configuration for it then.
         lengths: a typical length of each axis that requests choose, by its letter, for the warm-up.
-        parameters: what the backend reads.
+        parameters: what each backend reads, by the flavour's name.
         library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
     shapes = {
         tensor.name: tuple(lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims)
         for tensor in model.inputs
     }
-    (folder / "1").mkdir(parents=True)
-    (folder / "warmup").mkdir()
+    for name in ("1", "warmup", "configs"):
+        (folder / name).mkdir(parents=True)
     for tensor in model.inputs:
         # Ones, not zeros: strengths of 0 would leave the branches cold.
         np.ones(shapes[tensor.name], _NUMPY_TYPES[tensor.type]).tofile(folder / "warmup" / tensor.name)
-    torchscript.save(module, folder / MODEL_FILE)
+    torchscript.save(module, folder / TORCHSCRIPT_FILE)
+    if onnx_model is not None:
+        onnx_graphs.save(onnx_model, folder / ONNX_FILE)
     backend = resources.files("homomorph_export") / "backend" / "model.py"
-    (folder / "1" / "model.py").write_text(backend.read_text())
+    (folder / "1" / PYTHON.model_file).write_text(backend.read_text())
     if model.needs_operator:
         shutil.copyfile(library, folder / "1" / library.name)
-    (folder / "config.pbtxt").write_text(model_config(model, parameters=parameters, warmup=shapes))
+    for flavour in FLAVOURS.values():
+        if flavour is not ONNX or onnx_model is not None:
+            config = model_config(model, flavour=flavour, parameters=parameters[flavour.name], warmup=shapes)
+            (folder / flavour.config_file).write_text(config)
 
 
 def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str]) -> None:

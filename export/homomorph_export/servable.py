@@ -1,8 +1,9 @@
 """The modules that are served: the training networks wrapped into the signatures of `contract.py`.
 
 Pixels come in and go out as uint8, channels last; normalisation happens here, with the configuration's values as
-buffers. No layer is defined here. forward()'s arguments are named in capitals because their names are the served
-tensors' names: Triton's libtorch backend matches inputs by them.
+buffers. Features are float32 wherever they are served: a network of 16 bit numbers converts them on its way in and
+out, because Triton's libtorch backend knows no bfloat16. No layer is defined here. forward()'s arguments are named in
+capitals because their names are the served tensors' names: Triton's libtorch backend matches inputs by them.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ from homomorph_export.contract import delta_input
 class EncoderServable(nn.Module):
     """uint8 pictures [B, H, W, 3] in 0-255 -> features [B, C, h, w]."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, encoder: nn.Module, config: NetworkConfig) -> None:
+    def __init__(self, encoder: nn.Module, config: NetworkConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.encoder = encoder
-        self.register_buffer("mean", torch.tensor(config.picture_mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(config.picture_std).view(3, 1, 1))
+        self.dtype = dtype
+        mean, std = _statistics(config)
+        self.scale = nn.Buffer(1 / (255 * std))
+        self.offset = nn.Buffer(-mean / std)
 
     def forward(self, IMAGE: Tensor) -> Tensor:
-        picture = (IMAGE.permute(0, 3, 1, 2) / 255 - self.mean) / self.std
-        features: Tensor = self.encoder(picture)
-        return features.contiguous()
+        picture = IMAGE.permute(0, 3, 1, 2).float() * self.scale + self.offset
+        features: Tensor = self.encoder(picture.to(self.dtype))
+        return features.float().contiguous()
 
 
 class EncoderPairServable(nn.Module):
@@ -71,13 +71,14 @@ class LabelTargetServable(nn.Module):
 class BranchServable(nn.Module):
     """Differences of features [B, C, h, w] -> one T_i's share of them, same shape."""
 
-    def __init__(self, branch: nn.Module) -> None:
+    def __init__(self, branch: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.branch = branch
+        self.dtype = dtype
 
     def forward(self, DIFFERENCE: Tensor) -> Tensor:
-        delta: Tensor = self.branch(DIFFERENCE)
-        return delta.contiguous()
+        delta: Tensor = self.branch(DIFFERENCE.to(self.dtype))
+        return delta.float().contiguous()
 
 
 class InterpolatorServable(nn.Module):
@@ -108,18 +109,17 @@ class InterpolatorServable(nn.Module):
 class DecoderServable(nn.Module):
     """Features [B, S, C, h, w] -> uint8 pictures [B, S, H, W, 3] in 0-255; all frames are decoded as one batch."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, decoder: nn.Module, config: NetworkConfig) -> None:
+    def __init__(self, decoder: nn.Module, config: NetworkConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.decoder = decoder
-        self.register_buffer("mean", torch.tensor(config.picture_mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(config.picture_std).view(3, 1, 1))
+        self.dtype = dtype
+        mean, std = _statistics(config)
+        self.scale = nn.Buffer(255 * std)
+        self.offset = nn.Buffer(255 * mean)
 
     def forward(self, FEATURES: Tensor) -> Tensor:
-        pictures: Tensor = self.decoder(FEATURES.flatten(0, 1))
-        pixels = ((pictures * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        pictures: Tensor = self.decoder(FEATURES.flatten(0, 1).to(self.dtype))
+        pixels = (pictures.float() * self.scale + self.offset).round().clamp(0, 255).to(torch.uint8)
         pixels = pixels.permute(0, 2, 3, 1).contiguous()
         return pixels.view(FEATURES.shape[:2] + pixels.shape[1:])
 
@@ -133,3 +133,8 @@ def forward(self, {arguments}) -> Tensor:
     deltas = torch.stack([{", ".join(deltas)}], dim=1)
     return torch.ops.homomorph.interpolate(SOURCE, deltas, STRENGTHS)
 """
+
+
+def _statistics(config: NetworkConfig) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation of pictures in [0, 1], each [3, 1, 1]."""
+    return torch.tensor(config.picture_mean).view(3, 1, 1), torch.tensor(config.picture_std).view(3, 1, 1)

@@ -1,25 +1,37 @@
-"""Every written `config.pbtxt`, read by Triton's own schema, against the contract."""
+"""Every written configuration, read by Triton's own schema, against the contract and the files that it serves."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
 from homomorph.networks import MorphModel
 from homomorph_export import torchscript
 from homomorph_export.contract import Axis, Model, served_models
+from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
 from homomorph_export.ops.interpolate import load
 
 BRANCHES = ("hair", "glasses", "residual")
+TORCH_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
+SHAPES = [
+    (1, {"S": 2, "H": 32, "W": 32, "h": 4, "w": 4}),
+    (3, {"S": 1, "H": 16, "W": 40, "h": 2, "w": 5}),
+]
+"""Batch sizes, and the lengths of the axes that requests choose."""
 MODELS = {model.name: model for model in served_models(BRANCHES, 16, 8, 3)}
 
 
-def read(repository: Path, name: str) -> schema.ModelConfig:
-    return text_format.Parse((repository / name / "config.pbtxt").read_text(), schema.ModelConfig())
+MEMBERS = [model.name for model in MODELS.values() if not model.steps]
+
+
+def read(repository: Path, name: str, flavour: Flavour = PYTHON) -> schema.ModelConfig:
+    return text_format.Parse((repository / name / flavour.config_file).read_text(), schema.ModelConfig())
 
 
 def test_the_models_are_the_promised_ones():
@@ -46,28 +58,85 @@ def test_a_folder_for_each_model(repository: Path):
     assert {path.name for path in repository.iterdir() if path.is_dir()} == set(MODELS)
 
 
+def tensors_of(config: schema.ModelConfig) -> list[list[tuple[str, int, tuple[int, ...]]]]:
+    return [[(t.name, t.data_type, tuple(t.dims)) for t in tensors] for tensors in (config.input, config.output)]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS.values(), ids=FLAVOURS)
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
-def test_configuration_says_what_the_contract_says(repository: Path, model: Model):
-    config = read(repository, model.name)
+def test_configuration_says_what_the_contract_says(repository: Path, model: Model, flavour: Flavour):
+    # Triton takes the default where a model has no configuration of the name that it was started with.
+    config = read(repository, model.name, PYTHON if model.steps else flavour)
     assert config.name == model.name
     assert config.max_batch_size > 0
-    for written, tensors in ((config.input, model.inputs), (config.output, model.outputs)):
-        assert [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in written] == [
-            (tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.shape) for tensor in tensors
-        ]
-    assert (config.platform == "ensemble") == bool(model.steps)
-    assert (config.backend == "python") == (not model.steps)
+    assert tensors_of(config) == [
+        [(tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.shape) for tensor in tensors]
+        for tensors in (model.inputs, model.outputs)
+    ]
+    if model.steps:
+        assert (config.platform, config.backend) == ("ensemble", "")
+        assert not (repository / model.name / "configs").exists()
+    else:
+        expected = {"python": ("", "python"), "libtorch": ("pytorch_libtorch", ""), "onnx": ("onnxruntime_onnx", "")}
+        assert (config.platform, config.backend) == expected[flavour.name]
 
 
-@pytest.mark.parametrize("name", [model.name for model in MODELS.values() if not model.steps])
-def test_torchscript_takes_the_inputs_by_name_and_in_order(repository: Path, name: str):
+@pytest.mark.parametrize("flavour", [LIBTORCH, ONNX], ids=lambda flavour: flavour.name)
+@pytest.mark.parametrize("name", MEMBERS)
+def test_backends_get_only_parameters_that_they_take(repository: Path, name: str, flavour: Flavour):
+    config = read(repository, name, flavour)
+    # In two models, INTER_OP_THREAD_COUNT ends the server.
+    assert set(config.parameters) == {flavour.threads_parameter}
+    assert int(config.parameters[flavour.threads_parameter].string_value) >= 1
+    assert [(group.count, group.kind) for group in config.instance_group] == [(1, schema.ModelInstanceGroup.KIND_CPU)]
+    assert config.default_model_filename == flavour.model_file
+    assert (repository / name / "1" / flavour.model_file).is_file()
+    assert config.model_warmup == read(repository, name).model_warmup
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_torchscript_takes_and_gives_what_its_configuration_says(repository: Path, name: str):
     load()
+    config = read(repository, name, LIBTORCH)
     module = torchscript.load(repository / name / "1" / "model.pt")
     arguments = module.forward.schema.arguments[1:]  # without self
-    assert [argument.name for argument in arguments] == [tensor.name for tensor in MODELS[name].inputs]
+    # The backend matches inputs by the arguments' names, and outputs by their order.
+    assert [argument.name for argument in arguments] == [tensor.name for tensor in config.input]
+    assert {str(argument.type) for argument in arguments} == {"Tensor"}
+    assert {str(value.type) for value in module.forward.schema.returns} <= {"Tensor", "Tuple[Tensor, Tensor]"}
+    for batch, lengths in SHAPES:
+        inputs = [
+            torch.ones([batch, *(lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims)]).to(
+                TORCH_TYPES[tensor.type]
+            )
+            for tensor in MODELS[name].inputs
+        ]
+        with torch.inference_mode():
+            results = module(*inputs)
+        results = results if isinstance(results, tuple) else (results,)
+        for result, written, tensor in zip(results, config.output, MODELS[name].outputs, strict=True):
+            assert result.dtype == TORCH_TYPES[schema.DataType.Name(written.data_type).removeprefix("TYPE_")]
+            assert result.shape == (
+                batch,
+                *(lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims),
+            )
 
 
-@pytest.mark.parametrize("name", [model.name for model in MODELS.values() if not model.steps])
+@pytest.mark.parametrize("name", MEMBERS)
+def test_onnx_takes_and_gives_what_its_configuration_says(repository: Path, name: str):
+    config = read(repository, name, ONNX)
+    graph = onnx.load(repository / name / "1" / "model.onnx").graph
+    types = {onnx.TensorProto.UINT8: schema.TYPE_UINT8, onnx.TensorProto.FLOAT: schema.TYPE_FP32}
+    for written, values in ((config.input, graph.input), (config.output, graph.output)):
+        for tensor, value in zip(written, values, strict=True):
+            found = value.type.tensor_type
+            batch, *dims = (dim.dim_param or dim.dim_value for dim in found.shape.dim)
+            assert (value.name, types[found.elem_type]) == (tensor.name, tensor.data_type)
+            assert batch == "B", "the backend wants the batch axis to be free"
+            assert [-1 if isinstance(dim, str) else dim for dim in dims] == list(tensor.dims)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
 def test_warm_up_data_has_the_size_that_its_shape_needs(repository: Path, name: str):
     itemsize = {schema.TYPE_UINT8: 1, schema.TYPE_FP32: 4}
     (warmup,) = read(repository, name).model_warmup

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from homomorph.config import ModelConfig
 from homomorph.errors import CheckpointError
 from homomorph.networks import MorphModel
 from homomorph.run import save_model
-from homomorph_export import parity
+from homomorph_export import onnx_graphs, parity
 from homomorph_export.errors import ExportError
 from homomorph_export.exporter import export_run
 from homomorph_export.manifest import Manifest
@@ -34,10 +36,13 @@ def test_manifest_accounts_for_every_file(exported: tuple[Path, Manifest]):
     assert manifest["groups"] == ["hair", "glasses", "residual"]
     assert (manifest["picture_size"], manifest["stride"], manifest["precision"]) == (32, 8, "fp32")
     assert manifest["versions"]["torch"] == torch.__version__
-    assert manifest["parity"]["mean"] == returned.parity.mean <= 0.02
-    assert manifest["parity"]["max"] == returned.parity.max <= 1
-    assert len(manifest["parity"]["batch_sizes"]) >= 2
-    assert len(manifest["parity"]["picture_sizes"]) >= 2
+    assert set(manifest["parity"]) == {"torchscript", "onnx"}
+    for file_format, measured in manifest["parity"].items():
+        assert measured["precision"] == "fp32"
+        assert measured["mean"] == returned.parity[file_format].mean <= 0.02
+        assert measured["max"] == returned.parity[file_format].max <= 1
+        assert len(measured["batch_sizes"]) >= 2
+        assert len(measured["picture_sizes"]) >= 2
 
 
 def test_another_run_replaces_what_is_there_and_leaves_the_rest(run: Path, repository: Path, tmp_path: Path):
@@ -72,18 +77,53 @@ def test_a_foreign_folder_in_the_way_stops_the_export(run: Path, tmp_path: Path)
 def test_a_wrong_export_writes_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     right = DecoderServable.forward
     monkeypatch.setattr(DecoderServable, "forward", lambda self, FEATURES: right(self, FEATURES * 1.1))
-    with pytest.raises(ExportError, match="grey levels off on average"):
+    with pytest.raises(ExportError, match=r"TorchScript files .* grey levels off on average"):
         export_run(run, tmp_path / "repository")
     assert not list(tmp_path.iterdir())
 
 
-def test_nan_is_not_within_the_tolerance(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(parity, "_BATCH_SIZES", ())
-    # For that module alone: what is exported is compiled from sources that call the real one.
-    nan_torch = SimpleNamespace(**vars(torch) | {"cat": lambda tensors: torch.tensor([torch.nan])})
-    monkeypatch.setattr(parity, "torch", nan_torch)
-    with pytest.raises(ExportError, match="grey levels"):
+@pytest.mark.parametrize("way", ["encoder", "encoder_pair", "branch_hair", "interpolate", "label_target"])
+def test_every_onnx_file_is_compared(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str):
+    right = onnx_graphs.load
+
+    def load(path: Path) -> Callable[..., Any]:
+        session = right(path)
+        return (lambda *tensors: spoiled(session(*tensors))) if path.parents[1].name == way else session
+
+    monkeypatch.setattr(onnx_graphs, "load", load)
+    with pytest.raises(ExportError, match=r"ONNX files .* grey levels off on average"):
         export_run(run, tmp_path / "repository")
+    assert not list(tmp_path.iterdir())
+
+
+def spoiled(result: Any) -> Any:
+    return tuple(map(spoiled, result)) if isinstance(result, tuple) else result + 1
+
+
+def test_nan_is_not_within_the_tolerance(model: MorphModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parity, "torch", SimpleNamespace(**vars(torch) | {"cat": lambda _: torch.tensor([torch.nan])}))
+    with pytest.raises(ExportError, match="nan grey levels"):
+        parity.compare([], {}, model.config, kind="ONNX", precision="fp32")
+
+
+def test_without_onnx_there_is_neither_file_nor_configuration(run: Path, tmp_path: Path):
+    manifest = export_run(run, tmp_path / "repository", onnx=False)
+    assert set(manifest.parity) == {"torchscript"}
+    assert not [path for path in manifest.files if "onnx" in path]
+    assert (tmp_path / "repository" / "decoder" / "configs" / "libtorch.pbtxt").exists()
+
+
+@pytest.mark.parametrize(("precision", "of_onnx"), [("bf16", "fp32"), ("fp16", "fp16")])
+def test_16_bit_numbers(run: Path, repository: Path, tmp_path: Path, precision: str, of_onnx: str):
+    manifest = export_run(run, tmp_path / "repository", precision=precision)
+    assert manifest.precision == precision
+    assert {name: parity.precision for name, parity in manifest.parity.items()} == {
+        "torchscript": precision,
+        "onnx": of_onnx,
+    }
+    assert 0 < manifest.parity["torchscript"].mean <= 0.5
+    smaller = tmp_path / "repository" / "decoder" / "1" / "model.pt"
+    assert smaller.stat().st_size < (repository / "decoder" / "1" / "model.pt").stat().st_size
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"models": ["../elsewhere"]}'])
@@ -107,5 +147,5 @@ def test_an_unusable_folder_is_an_error_of_one_line(run: Path, tmp_path: Path):
 
 
 def test_precision_is_checked(run: Path, tmp_path: Path):
-    with pytest.raises(ExportError, match="precision 'int8' is not offered"):
-        export_run(run, tmp_path / "repository", precision="int8")
+    with pytest.raises(ExportError, match="precision 'fp8' is not offered"):
+        export_run(run, tmp_path / "repository", precision="fp8")

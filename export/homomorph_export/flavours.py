@@ -1,0 +1,40 @@
+"""The configurations that every exported model has, one for each of Triton's backends that can run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One of Triton's backends, and what it reads."""
+
+    name: str
+    """What `homomorph serve --flavour` and, but for the default, `tritonserver --model-config-name` are given."""
+    backend: str
+    """Folder of the backend among Triton's backends."""
+    library: str
+    """The backend itself, in that folder."""
+    platform: str
+    """What a configuration calls it; empty for the Python backend, which is called `backend`."""
+    model_file: str
+    """What the backend loads from a model's version folder."""
+    threads_parameter: str
+    """Name of the configuration's parameter for the threads of one operation."""
+
+    @property
+    def config_file(self) -> str:
+        """Where its configuration lies in a model's folder. Ensembles have the default one only, which all share."""
+        return f"configs/{self.name}.pbtxt" if self.platform else "config.pbtxt"
+
+
+PYTHON = Flavour("python", "python", "libtriton_python.so", "", "model.py", "intra_op_threads")
+"""The default: the only backend in nvidia-pytriton."""
+LIBTORCH = Flavour(
+    "libtorch", "pytorch", "libtriton_pytorch.so", "pytorch_libtorch", "model.pt", "INTRA_OP_THREAD_COUNT"
+)
+"""Needs the operator's library preloaded."""
+ONNX = Flavour(
+    "onnx", "onnxruntime", "libtriton_onnxruntime.so", "onnxruntime_onnx", "model.onnx", "intra_op_thread_count"
+)
+FLAVOURS = {flavour.name: flavour for flavour in (PYTHON, LIBTORCH, ONNX)}

@@ -1,0 +1,245 @@
+"""ONNX: every use of `onnx`, and of torch's exporter to it, stands here.
+
+The parts with weights are exported from the modules that TorchScript is traced from. The other models are short
+graphs around them, written in ONNX's text syntax. `homomorph.interpolate` is a function of these models' own, made of
+standard operators, so every runtime runs it without a library of ours.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.parser import parse_function, parse_node
+from torch import nn
+
+from homomorph.label_features import LabelFeatures
+from homomorph_export import contract
+from homomorph_export.contract import Axis
+
+OPSET = 18
+"""The oldest that has all operators used here; ONNX Runtime 1.19, which Triton 24.10 carries, reads up to 21."""
+_IR_VERSION = 8
+"""The oldest that has functions local to a model."""
+_DOMAIN = "homomorph"
+_TYPES = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT}
+
+_INTERPOLATE = parse_function(
+    f"""
+<opset_import: ["": {OPSET}], domain: "{_DOMAIN}">
+interpolate (source, deltas, strengths) => (features)
+{{
+    batch_and_steps = Shape <start = 0, end = 2> (strengths)
+    features_of_one = Shape <start = 1> (source)
+    flat = Constant <value_ints = [0, 0, -1]> ()
+    flat_deltas = Reshape (deltas, flat)
+    flat_sums = MatMul (strengths, flat_deltas)
+    shape = Concat <axis = 0> (batch_and_steps, features_of_one)
+    sums = Reshape (flat_sums, shape)
+    steps_axis = Constant <value_ints = [1]> ()
+    sources = Unsqueeze (source, steps_axis)
+    features = Add (sources, sums)
+}}
+"""
+)
+"""source [B, C, h, w], deltas [B, K, C, h, w], strengths [B, S, K] -> features [B, S, C, h, w]."""
+
+
+def export(module: nn.Module, entry: contract.Model, example: torch.Tensor) -> ModelProto:
+    """Export a module with weights; it then works for any batch size, number of frames, height and width.
+
+    Args:
+        module: its forward() has the one input of `entry`.
+        entry: the served model that it computes.
+        example: an input of a typical shape.
+    """
+    tensors = (*entry.inputs, *entry.outputs)
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), torch.no_grad():
+        # The exporter by way of TorchScript, which torch has deprecated: its successor takes 20 times as long for
+        # these networks, and the graphs are the same. What it can get wrong shows when the export compares.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        path = Path(scratch) / "part.onnx"
+        torch.onnx.export(
+            module,
+            (example,),
+            path,
+            input_names=[tensor.name for tensor in entry.inputs],
+            output_names=[tensor.name for tensor in entry.outputs],
+            dynamic_axes={tensor.name: {0: "B"} | _dynamic_axes(tensor) for tensor in tensors},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        exported = onnx.load(path)
+    return _model(entry, exported.graph.node, exported.graph.initializer)
+
+
+def encoder_pair(entry: contract.Model, encoder: ModelProto) -> ModelProto:
+    """Encode sources and targets as one batch."""
+    nodes, weights = _embedded(encoder, "encoder", {"IMAGE": "pictures", "FEATURES": "features"})
+    return _model(
+        entry,
+        [
+            parse_node("pictures = Concat <axis = 0> (SOURCE, TARGET)"),
+            *nodes,
+            parse_node("SOURCE_FEATURES, TARGET_FEATURES = Split <axis = 0, num_outputs = 2> (features)"),
+        ],
+        weights,
+    )
+
+
+def difference(entry: contract.Model) -> ModelProto:
+    """Subtract the source's features from the target's."""
+    return _model(entry, [parse_node("DIFFERENCE = Sub (TARGET, SOURCE)")])
+
+
+def interpolate(entry: contract.Model, branches: Sequence[str]) -> ModelProto:
+    """Apply the operator to the outputs of all branches."""
+    return _model(entry, _interpolation([contract.delta_input(branch) for branch in branches]))
+
+
+def interpolator(entry: contract.Model, branches: Mapping[str, ModelProto]) -> ModelProto:
+    """Run the branches and apply the operator; a branch runs only if a request of the batch uses it."""
+    nodes = [
+        parse_node("difference = Sub (TARGET, SOURCE)"),
+        parse_node("magnitudes = Abs (STRENGTHS)"),
+        parse_node("batch_and_steps_axes = Constant <value_ints = [0, 1]> ()"),
+        parse_node("largest = ReduceMax <keepdims = 0> (magnitudes, batch_and_steps_axes)"),
+        parse_node("zero = Constant <value_float = 0.0> ()"),
+        parse_node("used = Greater (largest, zero)"),
+    ]
+    for column, (branch, part) in enumerate(branches.items()):
+        delta = f"delta_{branch}"
+        run, weights = _embedded(part, branch, {"DIFFERENCE": "difference", "DELTA": f"{branch}.delta"})
+        skip = [parse_node("shape = Shape (difference)"), parse_node("none = ConstantOfShape (shape)")]
+        then_branch = helper.make_graph(run, f"run_{branch}", [], [_unknown_shape(f"{branch}.delta")], weights)
+        else_branch = helper.make_graph(skip, f"skip_{branch}", [], [_unknown_shape("none")])
+        nodes += [
+            parse_node(f"column_{branch} = Constant <value_int = {column}> ()"),
+            parse_node(f"used_{branch} = Gather (used, column_{branch})"),
+            helper.make_node("If", [f"used_{branch}"], [delta], then_branch=then_branch, else_branch=else_branch),
+        ]
+    return _model(entry, [*nodes, *_interpolation([f"delta_{branch}" for branch in branches])])
+
+
+def label_target(entry: contract.Model, label_features: LabelFeatures) -> ModelProto:
+    """Predict features from labels, at the size of the source's features."""
+    nodes = [
+        parse_node("flat_prediction = MatMul (LABELS, label_features)"),
+        parse_node("flat_features = Add (flat_prediction, base)"),
+        parse_node("features = Reshape (flat_features, fitted_shape)"),
+        parse_node("batch_and_channels = Shape <start = 0, end = 2> (features)"),
+        parse_node("size = Shape <start = 2> (SOURCE)"),
+        parse_node("shape = Concat <axis = 0> (batch_and_channels, size)"),
+        parse_node(
+            'TARGET = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (features, , , shape)'
+        ),
+    ]
+    arrays = {
+        "label_features": label_features.labels.flatten(1).numpy(),
+        "base": label_features.base.flatten().numpy(),
+        "fitted_shape": np.array([-1, *label_features.base.shape], np.int64),
+    }
+    return _model(entry, nodes, [numpy_helper.from_array(array, name) for name, array in arrays.items()])
+
+
+def save(model: ModelProto, path: Path) -> None:
+    """Write a model; the same model gives the same bytes."""
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def load(path: Path) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
+    """Return a function of tensors that runs a model with ONNX Runtime on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in session.get_inputs()]
+
+    def run(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        results = tuple(torch.from_numpy(array) for array in session.run(None, arrays))
+        return results if len(results) > 1 else results[0]
+
+    return run
+
+
+def _model(entry: contract.Model, nodes: Sequence[NodeProto], weights: Sequence[TensorProto] = ()) -> ModelProto:
+    """Make a checked model of nodes that compute a served model's outputs from its inputs."""
+    graph = helper.make_graph(
+        nodes,
+        entry.name,
+        [_value(tensor) for tensor in entry.inputs],
+        [_value(tensor) for tensor in entry.outputs],
+        weights,
+    )
+    for node in graph.node:
+        node.ClearField("doc_string")
+    uses_operator = any(node.domain == _DOMAIN for node in graph.node)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET), *([helper.make_opsetid(_DOMAIN, 1)] if uses_operator else [])],
+        functions=[_INTERPOLATE] if uses_operator else [],
+        ir_version=_IR_VERSION,
+        producer_name="homomorph",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _interpolation(deltas: Sequence[str]) -> list[NodeProto]:
+    """Return nodes that stack the branches' outputs [B, C, h, w] and apply the operator."""
+    return [
+        parse_node("branches_axis = Constant <value_ints = [1]> ()"),
+        *(parse_node(f"stacked_{delta} = Unsqueeze ({delta}, branches_axis)") for delta in deltas),
+        parse_node(f"deltas = Concat <axis = 1> ({', '.join(f'stacked_{delta}' for delta in deltas)})"),
+        parse_node(f"FEATURES = {_DOMAIN}.interpolate (SOURCE, deltas, STRENGTHS)"),
+    ]
+
+
+def _embedded(part: ModelProto, prefix: str, names: Mapping[str, str]) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return the nodes and weights of a model, to be put into another one.
+
+    Args:
+        part: the model; its nodes hold no graphs of their own.
+        prefix: put before the names of everything inside, so that they stay unique.
+        names: what its inputs and outputs are called in the other model.
+    """
+
+    def renamed(name: str) -> str:
+        return names.get(name, f"{prefix}.{name}" if name else "")  # an empty name stands for an input left out
+
+    nodes = []
+    for node in part.graph.node:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.name = renamed(node.name)
+        copy.input[:] = map(renamed, node.input)
+        copy.output[:] = map(renamed, node.output)
+        nodes.append(copy)
+    weights = []
+    for weight in part.graph.initializer:
+        tensor = TensorProto()
+        tensor.CopyFrom(weight)
+        tensor.name = renamed(weight.name)
+        weights.append(tensor)
+    return nodes, weights
+
+
+def _value(tensor: contract.Tensor) -> ValueInfoProto:
+    dims = ["B", *(dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims)]
+    return helper.make_tensor_value_info(tensor.name, _TYPES[tensor.type], dims)
+
+
+def _unknown_shape(name: str) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+
+def _dynamic_axes(tensor: contract.Tensor) -> dict[int, str]:
+    return {place: dim.letter for place, dim in enumerate(tensor.dims, start=1) if isinstance(dim, Axis)}

@@ -1,0 +1,62 @@
+"""BatchNorm of the published decoder: folded in every format, to the same results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from homomorph.config import ModelConfig, PublishedConfig
+from homomorph.networks import MorphModel
+from homomorph.run import save_model
+from homomorph_export import torchscript
+from homomorph_export.exporter import export_run
+from homomorph_export.folding import folded
+from homomorph_export.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def published() -> MorphModel:
+    """The published networks in small, their BatchNorm away from its start."""
+    torch.manual_seed(0)
+    network = PublishedConfig(feature_channels=32, widths=(8, 12, 16, 24))
+    model = MorphModel(ModelConfig(groups={"hair": ("black",)}, picture_size=32, network=network))
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            nn.init.normal_(layer.running_mean)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.bias)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(published: MorphModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    folder = tmp_path_factory.mktemp("published")
+    save_model(folder / "run", published)
+    return folder / "repository", export_run(folder / "run", folder / "repository")
+
+
+def test_folding_changes_layers_and_not_results(published: MorphModel):
+    before = published.decoder(features := torch.randn(2, 32, 2, 3))
+    decoder = folded(published.decoder)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in decoder.modules())
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in published.decoder.modules()), "the run stays as it is"
+    torch.testing.assert_close(decoder(features), before, rtol=1e-4, atol=1e-4)
+
+
+def test_no_format_normalises_batches(exported: tuple[Path, Manifest]):
+    decoder = exported[0] / "decoder" / "1"
+    assert "BatchNormalization" not in {node.op_type for node in onnx.load(decoder / "model.onnx").graph.node}
+    graph = torchscript.load(decoder / "model.pt").inlined_graph
+    assert "aten::batch_norm" not in {node.kind() for node in graph.nodes()}
+
+
+def test_both_formats_compute_what_the_run_computes(exported: tuple[Path, Manifest]):
+    _, manifest = exported
+    assert all(parity.mean <= 0.02 and parity.max <= 1 for parity in manifest.parity.values())
