@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class FlavourName(str, Enum):
+    """Which of Triton's backends runs the models."""
+
+    PYTHON = "python"
+    LIBTORCH = "libtorch"
+    ONNX = "onnx"
 
 
 def serve(
@@ -16,6 +25,21 @@ def serve(
             metavar="NAME",
             help="Model to load, with the models that it is made of. May be given several times.",
             show_default="morph, and edit where the repository has it",
+        ),
+    ] = None,
+    flavour: Annotated[
+        FlavourName,
+        typer.Option(
+            help="Which of Triton's backends runs the models. nvidia-pytriton brings python alone, NVIDIA's container "
+            "brings all."
+        ),
+    ] = FlavourName.PYTHON,
+    backends: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            show_default="/opt/tritonserver/backends",
+            help="Folder of Triton's backends, for the flavours libtorch and onnx.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
@@ -31,12 +55,15 @@ def serve(
     from rich.console import Console
 
     from homomorph_client.labels import EDIT_MODEL
+    from homomorph_export.flavours import FLAVOURS
     from homomorph_export.server import TritonServer
 
     has_edit = (repository / EDIT_MODEL).is_dir()
     server = TritonServer(
         repository,
         models=model or ["morph", *([EDIT_MODEL] if has_edit else [])],
+        flavour=FLAVOURS[flavour.value],
+        backends=backends,
         host=host,
         grpc_port=grpc_port,
         http_port=http_port,

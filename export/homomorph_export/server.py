@@ -21,8 +21,9 @@ from typing import IO
 
 from homomorph_client.errors import ServerError
 from homomorph_export import server_keeper
+from homomorph_export.flavours import LIBTORCH, PYTHON, Flavour
 from homomorph_export.ports import choose_ports
-from homomorph_export.triton_distribution import environment, find_distribution, link_backends
+from homomorph_export.triton_distribution import environment, find_backend, find_distribution, link_backends
 
 _KILL_MARGIN_S = 5.0
 """What the keeper may take on top of the server's own time to stop."""
@@ -41,6 +42,8 @@ class TritonServer:
         repository: Path,
         *,
         models: Sequence[str] = ("morph",),
+        flavour: Flavour = PYTHON,
+        backends: Path | None = None,
         host: str = "127.0.0.1",
         grpc_port: int | None = None,
         http_port: int | None = None,
@@ -54,6 +57,9 @@ class TritonServer:
         Args:
             repository: folder that `homomorph export` wrote.
             models: models to load; an ensemble brings its members along.
+            flavour: which of the repository's configurations, and so which of Triton's backends.
+            backends: folder of Triton's backends, for flavours whose backend is not in nvidia-pytriton; None looks
+                where NVIDIA's containers have it.
             host: address to listen on.
             grpc_port: None picks a free one.
             http_port: None picks a free one.
@@ -64,7 +70,9 @@ class TritonServer:
         """
         self.repository = repository
         self.models = tuple(models)
+        self.flavour = flavour
         self.host = host
+        self._backends = backends
         self.ports: dict[str, int] = {}
         self._asked_ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._asked_log = log
@@ -86,15 +94,16 @@ class TritonServer:
         """Start the server and wait until it has loaded all models.
 
         Raises:
-            ServerError: nvidia-pytriton is missing, the repository lacks a model, a port is in use, a model does
-                not load, or it takes too long.
+            ServerError: nvidia-pytriton or the flavour's backend is missing, the repository lacks a model or the
+                flavour's files, a port is in use, a model does not load, or it takes too long.
         """
-        check_repository(self.repository, self.models)
+        check_repository(self.repository, self.models, self.flavour)
         distribution = find_distribution()
+        backend = find_backend(self.flavour, self._backends)
         ports_may_change = None in self._asked_ports.values()
         for attempts_left in reversed(range(_ATTEMPTS)):
             self.ports = choose_ports(self.host, self._asked_ports)
-            self._launch(distribution)
+            self._launch(distribution, backend)
             try:
                 self._wait_until_ready()
                 return
@@ -134,16 +143,20 @@ class TritonServer:
     def _reachable_host(self) -> str:
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
-    def _launch(self, distribution: Path) -> None:
+    def _launch(self, distribution: Path, backend: Path | None) -> None:
         log = _open_log(self._asked_log)
         self.log_path = Path(log.name)
         self._scratch = tempfile.TemporaryDirectory(prefix="homomorph-triton-")
         backends = Path(self._scratch.name)
         link_backends(distribution, backends)
+        if backend:
+            (backends / backend.name).symlink_to(backend.resolve())
         shm_prefix = f"homomorph_{secrets.token_hex(4)}_"
         command = [
             *(sys.executable, "-I", server_keeper.__file__, shm_prefix, str(self._stop_timeout_s)),
+            *operator_preload(self.repository, self.flavour),
             str(distribution / "bin" / "tritonserver"),
+            *([] if self.flavour is PYTHON else [f"--model-config-name={self.flavour.name}"]),
             f"--model-repository={self.repository.resolve()}",
             f"--backend-directory={backends}",
             f"--cache-directory={distribution / 'caches'}",
@@ -162,7 +175,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment(distribution),
+                env=environment(distribution, backend),
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in good order
             )
         self._running = True
@@ -205,11 +218,21 @@ class TritonServer:
             self.log_path.unlink(missing_ok=True)
 
 
-def check_repository(repository: Path, models: Sequence[str]) -> None:
-    """Check that a repository holds the models that are to be loaded.
+def operator_preload(repository: Path, flavour: Flavour) -> list[str]:
+    """Return the words before tritonserver's command that load the operator into it, and into nothing else.
+
+    The libtorch backend does not load libraries of operators by itself. Python models load theirs, where one loaded
+    twice would end their processes: for them there are no words.
+    """
+    libraries = sorted(repository.resolve().glob("*/1/*.so"))  # copies of one library; one is enough
+    return ["env", f"LD_PRELOAD={libraries[0]}"] if flavour is LIBTORCH and libraries else []
+
+
+def check_repository(repository: Path, models: Sequence[str], flavour: Flavour = PYTHON) -> None:
+    """Check that a repository holds the models that are to be loaded, in a flavour.
 
     Raises:
-        ServerError: it does not exist, is empty, or lacks a model.
+        ServerError: it does not exist, is empty, or lacks a model or every configuration of the flavour.
     """
     if not repository.is_dir():
         raise ServerError(f"there is no model repository {repository}: write one with `homomorph export`")
@@ -219,6 +242,12 @@ def check_repository(repository: Path, models: Sequence[str]) -> None:
     for model in models:
         if model not in found:
             raise ServerError(f"the model repository {repository} has no model {model!r}: it has {', '.join(found)}")
+    # Where a model lacks a configuration, Triton takes the default one, which would be another backend's.
+    if not list(repository.glob(f"*/{flavour.config_file}")):
+        raise ServerError(
+            f"the model repository {repository} was written without {flavour.config_file}: "
+            "write it again with `homomorph export`, with the flavour's files"
+        )
 
 
 def failure_reason(log: str) -> str:

@@ -1,4 +1,4 @@
-"""Where nvidia-pytriton keeps tritonserver, and what that needs around it to run on its own."""
+"""Where nvidia-pytriton keeps tritonserver, what that needs around it to run on its own, and other backends for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import sysconfig
 from pathlib import Path
 
 from homomorph_client.errors import ServerError
+from homomorph_export.flavours import PYTHON, Flavour
+
+CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
+"""Where NVIDIA's containers have Triton's backends."""
 
 
 def find_distribution() -> Path:
@@ -36,10 +40,38 @@ def link_backends(distribution: Path, backends: Path) -> None:
         (python / file.name).symlink_to(file)
 
 
-def environment(distribution: Path) -> dict[str, str]:
-    """Return the environment in which tritonserver finds its libraries and its stubs find this Python."""
+def find_backend(flavour: Flavour, backends: Path | None) -> Path | None:
+    """Return the folder of the backend that a flavour needs; None for the Python backend, which is in nvidia-pytriton.
+
+    Args:
+        flavour: what is to be served.
+        backends: the folder of Triton's backends; None looks where NVIDIA's containers have it.
+
+    Raises:
+        ServerError: the backend is not there.
+    """
+    if flavour is PYTHON:
+        return None
+    folder = (backends or CONTAINER_BACKENDS) / flavour.backend
+    if not (folder / flavour.library).is_file():
+        raise ServerError(
+            f"flavour {flavour.name!r} needs Triton's backend {flavour.backend!r}, and there is no "
+            f"{folder / flavour.library}: nvidia-pytriton brings the Python backend alone, NVIDIA's container "
+            "brings all (--backends names another folder of them)"
+        )
+    return folder
+
+
+def environment(distribution: Path, backend: Path | None = None) -> dict[str, str]:
+    """Return the environment in which tritonserver finds its libraries and its stubs find this Python.
+
+    Args:
+        distribution: the folder that holds tritonserver.
+        backend: the folder of a backend that brings libraries of its own, such as libtorch.
+    """
     libraries = [
         str(distribution.parent.parent / "nvidia_pytriton.libs"),
+        str(backend.resolve()) if backend else None,
         sysconfig.get_config_var("LIBDIR"),
         os.environ.get("LD_LIBRARY_PATH"),
     ]

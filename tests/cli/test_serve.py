@@ -32,3 +32,34 @@ def test_port_out_of_range(homomorph: Callable[..., Any]) -> None:
     outcome = homomorph("serve", "--grpc-port", "70000")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "--grpc-port" in outcome.err
+
+
+def repository_of(tmp_path: Path, config: str) -> Path:
+    for name, file in {"morph": "config.pbtxt", "encoder": config}.items():
+        path = tmp_path / "repository" / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "repository"
+
+
+@pytest.mark.parametrize(("flavour", "backend"), [("libtorch", "pytorch"), ("onnx", "onnxruntime")])
+def test_backend_that_is_not_there(homomorph: Callable[..., Any], tmp_path: Path, flavour: str, backend: str) -> None:
+    repository = repository_of(tmp_path, f"configs/{flavour}.pbtxt")
+    outcome = homomorph("serve", "--repository", repository, "--flavour", flavour, "--backends", tmp_path / "backends")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    library = tmp_path / "backends" / backend / f"libtriton_{backend}.so"
+    assert f"flavour '{flavour}' needs Triton's backend '{backend}', and there is no {library}" in outcome.err
+    assert "NVIDIA's container brings all" in outcome.err
+
+
+def test_repository_without_the_flavour(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+    repository = repository_of(tmp_path, "configs/libtorch.pbtxt")
+    outcome = homomorph("serve", "--repository", repository, "--flavour", "onnx")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "was written without configs/onnx.pbtxt" in outcome.err
+
+
+def test_unknown_flavour(homomorph: Callable[..., Any]) -> None:
+    outcome = homomorph("serve", "--flavour", "tensorrt")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "--flavour" in outcome.err

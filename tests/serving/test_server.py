@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from homomorph_client.errors import ServerError
 from homomorph_export import server as server_module
+from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
 from homomorph_export.ports import choose_ports
-from homomorph_export.server import TritonServer, failure_reason
+from homomorph_export.server import TritonServer, failure_reason, operator_preload
 
 CONFIG = """
 backend: "python"
@@ -264,6 +266,31 @@ def test_log_that_cannot_be_written(repository: Path, temporary: Path) -> None:
     with pytest.raises(ServerError, match=r"the log .* cannot be written"):
         TritonServer(repository, models=["good"], log=repository / "missing" / "a.log").start()
     assert list(temporary.iterdir()) == []
+
+
+def test_the_operator_is_preloaded_for_libtorch_alone(repository: Path) -> None:
+    library = repository / "good" / "1" / "liboperator.so"
+    assert operator_preload(repository, LIBTORCH) == []
+    library.touch()
+    assert operator_preload(repository, LIBTORCH) == ["env", f"LD_PRELOAD={library.resolve()}"]
+    assert operator_preload(repository, ONNX) == operator_preload(repository, PYTHON) == []
+
+
+@pytest.mark.server
+def test_flavour_is_what_triton_loads(repository: Path, temporary: Path) -> None:
+    """Both models are Python models, one of them under another flavour's name: no other backend is in the package."""
+    backend = temporary / "backends" / ONNX.backend
+    backend.mkdir(parents=True)
+    (backend / ONNX.library).touch()
+    (repository / "good" / "configs").mkdir()
+    (repository / "good" / ONNX.config_file).write_text(CONFIG.replace("max_batch_size: 4", "max_batch_size: 3"))
+    (repository / "bad" / "1" / "model.py").write_text(MODEL.format(initialize="pass"))
+    with (
+        TritonServer(repository, models=["good", "bad"], flavour=ONNX, backends=backend.parent) as server,
+        InferenceServerClient(server.grpc_url) as client,
+    ):
+        sizes = {name: client.get_model_config(name).config.max_batch_size for name in ("good", "bad")}
+    assert sizes == {"good": 3, "bad": 4}, "Triton takes the default where a model has no configuration of the flavour"
 
 
 @pytest.mark.parametrize(
