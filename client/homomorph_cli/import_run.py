@@ -41,3 +41,31 @@ def homointerpgan(
     model = import_homointerpgan(folder, out, groups=None if groups is None else read_groups(groups))
     typer.echo(f"{out}: sliders {', '.join(model.config.branches)}")
     typer.echo(f"`homomorph export {out} --repository triton_repo` makes it servable")
+
+
+@app.command()
+def cyclegan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A generator's weights: latest_net_G.pth or its like.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write, new or empty: config.json, model.safetensors.")],
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            show_default="told from the file",
+            help="resnet_6blocks, resnet_9blocks, unet_64, unet_128 or unet_256.",
+        ),
+    ] = None,
+    direction: Annotated[
+        str, typer.Option(help="What it does to a picture, as a name: horse_to_zebra. Its served model is called so.")
+    ] = "translate",
+    picture_size: Annotated[
+        int, typer.Option(help="Height and width in pixels that it was trained at; others work too.")
+    ] = 256,
+) -> None:
+    """Import a generator of CycleGAN (ICCV 2017) from a checkpoint of its PyTorch implementation in wide use.
+
+    The file is read as weights alone, no other content is unpickled, and every name and shape is checked.
+    """
+    from homomorph.cyclegan.published_weights import import_cyclegan
+
+    model = import_cyclegan(file, out, direction=direction, generator=generator, picture_size=picture_size)
+    typer.echo(f"{out}: {model.config.generator}, {model.config.filters} filters, direction {direction}")

@@ -143,6 +143,8 @@ class ModelConfig:
         Raises:
             ConfigError: a key is missing or unknown, or a value is out of range.
         """
+        if (method := values.get("method", "homomorph")) != "homomorph":
+            raise ConfigError(f"it is a model of the method {method}, not of homomorph")
         try:
             network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()}
             # Runs from before there were families do not name theirs.
@@ -158,6 +160,16 @@ class ModelConfig:
             raise ConfigError(f"not a homomorph model configuration: {error}") from error
 
 
+def check_name(kind: str, name: str) -> None:
+    """Check that a group or a direction can name a served model.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{kind} {name!r} must be lower-case letters, digits and underscores (it names a model)")
+
+
 def check_groups(groups: dict[str, tuple[str, ...]]) -> None:
     """Check that groups can name branches, served models and strengths.
 
@@ -168,8 +180,7 @@ def check_groups(groups: dict[str, tuple[str, ...]]) -> None:
         raise ConfigError("there must be at least one attribute group")
     seen: dict[str, str] = {}
     for group, names in groups.items():
-        if not _NAME.fullmatch(group):
-            raise ConfigError(f"group {group!r} must be lower-case letters, digits and underscores (it names a model)")
+        check_name("group", group)
         if group == RESIDUAL:
             raise ConfigError(f"the group name {RESIDUAL!r} is reserved for what no label names")
         if not names:

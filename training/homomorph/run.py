@@ -1,4 +1,4 @@
-"""A run folder on disk: `config.json` (the resolved configuration) and `model.safetensors` (E, T_i, D).
+"""A run folder on disk: `config.json` (the resolved configuration) and `model.safetensors` (the networks).
 
 Nothing here unpickles: weights are safetensors, configurations are JSON.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from homomorph.config import ModelConfig
 from homomorph.errors import CheckpointError, ConfigError
@@ -21,6 +22,9 @@ from homomorph.networks import MorphModel
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
+
+C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
 
 
 def resolve_run(name: str | Path) -> Path:
@@ -41,7 +45,28 @@ def resolve_run(name: str | Path) -> Path:
     )
 
 
-def save_model(folder: Path, model: MorphModel) -> None:
+class Config(Protocol):
+    """What a run's `config.json` holds."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        ...
+
+
+class Model(Protocol):
+    """Networks and what defines them: `MorphModel`, or `CycleGAN`."""
+
+    @property
+    def config(self) -> Config:
+        """What the networks can be rebuilt from."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights by name."""
+        ...
+
+
+def save_model(folder: Path, model: Model) -> None:
     """Write `config.json` and `model.safetensors`; each appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(model.state_dict(), folder / MODEL_FILE)
@@ -62,19 +87,33 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
 
 
 def load_model(folder: Path) -> MorphModel:
-    """Rebuild the model of a run, in evaluation mode on the CPU.
+    """Rebuild E, T_i and D of a run, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
+    """
+    return load(folder, ModelConfig.from_dict, MorphModel)
+
+
+def load(folder: Path, read_config: Callable[[dict[str, Any]], C], build: Callable[[C], M]) -> M:
+    """Rebuild the model of a run of either method, in evaluation mode on the CPU.
+
+    Args:
+        folder: the run.
+        read_config: makes a configuration of what `config.json` holds, and raises ConfigError where it cannot.
+        build: makes the networks.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
     """
     try:
-        config = ModelConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+        config = read_config(json.loads((folder / CONFIG_FILE).read_text()))
         state = load_file(folder / MODEL_FILE)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a finished run: {error.filename} is missing") from error
     except (ValueError, ConfigError, SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
-    model = MorphModel(config)
+    model = build(config)
     if wrong := difference(expected=model.state_dict(), found=state):
         raise CheckpointError(f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: {wrong}")
     model.load_state_dict(state)
