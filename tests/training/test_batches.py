@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from homomorph.data.batches import Jitter, PairedBatches, Peers
+from homomorph.data.augmented import Jitter
+from homomorph.data.batches import PairedBatches, Peers
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph_client.pictures import fit_picture
 

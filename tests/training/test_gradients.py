@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from homomorph.config import ModelConfig
-from homomorph.data.batches import Batch, Jitter, PairedBatches
+from homomorph.data.augmented import Jitter
+from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures
 from homomorph.parallel import Processes
 from homomorph.perceptual import SmallVgg

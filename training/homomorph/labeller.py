@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from homomorph.data.batches import Jitter, PairedBatches, default_max_bad_pictures
+from homomorph.data.augmented import Jitter, default_max_bad_pictures
+from homomorph.data.batches import PairedBatches
 from homomorph.data.labels import UNKNOWN, LabelledPictures, images_folder, label_balance, occurrence, read_labelled
 from homomorph.data.loading import load_batches
 from homomorph.errors import DataError

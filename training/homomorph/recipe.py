@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from homomorph.config import CompactConfig, Family, PublishedConfig
-from homomorph.data.batches import Jitter
+from homomorph.data.augmented import Jitter
 from homomorph.errors import ConfigError
 
 

@@ -9,48 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import albumentations as A
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from homomorph.data.augmented import AugmentedPictures, Jitter
 from homomorph.data.labels import UNKNOWN, LabelledPictures
-from homomorph.errors import ConfigError, DataError
-from homomorph_client.errors import PictureError
-from homomorph_client.pictures import fit_picture
-
-
-@dataclass(frozen=True)
-class Jitter:
-    """Positional augmentation, so that a picture that is a little off still morphs well."""
-
-    shift: float = 0.1
-    """Largest shift along each axis, as a share of the picture's side."""
-    scale: float = 0.1
-    """Largest relative change of size."""
-    rotation_deg: float = 10.0
-    """Largest rotation in degrees."""
-    probability: float = 0.75
-    """Share of the pictures that are moved at all."""
-
-
-def positional_augmentation(jitter: Jitter) -> A.Compose:
-    """Shift, scale and rotate; what comes into view repeats the picture's edge, as hair and backgrounds go on."""
-    return A.Compose(
-        [
-            A.Affine(
-                translate_percent={"x": (-jitter.shift, jitter.shift), "y": (-jitter.shift, jitter.shift)},
-                scale=(1 - jitter.scale, 1 + jitter.scale),
-                rotate=(-jitter.rotation_deg, jitter.rotation_deg),
-                border_mode=cv2.BORDER_REPLICATE,
-                p=jitter.probability,
-            )
-        ],
-        keypoint_params=A.KeypointParams(format="xy", remove_invisible=False),
-    )
+from homomorph.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -150,13 +117,13 @@ class PairedBatches(Dataset[Batch]):
             raise ConfigError(f"batches of {batch_size} pictures cannot be divided into pairs for {shards} processes")
         self.data = data
         self.batch_size = batch_size
-        self.picture_size = picture_size
         self.seed = seed
-        self.augment = positional_augmentation(jitter)
-        self.max_bad_pictures = default_max_bad_pictures(data) if max_bad_pictures is None else max_bad_pictures
+        self._pictures = AugmentedPictures(
+            data, picture_size=picture_size, jitter=jitter, max_bad_pictures=max_bad_pictures
+        )
+        self._all = np.arange(len(data.paths), dtype=np.int32)
         self._shard, self._shards = shard, shards
         self._peers = Peers(data)
-        self._bad: dict[int, str] = {}
 
     def __getitem__(self, step: int) -> Batch:
         # Every shard draws the whole batch, and takes its part.
@@ -170,9 +137,11 @@ class PairedBatches(Dataset[Batch]):
         half, swap, augmentations = len(mine), swap[mine], augmentations[:, mine].reshape(-1)
 
         bad: dict[int, str] = {}
-        read = [self._readable(int(index), bad) for index in np.concatenate([first[mine], second[mine]])]
+        read = [
+            self._pictures.read(int(index), self._all, bad) for index in np.concatenate([first[mine], second[mine]])
+        ]
         indices = np.asarray([index for index, _ in read], dtype=np.int64)
-        moved = [self._augmented(picture, seed) for (_, picture), seed in zip(read, augmentations, strict=True)]
+        moved = [self._pictures.move(picture, seed) for (_, picture), seed in zip(read, augmentations, strict=True)]
         rows = np.arange(half)
         mined_source, mined_target = np.where(swap, rows + half, rows), np.where(swap, rows, rows + half)
         shuffled = np.random.default_rng((self.seed, step, self._shard)).permutation(2 * half)
@@ -189,41 +158,8 @@ class PairedBatches(Dataset[Batch]):
         )
 
     def check_bad(self, bad: Mapping[int, str]) -> None:
-        """Check that not too many pictures are bad.
-
-        Raises:
-            DataError: there are more than `max_bad_pictures`, or as many as there are pictures.
-        """
-        count = len(self.data.paths)
-        if len(bad) > self.max_bad_pictures or len(bad) == count:
-            raise DataError(
-                f"{len(bad)} of {count} pictures cannot be used, and --max-bad-pictures is {self.max_bad_pictures}; "
-                f"the first are: {'; '.join(list(bad.values())[:3])}"
-            )
-
-    def _readable(self, index: int, bad: dict[int, str]) -> tuple[int, NDArray[np.uint8]]:
-        """Read a picture, or the next one in the data that can be read: what is drawn depends on the data alone."""
-        while True:
-            if index not in self._bad:
-                try:
-                    return index, fit_picture(self.data.paths[index], self.picture_size)
-                except PictureError as error:
-                    self._bad[index] = str(error)
-                    # This process cannot go on for ever; what others have met is counted by who takes the batches.
-                    self.check_bad(self._bad)
-            bad[index] = self._bad[index]
-            index = (index + 1) % len(self.data.paths)
-
-    def _augmented(self, picture: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """One picture [H, W, 3], and the augmentation that it got as [2, 3], from the drawn pixel to the original's."""
-        size = self.picture_size
-        corners = np.array([[0, 0], [size, 0], [0, size]], dtype=np.float32)
-        self.augment.set_random_seed(int(seed))
-        moved = self.augment(image=picture, keypoints=corners)
-        back = cv2.getAffineTransform(np.asarray(moved["keypoints"], dtype=np.float32), corners)
-        # From pixels, whose centres are whole numbers, to [-1, 1] between the picture's edges.
-        unit = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
-        return moved["image"], unit[:2] @ np.vstack([back, [0, 0, 1]]) @ np.linalg.inv(unit)
+        """Check that not too many pictures are bad; see `AugmentedPictures`."""
+        self._pictures.check_bad(bad)
 
     def _partner(self, index: int, generator: np.random.Generator) -> int:
         """A picture that differs from this one in one group, if a few tries find one; else any."""
@@ -234,8 +170,3 @@ class PairedBatches(Dataset[Batch]):
                 if (self.data.labels[peer] != self.data.labels[index]).any():
                     return peer
         return int(generator.integers(len(self.data.paths)))
-
-
-def default_max_bad_pictures(data: LabelledPictures) -> int:
-    """Return how many pictures of a set may be unreadable: one in a hundred, at least 10."""
-    return max(10, len(data.paths) // 100)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Protocol, TypeVar, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from homomorph.data.batches import Batch, PairedBatches
 from homomorph.errors import DataError
 
 _GRACE_S = 3
@@ -19,16 +19,36 @@ _GRACE_S = 3
 _log = logging.getLogger(__name__)
 
 
-def load_batches(
-    batches: PairedBatches, steps: range, workers: int, bad: dict[int, str]
-) -> Generator[Batch, None, None]:
+class _Batch(Protocol):
+    @property
+    def bad(self) -> dict[int, str]:
+        """Pictures of the data that were drawn but cannot be read, with the reason."""
+        ...
+
+
+B = TypeVar("B", bound=_Batch, covariant=True)
+
+
+class Batches(Protocol[B]):
+    """A data set whose item `step` is the batch of that training step."""
+
+    def __getitem__(self, step: int) -> B:
+        """Draw the batch."""
+        ...
+
+    def check_bad(self, bad: Mapping[int, str]) -> None:
+        """Raise DataError if too many pictures cannot be read."""
+        ...
+
+
+def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int, str]) -> Generator[B, None, None]:
     """Read the batches of these steps, and add to `bad` the pictures that cannot be read, with a warning each.
 
     Raises:
         DataError: they are too many.
     """
-    loader = DataLoader(
-        batches,
+    loader: DataLoader[B] = DataLoader(
+        cast(Dataset[B], batches),
         batch_size=None,
         sampler=steps,
         num_workers=workers,

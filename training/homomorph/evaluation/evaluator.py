@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from homomorph.data.batches import Jitter, positional_augmentation
+from homomorph.data.augmented import Jitter, positional_augmentation
 
 FRAME_CHUNK = 256
 """Pictures that are judged at once."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from homomorph.config import RESIDUAL
-from homomorph.data.batches import Jitter, positional_augmentation
+from homomorph.data.augmented import Jitter, positional_augmentation
 from homomorph.evaluation import figures
 from homomorph.evaluation.distance import Distance
 from homomorph.evaluation.evaluator import Evaluator, moved_picture

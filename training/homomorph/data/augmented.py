@@ -1,0 +1,129 @@
+"""Pictures read from disk and moved a little; those that cannot be read are replaced by the next ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from homomorph.data.labels import LabelledPictures
+from homomorph.errors import DataError
+from homomorph_client.errors import PictureError
+from homomorph_client.pictures import fit_picture
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Positional augmentation, so that a picture that is a little off still morphs well."""
+
+    shift: float = 0.1
+    """Largest shift along each axis, as a share of the picture's side."""
+    scale: float = 0.1
+    """Largest relative change of size."""
+    rotation_deg: float = 10.0
+    """Largest rotation in degrees."""
+    probability: float = 0.75
+    """Share of the pictures that are moved at all."""
+
+
+def positional_augmentation(jitter: Jitter) -> A.Compose:
+    """Shift, scale and rotate; what comes into view repeats the picture's edge, as hair and backgrounds go on."""
+    return A.Compose(
+        [
+            A.Affine(
+                translate_percent={"x": (-jitter.shift, jitter.shift), "y": (-jitter.shift, jitter.shift)},
+                scale=(1 - jitter.scale, 1 + jitter.scale),
+                rotate=(-jitter.rotation_deg, jitter.rotation_deg),
+                border_mode=cv2.BORDER_REPLICATE,
+                p=jitter.probability,
+            )
+        ],
+        keypoint_params=A.KeypointParams(format="xy", remove_invisible=False),
+    )
+
+
+class AugmentedPictures:
+    """The pictures of a labelled folder, of one size, augmented."""
+
+    def __init__(
+        self, data: LabelledPictures, *, picture_size: int, jitter: Jitter, max_bad_pictures: int | None = None
+    ) -> None:
+        """Take the data.
+
+        Args:
+            data: labelled pictures.
+            picture_size: height and width in pixels.
+            jitter: positional augmentation.
+            max_bad_pictures: how many may be unreadable, see `default_max_bad_pictures`.
+        """
+        self.data = data
+        self.picture_size = picture_size
+        self.augment = positional_augmentation(jitter)
+        self.max_bad_pictures = default_max_bad_pictures(data) if max_bad_pictures is None else max_bad_pictures
+        self._bad: dict[int, str] = {}
+
+    def check_bad(self, bad: Mapping[int, str]) -> None:
+        """Check that not too many pictures are bad.
+
+        Raises:
+            DataError: there are more than `max_bad_pictures`, or as many as there are pictures.
+        """
+        count = len(self.data.paths)
+        if len(bad) > self.max_bad_pictures or len(bad) == count:
+            raise DataError(
+                f"{len(bad)} of {count} pictures cannot be used, and --max-bad-pictures is {self.max_bad_pictures}; "
+                f"the first are: {'; '.join(list(bad.values())[:3])}"
+            )
+
+    def read(
+        self, place: int, among: Sequence[int] | NDArray[np.int32], bad: dict[int, str]
+    ) -> tuple[int, NDArray[np.uint8]]:
+        """Read a picture, or the next one that can be read: what is drawn depends on the data alone.
+
+        Args:
+            place: of the picture's index in `among`.
+            among: pictures that may stand for each other.
+            bad: gets what has been tried and cannot be read, with the reason.
+
+        Returns:
+            The picture's index in the data, and its pixels [H, W, 3].
+
+        Raises:
+            DataError: too many pictures cannot be read.
+        """
+        for offset in range(len(among)):
+            index = int(among[(place + offset) % len(among)])
+            if index not in self._bad:
+                try:
+                    return index, fit_picture(self.data.paths[index], self.picture_size)
+                except PictureError as error:
+                    self._bad[index] = str(error)
+                    # This process cannot go on for ever; what others have met is counted by who takes the batches.
+                    self.check_bad(self._bad)
+            bad[index] = self._bad[index]
+        raise DataError(f"none of {len(among)} pictures can be used; the first: {bad[int(among[place])]}")
+
+    def move(self, picture: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Augment one picture [H, W, 3], the same for the same seed.
+
+        Returns:
+            The picture, and how it was moved as [2, 3], from the drawn pixel to the original's, as
+            `torch.nn.functional.affine_grid` takes it.
+        """
+        size = self.picture_size
+        corners = np.array([[0, 0], [size, 0], [0, size]], dtype=np.float32)
+        self.augment.set_random_seed(int(seed))
+        moved = self.augment(image=picture, keypoints=corners)
+        back = cv2.getAffineTransform(np.asarray(moved["keypoints"], dtype=np.float32), corners)
+        # From pixels, whose centres are whole numbers, to [-1, 1] between the picture's edges.
+        unit = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
+        return moved["image"], unit[:2] @ np.vstack([back, [0, 0, 1]]) @ np.linalg.inv(unit)
+
+
+def default_max_bad_pictures(data: LabelledPictures) -> int:
+    """Return how many pictures of a set may be unreadable: one in a hundred, at least 10."""
+    return max(10, len(data.paths) // 100)
