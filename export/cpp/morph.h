@@ -1,0 +1,37 @@
+// The exported model. No torch in here: only morph.cpp is compiled with its headers.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "interface.h"
+#include "picture.h"
+
+namespace homomorph {
+
+struct Result {
+  std::vector<Picture> frames;
+  double encoder_ms;
+  double interpolator_ms;
+  double decoder_ms;
+};
+
+class Morph {
+ public:
+  // Loads the networks and the operator. Throws std::runtime_error if a file is missing or damaged.
+  explicit Morph(const std::filesystem::path& repository);
+  ~Morph();
+
+  // The caller has checked the pictures (Interface::check). Several threads may call this at once.
+  Result operator()(const Picture& source, const Picture& target, const Strengths& strengths) const;
+
+ private:
+  struct Modules;
+  std::unique_ptr<Modules> modules_;
+};
+
+// How many threads one operation of a network may use, in this process; as many as there are cores otherwise.
+void set_threads(int threads);
+
+}  // namespace homomorph
