@@ -23,6 +23,7 @@ from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load
 from homomorph_export.parts import Parts, exported_parts
 from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
+from homomorph_export.quantisation import CalibrationPictures, calibration_inputs, quantised
 from homomorph_export.repository import (
     ONNX_FILE,
     TORCHSCRIPT_FILE,
@@ -49,6 +50,7 @@ def export_run(
     *,
     precision: str = "fp32",
     onnx: bool = True,
+    calibration: Path | None = None,
     threads: int | None = None,
     report: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
@@ -60,8 +62,9 @@ def export_run(
     Args:
         run: a run folder, or the name of a model that ships with homomorph.
         repository: the folder to write into; made if it is not there.
-        precision: number format of weights and arithmetic: fp32, bf16, fp16. Formats that lack it stay at fp32.
+        precision: number format of weights and arithmetic: fp32, bf16, fp16, int8. Formats that lack it stay at fp32.
         onnx: whether to write ONNX beside TorchScript.
+        calibration: folder of pictures like those of the training, for int8; None renders the built-in set's.
         threads: how many threads one operation of a model may use; None for half of the cores: the server's for the
             Python backend, those of this machine for the backends that want a number.
         report: called with what is done next.
@@ -73,7 +76,7 @@ def export_run(
         OperatorError: the operator's library cannot be built or loaded.
         CheckpointError: there is no such run, or it is damaged.
         ExportError: the files do not compute what the run computes, or the repository has foreign folders in the way,
-            or the precision is not offered.
+            or the precision is not offered or lacks pictures to calibrate on.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is not offered: choose {', '.join(PRECISIONS)}")
@@ -86,6 +89,10 @@ def export_run(
     served = contract.served_models(config.branches, network.feature_channels, network.stride, labels)
     entries = {entry.name: entry for entry in served}
 
+    quantising = onnx and IN_ONNX[precision] == "int8"
+    if quantising:
+        report("Collecting pictures to calibrate on")
+        pictures = CalibrationPictures(config, calibration)
     report("Building the operator")
     library = build()
     load(library)
@@ -94,7 +101,9 @@ def export_run(
         modules = _torchscript(exported_parts(model, label_features, DTYPES[IN_TORCHSCRIPT[precision]]), report)
         graphs: dict[str, ModelProto] = {}
         if onnx:
-            graphs = _onnx(exported_parts(model, label_features, DTYPES[IN_ONNX[precision]]), entries, report)
+            dtype = torch.float32 if quantising else DTYPES[IN_ONNX[precision]]
+            inputs = calibration_inputs(model, pictures.pictures) if quantising else {}
+            graphs = _onnx(exported_parts(model, label_features, dtype), entries, inputs, report)
         for entry in served:
             report(f"Writing {entry.name}")
             folder = staged / entry.name
@@ -119,6 +128,8 @@ def export_run(
         }
         if onnx:
             sessions = {name: onnx_graphs.load(staged / name / ONNX_FILE) for name in graphs}
+            if quantising:  # it is made for pictures, not for random pixels
+                cases = parity.cases(model, label_features, pictures.held_out)
             measured["onnx"] = parity.compare(cases, sessions, config, kind="ONNX", precision=IN_ONNX[precision])
         manifest = Manifest(
             groups=config.branches,
@@ -160,12 +171,24 @@ def _torchscript(parts: Parts, report: Callable[[str], None]) -> dict[str, torch
     return modules
 
 
-def _onnx(parts: Parts, entries: Mapping[str, contract.Model], report: Callable[[str], None]) -> dict[str, ModelProto]:
-    """Return the ONNX of every served model that is not an ensemble, by the model's name."""
+def _onnx(
+    parts: Parts,
+    entries: Mapping[str, contract.Model],
+    calibration: Mapping[str, torch.Tensor],
+    report: Callable[[str], None],
+) -> dict[str, ModelProto]:
+    """Return the ONNX of every served model that is not an ensemble, by the model's name.
+
+    The parts for which there are inputs to calibrate on are quantised.
+    """
 
     def exported(name: str, module: torch.nn.Module, example: torch.Tensor) -> ModelProto:
         report(f"Exporting {name} to ONNX")
-        return onnx_graphs.export(module, entries[name], example)
+        graph = onnx_graphs.export(module, entries[name], example)
+        if name in calibration:
+            report(f"Quantising {name}")
+            graph = onnx_graphs.rebuilt(quantised(graph, calibration[name]), entries[name])
+        return graph
 
     encoder = exported("encoder", parts.encoder, parts.picture)
     branches = {

@@ -76,8 +76,12 @@ def export(module: nn.Module, entry: contract.Model, example: torch.Tensor) -> M
             opset_version=OPSET,
             dynamo=False,
         )
-        exported = onnx.load(path)
-    return _model(entry, exported.graph.node, exported.graph.initializer)
+        return rebuilt(onnx.load(path), entry)
+
+
+def rebuilt(model: ModelProto, entry: contract.Model) -> ModelProto:
+    """Return a tool's model with the contract's tensors, and without what the tool says about itself."""
+    return _model(entry, model.graph.node, model.graph.initializer)
 
 
 def encoder_pair(entry: contract.Model, encoder: ModelProto) -> ModelProto:

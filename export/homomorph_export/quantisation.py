@@ -1,0 +1,114 @@
+"""int8 for ONNX: convolutions with 8 bit weights and inputs, calibrated on pictures like those of the training.
+
+E and D are quantised but for their first and last convolutions, which see pixels and features at their full range. The
+T_i are not: their outputs are scaled by up to 2 and summed, errors and all.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from torch import Tensor
+
+from homomorph.config import ModelConfig
+from homomorph.networks import MorphModel, interpolate
+from homomorph.pixels import normalise
+from homomorph_client.pictures import fit_picture
+from homomorph_export.contract import MAX_STRENGTH
+from homomorph_export.errors import ExportError
+
+_PICTURES = 64
+"""Pictures to calibrate on."""
+_HELD_OUT = 8
+"""Pictures to compare on, which nothing was calibrated on."""
+_BATCH = 8
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+class CalibrationPictures:
+    """Pictures to calibrate on, and others to compare on."""
+
+    def __init__(self, config: ModelConfig, folder: Path | None) -> None:
+        """Read pictures from a folder, or render them if the run's labels are those of the built-in set.
+
+        Raises:
+            ExportError: there is no folder and the run has other labels, or there are too few pictures.
+        """
+        wanted, size = _PICTURES + _HELD_OUT, config.picture_size
+        if folder is None:
+            from homomorph.data import avatars
+
+            if config.groups != avatars.groups(avatars.FEATURES):
+                raise ExportError("int8 needs pictures like those of the training to calibrate on: --calibration DIR")
+            arrays = [avatars.render(avatars.draw_looks(0, index), size) for index in range(wanted)]
+        else:
+            paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+            if len(paths) < wanted:
+                raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 takes {wanted}")
+            arrays = [fit_picture(path, size) for path in paths[:wanted]]
+        pictures = torch.stack([torch.from_numpy(array) for array in arrays])
+        self.pictures = pictures[:_PICTURES]
+        self._held_out = pictures[_PICTURES:]
+
+    def held_out(self, config: ModelConfig, size: tuple[int, int], count: int) -> Tensor:
+        """Return pictures that nothing was calibrated on, each row repeated to reach the height."""
+        return self._held_out[:count].repeat_interleave(size[0] // config.picture_size, dim=1)
+
+
+@torch.inference_mode()
+def calibration_inputs(model: MorphModel, pictures: Tensor) -> dict[str, Tensor]:
+    """Return what the encoder and the decoder see: uint8 [N, H, W, 3], and features [N/2, S, C, h, w]."""
+    generator = torch.Generator().manual_seed(0)
+    features = model.encoder(normalise(pictures.permute(0, 3, 1, 2), model.config.network))
+    source, target = features.chunk(2)
+    strengths = torch.rand(len(source), 3, len(model.branches), generator=generator) * MAX_STRENGTH
+    return {"encoder": pictures, "decoder": interpolate(source, model.deltas(source, target), strengths)}
+
+
+def quantised(graph: ModelProto, inputs: Tensor) -> ModelProto:
+    """Return a model with quantised convolutions between its first and its last.
+
+    Args:
+        graph: a model with one input; it stays as it is.
+        inputs: typical values of the input.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(graph)  # quantize_static changes what it is given
+    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "quantised.onnx"
+        logging.disable(logging.WARNING)  # it recommends a preparation that fused graphs like these do not need
+        try:
+            quantize_static(
+                copy,
+                path,
+                _Reader(graph.graph.input[0].name, inputs.split(_BATCH)),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=[convolutions[0], convolutions[-1]],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                # 7 bits of weight: with 8, sums overflow on CPUs without VNNI.
+                reduce_range=True,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+        return onnx.load(path)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Batches of one input, in the form that ONNX Runtime reads them."""
+
+    def __init__(self, name: str, batches: Sequence[Tensor]) -> None:
+        self._batches = iter([{name: batch.numpy()} for batch in batches])
+
+    def get_next(self) -> object:
+        return next(self._batches, None)
