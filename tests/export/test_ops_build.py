@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from homomorph_export.errors import OperatorError
-from homomorph_export.ops.build import build, find_compiler, find_tool, library_path
+from homomorph_export.ops.build import SOURCES, build, find_compiler, find_tool, library_path
 from homomorph_export.ops.library import is_loaded, load
 from homomorph_export.ops.nvcc import find_nvcc
+
+TORCH_LIBRARIES = ("libtorch_cpu.so", "libc10.so")
 
 
 def test_library_is_free_of_python_and_of_this_machine():
     content = build().read_bytes()
     assert b"libtorch_cpu.so" in content
     assert b"libtorch_python" not in content
-    assert b"site-packages" not in content, "an rpath or a source path of this machine"
+    for folder in (Path(torch.__file__).parent, SOURCES):
+        assert str(folder).encode() not in content, "an rpath or a source path of this machine"
+    assert b"libcudart" not in content, "a CUDA runtime that must be there before it loads"
+
+
+def test_what_it_needs_is_in_every_torch():
+    """A torch without CUDA has these two libraries, and of libtorch_cuda nothing may be asked for by name."""
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm, which lists a library's symbols, is not installed")
+    undefined = subprocess.run([nm, "-D", "--undefined-only", build()], capture_output=True, text=True, check=True)
+    defined = subprocess.run(
+        [nm, "-D", "--defined-only", *(Path(torch.__file__).parent / "lib" / name for name in TORCH_LIBRARIES)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    provided = set(re.findall(r" [TWVBD] (\w+)$", defined.stdout, re.MULTILINE))
+    wanted = set(re.findall(r" U (\w*torch_\w+|cu[A-Z]\w+|cuda\w+)$", undefined.stdout, re.MULTILINE))
+    assert wanted
+    assert wanted <= provided
+
+
+def test_holds_a_cuda_kernel_where_torch_and_nvcc_do():
+    load(build())
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key("homomorph::interpolate", "CUDA")
+    assert has_kernel == (find_nvcc() is not None)
 
 
 def test_a_second_load_is_harmless():

@@ -173,7 +173,7 @@ Tensor interpolate_cpu(const Tensor& source, const Tensor& deltas, const Tensor&
 // torch's current stream on the device. The function is in libtorch_cuda, which the library must not be linked with: it
 // loads where torch has no CUDA, too. Whoever has a tensor on a CUDA device has that library in the process.
 void* current_stream(int32_t device) {
-  using GetStream = decltype(aoti_torch_get_current_cuda_stream);
+  using GetStream = AOTITorchError(int32_t device, void** stream);  // as the header declares it where CUDA is there
   static GetStream* const get_stream = [] {
     void* const library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
     void* const symbol = library == nullptr ? nullptr : dlsym(library, "aoti_torch_get_current_cuda_stream");

@@ -72,10 +72,9 @@ void interpolate_tiles(const InterpolateParams& params, int64_t begin, int64_t e
   static TilesKernel& kernel = choose_kernel();
   static const int64_t cache_bytes = last_level_cache_bytes();
   static thread_local Memory memory;
-  // A result that would not stay in the cache anyway is written around it: a plain store reads the line first. Half of
-  // the cache, because what others keep there is worth as much.
-  const int64_t result_bytes = params.batch * params.steps * params.elements * bytes(params.type);
-  const bool streamed = result_bytes > cache_bytes / 2 && streamable(params);
+  // What does not fit into the cache anyway is written around it: a plain store would read the line first.
+  const int64_t numbers = params.batch * (1 + params.branches + params.steps) * params.elements;
+  const bool streamed = numbers * bytes(params.type) > cache_bytes && streamable(params);
   kernel(params, begin, end, streamed, memory.at_least(scratch_bytes(params)));
 }
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from homomorph import networks
+from homomorph_export.errors import OperatorError
 from homomorph_export.ops import library
 from homomorph_export.ops.build import build, library_path
 
@@ -24,22 +25,28 @@ def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor, *, impl: Impl
         deltas: outputs of the K branches, [B, K, C, h, w], of the same dtype.
         strengths: v, [B, S, K], of the same dtype.
         impl: `native` is the fused operator: it sums 16 bit numbers in 32 bits, leaves deltas of strength 0 unread, and
-            lays its result out like the source (channels last or contiguous). It builds its library when that is
-            missing. `reference` is the definition in plain torch. `auto` is native on a CPU where its library is built.
+            lays its result out like the source (channels last or contiguous). What lies otherwise, a view with gaps
+            say, is copied first. It builds its library when that is missing. `reference` is the definition in plain
+            torch. `auto` is native where its library is built and has a kernel for the device.
 
     Returns:
         Features [B, S, C, h, w]; differentiable twice with respect to all three.
 
     Raises:
-        OperatorError: the native operator's library cannot be built or loaded.
+        OperatorError: the native operator's library cannot be built or loaded, or has no kernel for the device.
         RuntimeError: shapes, dtypes or devices do not fit each other.
     """
-    if impl == "auto":
-        native = source.device.type == "cpu" and (library.is_loaded() or library_path().exists())
-        impl = "native" if native else "reference"
-    if impl == "reference":
+    if impl == "reference" or (impl == "auto" and not (library.is_loaded() or library_path().exists())):
         return networks.interpolate(source, deltas, strengths)
-    return load()(source, deltas, strengths)
+    native = load()
+    if library.has_kernel(source.device.type):
+        return native(source, deltas, strengths)
+    if impl == "auto":
+        return networks.interpolate(source, deltas, strengths)
+    raise OperatorError(
+        f"the operator's library has no kernel for {source.device.type}: for cuda, build it where there are a torch "
+        "with CUDA and nvcc (`python -m homomorph_export.ops.build`)"
+    )
 
 
 @functools.cache

@@ -14,6 +14,14 @@ def is_loaded() -> bool:
     return hasattr(torch.ops.homomorph, "interpolate")
 
 
+def has_kernel(device_type: str) -> bool:
+    """Return whether the operator computes on such devices: `cpu` and, if its library was built with nvcc, `cuda`."""
+    key = {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta"}.get(device_type)
+    if key is None or not is_loaded():
+        return False
+    return torch._C._dispatch_has_kernel_for_dispatch_key("homomorph::interpolate", key)
+
+
 def load(path: Path) -> None:
     """Load the library, unless the operator is registered already: a second copy would end the process.
 
