@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 
 from homomorph_client.errors import HomomorphError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from homomorph.loop import Progress
     from homomorph.recipe import Recipe
+
+_SHOWN = ("phi", "pixel", "projection", "picture", "adversarial", "cycle", "discriminator")
+"""Terms whose values are shown beside the bar, where a method has them."""
 
 
 def train(
@@ -23,10 +30,25 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run folder to write: config.json, model.safetensors, strips.png, logs.")],
-    method: Annotated[str, typer.Option(help="homomorph.")] = "homomorph",
+    method: Annotated[str, typer.Option(help="homomorph, or cyclegan: two networks that switch one attribute.")] = (
+        "homomorph"
+    ),
+    attribute: Annotated[str, typer.Option(help="With --method cyclegan: the attribute to add and to take away.")] = "",
     preset: Annotated[
-        str, typer.Option(help="Networks, picture size, batch and rates: avatars64, avatars128, celeba128, published.")
-    ] = "avatars64",
+        str,
+        typer.Option(
+            show_default="avatars64, or cyclegan64",
+            help="Networks, picture size, batch and rates: avatars64, avatars128, celeba128, published; with --method "
+            "cyclegan cyclegan64, cyclegan256.",
+        ),
+    ] = "",
+    generator: Annotated[
+        str,
+        typer.Option(
+            show_default="the preset's",
+            help="With --method cyclegan: resnet_6blocks, resnet_9blocks, unet_64, unet_128 or unet_256.",
+        ),
+    ] = "",
     recipe: Annotated[
         str, typer.Option(help="Weights of the terms: even (ours), published (as in the paper).")
     ] = "even",
@@ -79,46 +101,101 @@ def train(
 
     from homomorph.data.labels import read_labelled
     from homomorph.parallel import PRECISIONS, Processes
-    from homomorph.recipe import PRESETS, RECIPES
-    from homomorph.run import resolve_run
-    from homomorph.trainer import train as run_training
 
-    _choose("--method", method, ["homomorph"])
+    _choose("--method", method, ["homomorph", "cyclegan"])
     _choose("--phi", phi, ["small", "vgg19"])
-    chosen = PRESETS[_choose("--preset", preset, list(PRESETS))]
-    weights = RECIPES[_choose("--recipe", recipe, list(RECIPES))]
-    weights = dataclasses.replace(weights, **_recipe_values(term, weights))
     _choose("--accelerator", accelerator, ["auto", "cpu", "gpu"])
     _choose("--precision", precision, list(PRECISIONS))
     if steps < 0 or checkpoint_every < 1 or not 0 <= learning_rate < 1:
         raise HomomorphError(
             "--steps must not be negative, --checkpoint-every must be at least 1, --learning-rate from 0 to 1"
         )
-    if learning_rate:
-        chosen = dataclasses.replace(chosen, learning_rate=learning_rate)
-    if jitter is not None:
-        chosen = dataclasses.replace(chosen, jitter=dataclasses.replace(chosen.jitter, probability=jitter))
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
-    initial = resolve_run(init) if init else None
-    data = read_labelled(folder)
-    processes = Processes(accelerator, precision)
-    if dry_run:
-        from homomorph.dry_run import plan
 
-        print(
-            plan(
-                data,
-                preset=chosen,
-                recipe=weights,
-                steps=steps or chosen.steps,
-                phi=phi,
-                seed=seed,
-                init=initial,
-                processes=processes,
-            )
+    if method == "cyclegan":
+        from homomorph.cyclegan.recipe import CYCLEGAN_PRESETS
+        from homomorph.cyclegan.trainer import train_cyclegan
+
+        if not attribute:
+            raise HomomorphError("--method cyclegan needs --attribute NAME, one of the labels")
+        if ignored := [name for name, given in (("--set", term), ("--init", init), ("--dry-run", dry_run)) if given]:
+            raise HomomorphError(f"{ignored[0]} is not offered with --method cyclegan")
+        pair = CYCLEGAN_PRESETS[_choose("--preset", preset or "cyclegan64", list(CYCLEGAN_PRESETS))]
+        if generator:
+            pair = dataclasses.replace(pair, generator=generator)
+        if learning_rate:
+            pair = dataclasses.replace(pair, learning_rate=learning_rate)
+        if jitter is not None:
+            pair = dataclasses.replace(pair, jitter=dataclasses.replace(pair.jitter, probability=jitter))
+        processes = Processes(accelerator, precision)
+        reports = train_cyclegan(
+            read_labelled(folder),
+            attribute,
+            out,
+            preset=pair,
+            steps=steps or pair.steps,
+            seed=seed,
+            resume=resume,
+            checkpoint_every=checkpoint_every,
+            max_bad_pictures=max_bad_pictures,
+            processes=processes,
         )
-        return
+    else:
+        from homomorph.recipe import PRESETS, RECIPES
+        from homomorph.run import resolve_run
+        from homomorph.trainer import train as train_homomorph
+
+        for name, given in (("--attribute", attribute), ("--generator", generator)):
+            if given:
+                raise HomomorphError(f"{name} is for --method cyclegan")
+        chosen = PRESETS[_choose("--preset", preset or "avatars64", list(PRESETS))]
+        weights = RECIPES[_choose("--recipe", recipe, list(RECIPES))]
+        weights = dataclasses.replace(weights, **_recipe_values(term, weights))
+        if learning_rate:
+            chosen = dataclasses.replace(chosen, learning_rate=learning_rate)
+        if jitter is not None:
+            chosen = dataclasses.replace(chosen, jitter=dataclasses.replace(chosen.jitter, probability=jitter))
+        initial = resolve_run(init) if init else None
+        data = read_labelled(folder)
+        processes = Processes(accelerator, precision)
+        if dry_run:
+            from homomorph.dry_run import plan
+
+            print(
+                plan(
+                    data,
+                    preset=chosen,
+                    recipe=weights,
+                    steps=steps or chosen.steps,
+                    phi=phi,
+                    seed=seed,
+                    init=initial,
+                    processes=processes,
+                )
+            )
+            return
+        reports = train_homomorph(
+            data,
+            out,
+            preset=chosen,
+            recipe=weights,
+            steps=steps or chosen.steps,
+            phi=phi,
+            seed=seed,
+            resume=resume,
+            init=initial,
+            checkpoint_every=checkpoint_every,
+            max_bad_pictures=max_bad_pictures,
+            processes=processes,
+        )
+    _show(reports, shown=processes.first)
+    if processes.first:
+        print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
+
+
+def _show(reports: Generator[Progress, None, None], *, shown: bool) -> None:
+    """Run a training, and show how far it is."""
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),
@@ -127,25 +204,10 @@ def train(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    reports = run_training(
-        data,
-        out,
-        preset=chosen,
-        recipe=weights,
-        steps=steps or chosen.steps,
-        phi=phi,
-        seed=seed,
-        resume=resume,
-        init=initial,
-        checkpoint_every=checkpoint_every,
-        max_bad_pictures=max_bad_pictures,
-        processes=processes,
-    )
-    with Progress(*columns, disable=not processes.first) as progress, contextlib.closing(reports):
+    with ProgressBars(*columns, disable=not shown) as progress, contextlib.closing(reports):
         task = progress.add_task("", total=None, report="")
         for report in reports:
-            shown = ("phi", "pixel", "projection", "picture")
-            terms = "  ".join(f"{name} {report.terms[name]:.3f}" for name in shown if name in report.terms)
+            terms = "  ".join(f"{name} {report.terms[name]:.3f}" for name in _SHOWN if name in report.terms)
             progress.update(
                 task,
                 description=report.phase,
@@ -153,8 +215,6 @@ def train(
                 total=report.steps,
                 report=f"{terms}  {report.pictures_per_s:.0f} pictures/s",
             )
-    if processes.first:
-        print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
 
 
 def _recipe_values(given: list[str], recipe: Recipe) -> dict[str, Any]:

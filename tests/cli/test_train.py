@@ -24,6 +24,11 @@ from homomorph.recipe import Recipe
         (["--init", "nowhere"], "no run at nowhere"),
         (["--precision", "fp8"], "--precision must be fp32 or bf16, not 'fp8'"),
         (["--accelerator", "tpu"], "--accelerator must be auto or cpu or gpu, not 'tpu'"),
+        (["--method", "stargan"], "--method must be homomorph or cyclegan, not 'stargan'"),
+        (["--method", "cyclegan"], "--method cyclegan needs --attribute NAME"),
+        (["--method", "cyclegan", "--attribute", "a", "--set", "l_path=0"], "--set is not offered with --method"),
+        (["--method", "cyclegan", "--attribute", "a", "--preset", "avatars64"], "--preset must be cyclegan64 or "),
+        (["--attribute", "smiling"], "--attribute is for --method cyclegan"),
         (["--preset", "avatars32"], "--preset must be avatars64 or avatars128 or celeba128 or published"),
     ],
 )
@@ -70,3 +75,17 @@ def test_options_change_what_recipe_and_preset_say(homomorph: Callable[..., Any]
     resolved = settings["recipe"]
     assert resolved == vars(Recipe(l_path=0.0, path_pairs=3))
     assert isinstance(resolved["path_pairs"], int)
+
+
+def test_a_cyclegan_is_trained_for_one_attribute(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+    assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 64).code == 0
+    words = ["--method", "cyclegan", "--generator", "unet_64", "--steps", 1]
+    outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "none", *words, "--attribute", "wings")
+    assert outcome.code == 2
+    assert "the pictures have no attribute 'wings', but smiling, " in outcome.err
+    assert not (tmp_path / "none").exists()
+    outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "run", *words, "--attribute", "smiling")
+    assert outcome.code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["method"], config["generator"]) == ("cyclegan", "unet_64")
+    assert config["directions"] == ["smiling", "not_smiling"]

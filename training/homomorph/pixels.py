@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from homomorph.config import NetworkConfig
+
+class Normalisation(Protocol):
+    """A configuration of networks, which says what pictures they see."""
+
+    @property
+    def picture_mean(self) -> tuple[float, float, float]:
+        """Per-channel mean subtracted from pictures in [0, 1]."""
+        ...
+
+    @property
+    def picture_std(self) -> tuple[float, float, float]:
+        """Per-channel deviation that pictures are divided by."""
+        ...
 
 
-def normalise(pictures: Tensor, config: NetworkConfig) -> Tensor:
+def normalise(pictures: Tensor, config: Normalisation) -> Tensor:
     """uint8 [..., 3, H, W] -> float32, scaled to [0, 1], the configured mean removed, divided by the deviation."""
-    mean, std = _statistics(config)
+    mean, std = _statistics(config, pictures.device)
     return (pictures.float() / 255 - mean) / std
 
 
-def from_normalised(pictures: Tensor, config: NetworkConfig) -> Tensor:
+def from_normalised(pictures: Tensor, config: Normalisation) -> Tensor:
     """The inverse of `normalise`, rounded and clamped: float [..., 3, H, W] -> uint8."""
-    mean, std = _statistics(config)
+    mean, std = _statistics(config, pictures.device)
     return ((pictures * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _statistics(config: NetworkConfig) -> tuple[Tensor, Tensor]:
-    mean, std = torch.tensor(config.picture_mean), torch.tensor(config.picture_std)
-    return mean.view(3, 1, 1), std.view(3, 1, 1)
+def _statistics(config: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    values = torch.tensor([config.picture_mean, config.picture_std], device=device)
+    return values[0].view(3, 1, 1), values[1].view(3, 1, 1)

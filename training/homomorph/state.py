@@ -63,7 +63,7 @@ def load_state(
     tensors, metadata = _read(out / STATE_FILE)
     earlier = json.loads(metadata["settings"])
     # Runs from before there were families of networks do not name theirs.
-    earlier["model"]["network"].setdefault("family", CompactConfig.family)
+    earlier["model"].get("network", {}).setdefault("family", CompactConfig.family)
     current = json.loads(json.dumps(settings))
     if changed := sorted(key for key in current.keys() | earlier.keys() if current.get(key) != earlier.get(key)):
         raise CheckpointError(

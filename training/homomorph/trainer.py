@@ -1,4 +1,4 @@
-"""The training loop.
+"""Trains E, T_i and D.
 
 homomorph render data/avatars --count 20000 --size 64
 homomorph train data/avatars --out runs/avatars64 --preset avatars64
@@ -10,25 +10,21 @@ import contextlib
 import copy
 import dataclasses
 import logging
-import time
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from homomorph.config import ModelConfig
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures, label_balance, occurrence
 from homomorph.data.loading import load_batches
-from homomorph.errors import TrainingError
-from homomorph.interruption import Interruption
 from homomorph.label_features import fit_label_features, save_label_features
+from homomorph.loop import Progress, Training, run_training
 from homomorph.networks import MorphModel
 from homomorph.parallel import Processes
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
@@ -45,22 +41,6 @@ _log = logging.getLogger(__name__)
 # Batches beyond the training steps' own numbers.
 _PHI_BATCHES = 2**31
 _STRIP_BATCH = 2**32
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What one step of training reports."""
-
-    phase: str
-    """`phi`, `warm-up`, `morphs` or `critics`."""
-    step: int
-    """Steps done in this phase's count."""
-    steps: int
-    """Steps that this phase's count goes up to."""
-    terms: dict[str, float]
-    """Unweighted value of each term."""
-    pictures_per_s: float
-    """Throughput since the last report."""
 
 
 def train(
@@ -164,47 +144,40 @@ def train(
     nets.phi.requires_grad_(False)
 
     # Train.
-    take_step = TrainingStep(nets, optimizers, recipe, balance, seed=seed, processes=processes)
-    saved = start if resume else None
-    began = time.perf_counter()
-    with (
-        contextlib.closing(load_batches(batches, range(start, steps), workers, skipped)) as loader,
-        SummaryWriter(out / "tensorboard", purge_step=start) if processes.first else contextlib.nullcontext() as writer,
-        Interruption() as interruption,
-    ):
-        for step, batch in enumerate(loader, start=start):
-            if processes.any(interruption.noted):
-                if writer is not None:
-                    save_model(out, nets.ema)
-                    save_state(out, nets, optimizers, step, settings)
-                processes.wait()
-                raise KeyboardInterrupt
-            phase = phase_of(step / steps, recipe)
-            set_rates(optimizers, preset, step / steps)
-            terms = take_step(*prepared(batch), step=step, phase=phase)
-            nets.update_ema(min(preset.ema, (step + 1) / (step + 10)))
-            done = step + 1
-            checkpoint = done % checkpoint_every == 0 or done == steps
-            bad = [name for name, value in terms.items() if not np.isfinite(value)]
-            # Terms are taken before the weights are updated; what is written must be sound itself.
-            if checkpoint and not bad and not all(value.isfinite().all() for value in nets.ema.parameters()):
-                bad = ["the weights"]
-            if bad:
-                raise TrainingError(_diverged(done, bad, out, saved))
-            if done % 20 == 0 and writer is not None:
-                for name, value in terms.items():
-                    writer.add_scalar(f"terms/{name}", value, done)
-            if checkpoint and writer is not None:
-                save_model(out, nets.ema)
-                save_state(out, nets, optimizers, done, settings)
-                strips = group_strips(_on_cpu(nets.ema), batches[_STRIP_BATCH].pictures)
-                writer.add_image("strips", strips, done, dataformats="HWC")
-                Image.fromarray(strips).save(out / "strips.png")
-            if checkpoint:
-                saved = done
-            now = time.perf_counter()
-            yield Progress(phase, done, steps, terms, preset.batch_size / (now - began))
-            began = now
+    update = TrainingStep(nets, optimizers, recipe, balance, seed=seed, processes=processes)
+
+    def take_step(batch: Batch, step: int) -> tuple[str, dict[str, float]]:
+        phase = phase_of(step / steps, recipe)
+        set_rates(optimizers, preset, step / steps)
+        terms = update(*prepared(batch), step=step, phase=phase)
+        nets.update_ema(min(preset.ema, (step + 1) / (step + 10)))
+        return phase, terms
+
+    def save(done: int) -> None:
+        save_model(out, nets.ema)
+        save_state(out, nets, optimizers, done, settings)
+
+    def draw() -> NDArray[np.uint8]:
+        return group_strips(_on_cpu(nets.ema), batches[_STRIP_BATCH].pictures)
+
+    yield from run_training(
+        Training(
+            batches=batches,
+            batch_size=preset.batch_size,
+            take_step=take_step,
+            save=save,
+            draw=draw,
+            served=nets.ema,
+        ),
+        out,
+        start=start,
+        steps=steps,
+        saved=start if resume else None,
+        checkpoint_every=checkpoint_every,
+        workers=workers,
+        skipped=skipped,
+        processes=processes,
+    )
     if processes.first:
         save_label_features(out, fit_label_features(_on_cpu(nets.ema), data))
     processes.wait()
@@ -239,12 +212,3 @@ def settings_of(
 def _on_cpu(model: MorphModel) -> MorphModel:
     """Return the model where pictures are looked at; itself if it is there."""
     return model if next(model.parameters()).device.type == "cpu" else copy.deepcopy(model).cpu()
-
-
-def _diverged(step: int, bad: list[str], out: Path, saved: int | None) -> str:
-    """Say where a run went wrong, and what is left of it."""
-    kept = f"{out} keeps the checkpoint of step {saved}" if saved else "there is no checkpoint yet"
-    return (
-        f"step {step}: {', '.join(bad)} became NaN or infinite; {kept}. --resume would come to the same: "
-        "start a new run with another --seed"
-    )

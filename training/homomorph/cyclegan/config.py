@@ -29,6 +29,10 @@ class CycleGANConfig:
     method: ClassVar[str] = "cyclegan"
     """What a run's `config.json` calls this kind of model."""
 
+    picture_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
+    """With the deviation: generators see, and make, pictures in [-1, 1]."""
+    picture_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
+
     directions: tuple[str, ...]
     """What each generator does to a picture, such as `smiling` and `not_smiling`; an imported one does one thing."""
     generator: str = "resnet_6blocks"
