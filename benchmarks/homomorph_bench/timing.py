@@ -24,6 +24,7 @@ def time_in_turns(
     warm_up: int,
     turn_ms: float = 2.0,
     report: Callable[[int], None] = lambda turn: None,
+    time_ms: Callable[[Callable[[], object], int], float] | None = None,
 ) -> dict[str, Timing]:
     """Time each candidate `repeats` times, one turn of each after the other.
 
@@ -33,30 +34,35 @@ def time_in_turns(
         warm_up: turns before those.
         turn_ms: a turn calls its candidate as often as fits into this, and counts the mean of the calls.
         report: called with each turn's number, from 1, when it begins.
+        time_ms: calls a candidate so many times and returns the milliseconds of one call; by the wall clock if None.
     """
+    time_ms = time_ms or wall_ms
     if repeats < 10:
         raise ValueError(f"repeats must be at least 10, not {repeats}")
-    calls = {name: _calls_for(candidate, turn_ms) for name, candidate in candidates.items()}
+    calls = {name: _calls_for(candidate, turn_ms, time_ms) for name, candidate in candidates.items()}
     times_ms: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warm_up + repeats):
         report(turn + 1)
         for name, candidate in candidates.items():
-            elapsed_ms = _time_ms(candidate, calls[name])
+            elapsed_ms = time_ms(candidate, calls[name])
             if turn >= warm_up:
                 times_ms[name].append(elapsed_ms)
     return {name: _summarise(values) for name, values in times_ms.items()}
 
 
-def _calls_for(candidate: Callable[[], object], turn_ms: float) -> int:
-    candidate()  # the first call pays for what later ones find ready
-    return max(1, round(turn_ms / _time_ms(candidate, 1)))
-
-
-def _time_ms(candidate: Callable[[], object], calls: int) -> float:
+def wall_ms(candidate: Callable[[], object], calls: int) -> float:
+    """Call the candidate so many times; return the milliseconds of one call."""
     start = time.perf_counter()
     for _ in range(calls):
         candidate()
     return (time.perf_counter() - start) / calls * 1e3
+
+
+def _calls_for(
+    candidate: Callable[[], object], turn_ms: float, time_ms: Callable[[Callable[[], object], int], float]
+) -> int:
+    candidate()  # the first call pays for what later ones find ready
+    return max(1, round(turn_ms / time_ms(candidate, 1)))
 
 
 def _summarise(times_ms: list[float]) -> Timing:

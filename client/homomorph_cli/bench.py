@@ -20,23 +20,64 @@ def bench() -> None:
 
 @app.command()
 def kernel(
-    out: Annotated[Path, typer.Option(file_okay=False, help="The folder that results.json is written into.")],
-    repeats: Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")] = 30,
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and kernel.png.")],
+    repeats: Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")] = 10,
     threads: Annotated[
         int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="A few small cases: seconds instead of ten minutes.")] = False,
+    dtype: Annotated[list[str] | None, typer.Option(help="Only these: float32, float16, bfloat16.")] = None,
+    layout: Annotated[list[str] | None, typer.Option(help="Only these: contiguous, channels_last.")] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(help="Only these sizes, as CxHxW.", show_default="128x8x8 512x8x8 256x32x32")
+    ] = None,
 ) -> None:
-    """Time the interpolation operator against torch.baddbmm and a loop over the branches, on the CPU in float32."""
+    """Time the interpolation operator against torch.baddbmm, einsum and a loop over the branches.
+
+    Also with one-hot strengths against dense ones, and its bandwidth against a large copy_ where a case is larger than
+    the last-level cache.
+    """
+    import dataclasses
+
+    import torch
     from rich.console import Console
 
     from homomorph_bench import kernel as benchmark
+    from homomorph_bench import kernel_summary
     from homomorph_bench.results import table, write
 
+    if device != "cpu" and not torch.cuda.is_available():
+        raise HomomorphError(f"--device {device}: torch finds no CUDA device on this machine")
+    matrix = benchmark.QUICK if quick else benchmark.Matrix()
+    for option, chosen, known in (("dtype", dtype, benchmark.DTYPES), ("layout", layout, benchmark.LAYOUTS)):
+        if unknown := sorted(set(chosen or ()) - set(known)):
+            raise HomomorphError(f"--{option} must be {' or '.join(known)}, not {unknown[0]!r}")
+    matrix = dataclasses.replace(matrix, dtypes=dtype or matrix.dtypes, layouts=layout or matrix.layouts)
+    if features:
+        matrix = dataclasses.replace(matrix, features=[_parse_features(text) for text in features])
     with Console(stderr=True).status("Loading") as status:
-        records = benchmark.run(repeats=repeats, threads=threads or len(os.sched_getaffinity(0)), report=status.update)
+        records = benchmark.run(
+            matrix,
+            device=device,
+            repeats=repeats,
+            threads=threads or len(os.sched_getaffinity(0)),
+            report=status.update,
+        )
     path = write(records, out)
-    Console().print(table(records, "interpolation of features"))
+    Console().print(table(records, f"interpolation of features, {benchmark.device_name(device)}"))
+    for name, value in kernel_summary.summarise(records).items():
+        typer.echo(f"{value:6.2f}  {name}")
+    typer.echo(kernel_summary.draw(records, out))
     typer.echo(path)
+
+
+def _parse_features(text: str) -> tuple[int, int, int]:
+    """Return C, h, w."""
+    match text.split("x"):
+        case [channels, height, width] if channels.isdigit() and height.isdigit() and width.isdigit():
+            return int(channels), int(height), int(width)
+    raise HomomorphError(f"--features must be like 128x8x8, not {text!r}")
 
 
 @app.command()
