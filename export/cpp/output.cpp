@@ -3,8 +3,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <sstream>
 #include <stdexcept>
-#include <string>
 
 #include "png.h"
 
@@ -14,8 +14,10 @@ namespace {
 // A new folder beside another, so that moving it there is a rename; removed at the end if it is still there.
 class TemporaryFolder {
  public:
-  explicit TemporaryFolder(const std::filesystem::path& beside)
-      : path_(beside.parent_path() / ("." + beside.filename().string() + "." + std::to_string(getpid()) + ".partial")) {
+  explicit TemporaryFolder(const std::filesystem::path& beside) {
+    std::ostringstream name;
+    name << "." << beside.filename().string() << "." << getpid() << ".partial";
+    path_ = beside.parent_path() / name.str();
     std::filesystem::create_directories(path_);
   }
 
@@ -30,7 +32,7 @@ class TemporaryFolder {
   const std::filesystem::path& path() const { return path_; }
 
  private:
-  const std::filesystem::path path_;
+  std::filesystem::path path_;
 };
 
 }  // namespace
