@@ -111,3 +111,61 @@ def train(
     path = write(records, out)
     Console().print(table(records, f"one training step, {preset}"))
     typer.echo(path)
+
+
+@app.command()
+def model(
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and model.png.")],
+    preset: Annotated[str, typer.Option(help="Networks: published, avatars64, avatars128, celeba128.")] = "published",
+    picture_size: Annotated[int, typer.Option(min=16, help="Height and width of the pictures, in pixels.")] = 128,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the sequence.")] = 17,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            show_default="torchscript onnxruntime openvino",
+            help="torchscript, onnxruntime, openvino, or aotinductor, which compiles for minutes; repeatable.",
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")] = 10,
+    threads: Annotated[
+        int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")
+    ] = None,
+) -> None:
+    """Time a whole sequence of exported models, in several runtimes, against the published way to compute it.
+
+    The published way encodes both pictures, runs all branches and decodes again for every frame, eagerly in float32.
+    Also where the time goes, and one frame from features at hand with one branch in use against all. Weights are
+    random.
+    """
+    from rich.console import Console
+
+    from homomorph.recipe import PRESETS
+    from homomorph_bench import model as benchmark
+    from homomorph_bench import model_picture
+    from homomorph_bench.results import table, write
+    from homomorph_bench.runtimes import RUNTIMES
+
+    if preset not in PRESETS:
+        raise HomomorphError(f"--preset must be {' or '.join(PRESETS)}, not {preset!r}")
+    chosen = tuple(runtime or RUNTIMES[:3])
+    if unknown := sorted(set(chosen) - set(RUNTIMES)):
+        raise HomomorphError(f"--runtime must be {' or '.join(RUNTIMES)}, not {unknown[0]!r}")
+    network = PRESETS[preset].network
+    if picture_size % network.stride:
+        raise HomomorphError(f"--picture-size must be a multiple of {network.stride} for {preset}, not {picture_size}")
+    with Console(stderr=True).status("Loading") as status:
+        measured = benchmark.run(
+            network,
+            picture_size=picture_size,
+            frames=frames,
+            runtimes=chosen,
+            repeats=repeats,
+            threads=threads or len(os.sched_getaffinity(0)),
+            report=status.update,
+        )
+    path = write(measured.records, out)
+    Console().print(table(measured.records, f"{preset}, {picture_size}x{picture_size} pixels"))
+    for name, rate in measured.matmul_gmac_per_s.items():
+        typer.echo(f"matmul {name}: {rate:.0f} 10^9 multiply-adds a second")
+    typer.echo(model_picture.draw(measured, out))
+    typer.echo(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from homomorph.run import load_model, resolve_run
 from homomorph_export import contract, onnx_graphs, parity, torchscript
 from homomorph_export.errors import ExportError
 from homomorph_export.flavours import FLAVOURS, PYTHON
+from homomorph_export.formats import onnx_models, torchscript_models
 from homomorph_export.manifest import Manifest
 from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load
-from homomorph_export.parts import Parts, exported_parts
+from homomorph_export.parts import exported_parts
 from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
-from homomorph_export.quantisation import CalibrationPictures, calibration_inputs, quantised
+from homomorph_export.quantisation import CalibrationPictures, calibration_inputs
 from homomorph_export.repository import (
     ONNX_FILE,
     TORCHSCRIPT_FILE,
@@ -32,13 +33,6 @@ from homomorph_export.repository import (
     staging,
     write_ensemble,
     write_model,
-)
-from homomorph_export.servable import (
-    DifferenceServable,
-    EncoderPairServable,
-    InterpolatorServable,
-    LabelTargetServable,
-    interpolate_source,
 )
 
 _TYPICAL_STEPS = 9
@@ -98,12 +92,12 @@ def export_run(
     load(library)
 
     with staging(repository) as staged:
-        modules = _torchscript(exported_parts(model, label_features, DTYPES[IN_TORCHSCRIPT[precision]]), report)
+        modules = torchscript_models(exported_parts(model, label_features, DTYPES[IN_TORCHSCRIPT[precision]]), report)
         graphs: dict[str, ModelProto] = {}
         if onnx:
             dtype = torch.float32 if quantising else DTYPES[IN_ONNX[precision]]
             inputs = calibration_inputs(model, pictures.pictures) if quantising else {}
-            graphs = _onnx(exported_parts(model, label_features, dtype), entries, inputs, report)
+            graphs = onnx_models(exported_parts(model, label_features, dtype), entries, inputs, report)
         for entry in served:
             report(f"Writing {entry.name}")
             folder = staged / entry.name
@@ -143,70 +137,6 @@ def export_run(
         )
         publish(staged, repository, manifest)
     return manifest
-
-
-def _torchscript(parts: Parts, report: Callable[[str], None]) -> dict[str, torch.jit.ScriptModule]:
-    """Return the TorchScript of every served model that is not an ensemble, by the model's name."""
-
-    def traced(name: str, module: torch.nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
-        report(f"Tracing {name}")
-        return torchscript.trace(module, example)
-
-    encoder = traced("encoder", parts.encoder, parts.picture)
-    branches = {
-        contract.branch_model(branch): traced(contract.branch_model(branch), module, parts.features)
-        for branch, module in parts.branches.items()
-    }
-    modules = {
-        "encoder": encoder,
-        "encoder_pair": torchscript.script(EncoderPairServable(encoder)),
-        "difference": torchscript.script(DifferenceServable()),
-        **branches,
-        "interpolate": torchscript.define(interpolate_source(tuple(parts.branches))),
-        "interpolator": torchscript.script(InterpolatorServable(list(branches.values()))),
-        "decoder": traced("decoder", parts.decoder, parts.frame_features),
-    }
-    if parts.label_features is not None:
-        modules["label_target"] = torchscript.script(LabelTargetServable(parts.label_features))
-    return modules
-
-
-def _onnx(
-    parts: Parts,
-    entries: Mapping[str, contract.Model],
-    calibration: Mapping[str, torch.Tensor],
-    report: Callable[[str], None],
-) -> dict[str, ModelProto]:
-    """Return the ONNX of every served model that is not an ensemble, by the model's name.
-
-    The parts for which there are inputs to calibrate on are quantised.
-    """
-
-    def exported(name: str, module: torch.nn.Module, example: torch.Tensor) -> ModelProto:
-        report(f"Exporting {name} to ONNX")
-        graph = onnx_graphs.export(module, entries[name], example)
-        if name in calibration:
-            report(f"Quantising {name}")
-            graph = onnx_graphs.rebuilt(quantised(graph, calibration[name]), entries[name])
-        return graph
-
-    encoder = exported("encoder", parts.encoder, parts.picture)
-    branches = {
-        branch: exported(contract.branch_model(branch), module, parts.features)
-        for branch, module in parts.branches.items()
-    }
-    graphs = {
-        "encoder": encoder,
-        "encoder_pair": onnx_graphs.encoder_pair(entries["encoder_pair"], encoder),
-        "difference": onnx_graphs.difference(entries["difference"]),
-        **{contract.branch_model(branch): graph for branch, graph in branches.items()},
-        "interpolate": onnx_graphs.interpolate(entries["interpolate"], tuple(branches)),
-        "interpolator": onnx_graphs.interpolator(entries["interpolator"], branches),
-        "decoder": exported("decoder", parts.decoder, parts.frame_features),
-    }
-    if parts.label_features is not None:
-        graphs["label_target"] = onnx_graphs.label_target(entries["label_target"], parts.label_features)
-    return graphs
 
 
 def _typical_lengths(config: ModelConfig) -> dict[str, int]:

@@ -121,9 +121,12 @@ def interpolator(entry: contract.Model, branches: Mapping[str, ModelProto]) -> M
     for column, (branch, part) in enumerate(branches.items()):
         delta = f"delta_{branch}"
         run, weights = _embedded(part, branch, {"DIFFERENCE": "difference", "DELTA": f"{branch}.delta"})
-        skip = [parse_node("shape = Shape (difference)"), parse_node("none = ConstantOfShape (shape)")]
+        skip = [
+            parse_node(f"shape_{branch} = Shape (difference)"),
+            parse_node(f"none_{branch} = ConstantOfShape (shape_{branch})"),
+        ]
         then_branch = helper.make_graph(run, f"run_{branch}", [], [_unknown_shape(f"{branch}.delta")], weights)
-        else_branch = helper.make_graph(skip, f"skip_{branch}", [], [_unknown_shape("none")])
+        else_branch = helper.make_graph(skip, f"skip_{branch}", [], [_unknown_shape(f"none_{branch}")])
         nodes += [
             parse_node(f"column_{branch} = Constant <value_int = {column}> ()"),
             parse_node(f"used_{branch} = Gather (used, column_{branch})"),

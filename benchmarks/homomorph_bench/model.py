@@ -1,0 +1,214 @@
+"""A whole sequence of frames between two pictures: the exported model in each runtime against the published way.
+
+The published way encodes both pictures, runs all T_i and D again for every frame, eagerly in contiguous float32, as the
+code published with HomoInterpGAN does. Weights are random: time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from homomorph.config import Family, ModelConfig
+from homomorph.environment import environment
+from homomorph.networks import MorphModel
+from homomorph.pixels import from_normalised, normalise
+from homomorph.published_weights import CELEBA_GROUPS
+from homomorph_bench.results import Record, compared
+from homomorph_bench.runtimes import Way, formats, ways
+from homomorph_bench.timing import time_in_turns
+from homomorph_export.ops.interpolate import load
+from homomorph_export.precision import DTYPES, TOLERANCES
+
+BASELINE = "published way"
+SIX_GROUPS = "one frame, all branches"
+ONE_GROUP = "one frame, one branch"
+_MATMUL_SIZE = 2048
+_CALIBRATION = 8
+
+
+@dataclass
+class Measured:
+    """What was measured, and where the time goes."""
+
+    records: list[Record] = field(default_factory=list)
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By way: milliseconds of E, of the T_i with the interpolation, and of D, in one sequence."""
+    gmac: dict[str, float] = field(default_factory=dict)
+    """By the same parts: 10^9 multiplications and additions that a sequence takes."""
+    matmul_gmac_per_s: dict[str, float] = field(default_factory=dict)
+    """By number format: the rate of a large product of matrices, measured in the same run."""
+
+
+def run(
+    network: Family,
+    *,
+    picture_size: int,
+    frames: int,
+    runtimes: tuple[str, ...],
+    repeats: int,
+    threads: int,
+    report: Callable[[str], None] = lambda step: None,
+) -> Measured:
+    """Measure a sequence, its parts, and one frame from features that are at hand.
+
+    Args:
+        network: sizes of the networks; groups are those of HomoInterpGAN's pretrained model, six branches.
+        picture_size: height and width of both pictures, in pixels.
+        frames: length S of the sequence.
+        runtimes: some of `RUNTIMES`.
+        repeats: turns that count, at least 10.
+        threads: threads within one operation, in every runtime.
+        report: called with what is done next.
+
+    Raises:
+        AssertionError: a way computes other frames than the published one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with tempfile.TemporaryDirectory(prefix="homomorph-bench-") as folder, torch.inference_mode():
+            return _measure(network, picture_size, frames, runtimes, repeats, Path(folder), report)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(
+    network: Family,
+    size: int,
+    frames: int,
+    runtimes: tuple[str, ...],
+    repeats: int,
+    folder: Path,
+    report: Callable[[str], None],
+) -> Measured:
+    load()
+    torch.manual_seed(0)
+    model = MorphModel(ModelConfig(CELEBA_GROUPS, size, network)).eval().requires_grad_(False)
+    pictures = torch.randint(0, 256, (2 * _CALIBRATION, size, size, 3), dtype=torch.uint8)
+    source, target = pictures[:1], pictures[1:2]
+    ramp = torch.linspace(0, 1, frames).view(1, -1, 1).repeat(1, 1, len(model.branches))
+    measured = Measured(gmac=_gmac(model, source, ramp))
+    with torch.inference_mode(False), torch.no_grad():
+        found = list(
+            ways(model, folder, runtimes=runtimes, pictures=pictures, example=(source, target, ramp), report=report)
+        )
+
+    # What is timed computes the same, as exactly as its number format can.
+    expected = published_way(model, source, target, ramp)
+    meta = {"network": network.family, "picture_size": size, "frames": frames, **environment()}
+    errors: dict[str, float] = {BASELINE: 0.0}
+    for way in found:
+        report(f"comparing {way.name}")
+        difference = (way.morph(source, target, ramp).int() - expected.int()).abs().float()
+        errors[way.name] = float(difference.mean())
+        # Random weights make no picture: int8, which is made for pictures, is only recorded.
+        if way.precision != "int8" and not errors[way.name] <= TOLERANCES[way.precision].mean:
+            raise AssertionError(f"{way.name} is {errors[way.name]:.3f} grey levels off")
+
+    report("a whole sequence")
+    candidates: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}
+    candidates |= {way.name: _bound(way, source, target, ramp) for way in found}
+    timings = time_in_turns(candidates, repeats=repeats, warm_up=2, report=lambda n: report(f"sequence, turn {n}"))
+    measured.records += compared(
+        timings,
+        f"{frames} frames of {size}x{size}",
+        baseline=BASELINE,
+        meta=lambda name: {**meta, "repeats": repeats, "mean_error_grey_levels": errors[name]},
+    )
+
+    report("its parts")
+    for way in found:
+        features = way.encode(source, target)
+        mixed = way.interpolate(*features, ramp)
+        parts: dict[str, Callable[[], object]] = {
+            "E": _call(way.encode, source, target),
+            "T": _call(way.interpolate, *features, ramp),
+            "D": _call(way.decode, mixed),
+        }
+        timed = time_in_turns(parts, repeats=10, warm_up=2)
+        measured.parts[way.name] = {name: timing.median_ms for name, timing in timed.items()}
+
+    # A slider that is being moved: both pictures are encoded already. Some runtimes have compiled for a sequence.
+    for way in (way for way in found if way.any_length):
+        report(f"one frame, {way.name}")
+        features = way.encode(source, target)
+        alone = torch.zeros(1, 1, len(model.branches))
+        alone[..., 0] = 0.5
+        one: dict[str, Callable[[], object]] = {
+            SIX_GROUPS: _frame(way, features, torch.full_like(alone, 0.5)),
+            ONE_GROUP: _frame(way, features, alone),
+        }
+        timed = time_in_turns(one, repeats=max(repeats, 20), warm_up=3)
+        measured.records += compared(timed, way.name, baseline=SIX_GROUPS, meta=lambda _: {**meta, "frames": 1})
+
+    for name in formats():
+        report(f"matmul {name}")
+        matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE).to(DTYPES[name])
+        timing = time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)[name]
+        measured.matmul_gmac_per_s[name] = _MATMUL_SIZE**3 / 1e6 / timing.median_ms
+    return measured
+
+
+def published_way(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+    """Compute every frame from the pictures, as the published code does.
+
+    Args:
+        model: in contiguous format.
+        source: uint8 [B, H, W, 3].
+        target: uint8 [B, H, W, 3].
+        strengths: [B, S, K].
+
+    Returns:
+        uint8 [B, S, H, W, 3].
+    """
+    network = model.config.network
+    frames = []
+    for step in strengths.unbind(1):
+        a, b = (normalise(picture.permute(0, 3, 1, 2), network).contiguous() for picture in (source, target))
+        features, target_features = model.encoder(a), model.encoder(b)
+        difference = target_features - features
+        for column, branch in enumerate(model.branches.values()):
+            features = features + step[:, column].view(-1, 1, 1, 1) * branch(difference)
+        frames.append(from_normalised(model.decoder(features), network).permute(0, 2, 3, 1))
+    return torch.stack(frames, dim=1)
+
+
+def _gmac(model: MorphModel, picture: Tensor, strengths: Tensor) -> dict[str, float]:
+    """Count what the convolutions of each part multiply in one sequence; the interpolation counts with the T_i."""
+    counts = {"E": 0, "T": 0, "D": 0}
+    part = "E"
+
+    def add(layer: nn.Module, _: object, output: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        kernel = layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
+        counts[part] += output.numel() * kernel
+
+    hooks = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    network = model.config.network
+    features = model.encoder(normalise(picture.permute(0, 3, 1, 2), network).repeat(2, 1, 1, 1))[:1]
+    part = "T"
+    model.deltas(features, features)
+    counts["T"] += features.numel() * strengths.shape[1] * strengths.shape[2]
+    part = "D"
+    model.decoder(features.repeat(strengths.shape[1], 1, 1, 1))
+    for hook in hooks:
+        hook.remove()
+    return {name: count / 1e9 for name, count in counts.items()}
+
+
+def _call(function: Callable[..., object], *arguments: Tensor) -> Callable[[], object]:
+    return lambda: function(*arguments)
+
+
+def _bound(way: Way, source: Tensor, target: Tensor, strengths: Tensor) -> Callable[[], object]:
+    return lambda: way.morph(source, target, strengths)
+
+
+def _frame(way: Way, features: tuple[Tensor, Tensor], strengths: Tensor) -> Callable[[], object]:
+    return lambda: way.decode(way.interpolate(*features, strengths))

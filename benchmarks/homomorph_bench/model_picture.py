@@ -1,0 +1,42 @@
+"""Where the time of a sequence goes, as a picture: each part's time, and its rate beside that of a matrix product."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from homomorph_bench.model import Measured
+
+PICTURE_FILE = "model.png"
+
+
+def draw(measured: Measured, folder: Path) -> Path:
+    """Draw into `model.png`; return its path."""
+    from matplotlib.figure import Figure
+
+    names = list(measured.parts)
+    parts = list(measured.gmac)
+    figure = Figure(figsize=(10, 1.8 + 0.9 * len(names)), layout="constrained")
+    times, rates = figure.subplots(1, 2)
+    left = [0.0] * len(names)
+    for part in parts:
+        widths = [measured.parts[name][part] for name in names]
+        times.barh(names, widths, left=left, label=part)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    times.set_xlabel("milliseconds of one sequence")
+    times.invert_yaxis()
+    times.legend()
+    height = 0.8 / len(parts)
+    for place, part in enumerate(parts):
+        # 10^9 in a millisecond are 10^12 in a second.
+        values = [measured.gmac[part] / measured.parts[name][part] * 1e3 for name in names]
+        rates.barh([row + (place - 1) * height for row in range(len(names))], values, height=height, label=part)
+    for precision, rate in measured.matmul_gmac_per_s.items():
+        rates.axvline(rate, color="grey", linestyle="--")
+        rates.text(rate, -0.6, f"matmul {precision}", rotation=90, va="top", ha="right", fontsize=7)
+    rates.set_yticks(range(len(names)), names)
+    rates.invert_yaxis()
+    rates.set_xlabel("10^9 multiply-adds a second")
+    rates.legend()
+    path = folder / PICTURE_FILE
+    figure.savefig(path, dpi=150)
+    return path

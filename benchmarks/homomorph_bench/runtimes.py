@@ -1,0 +1,197 @@
+"""One run's exported files in each runtime, with the same three calls: encode, interpolate, decode."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from homomorph.config import ModelConfig
+from homomorph.networks import MorphModel, interpolate
+from homomorph_export import contract, onnx_graphs, torchscript
+from homomorph_export.formats import onnx_models, torchscript_models
+from homomorph_export.parts import Parts, exported_parts
+from homomorph_export.precision import DTYPES
+from homomorph_export.quantisation import calibration_inputs
+
+MODELS = ("encoder_pair", "interpolator", "decoder")
+"""The served models that a whole sequence passes, in this order."""
+
+RUNTIMES = ("torchscript", "onnxruntime", "openvino", "aotinductor")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One runtime in one number format."""
+
+    name: str
+    """Such as `torchscript fp32`."""
+    precision: str
+    """fp32, bf16, or int8."""
+    encode: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """Source and target, uint8 [B, H, W, 3] -> their features [B, C, h, w]."""
+    interpolate: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Both features, and strengths [B, S, K] -> features [B, S, C, h, w]."""
+    decode: Callable[[Tensor], Tensor]
+    """Features [B, S, C, h, w] -> uint8 [B, S, H, W, 3]."""
+
+    any_length: bool
+    """Whether it takes any number of frames; else only that of the example."""
+
+    def morph(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+        """Return the frames of a whole sequence, uint8 [B, S, H, W, 3]."""
+        return self.decode(self.interpolate(*self.encode(source, target), strengths))
+
+
+def ways(
+    model: MorphModel,
+    folder: Path,
+    *,
+    runtimes: tuple[str, ...],
+    pictures: Tensor,
+    example: tuple[Tensor, Tensor, Tensor],
+    report: Callable[[str], None],
+) -> Iterator[Way]:
+    """Export a model for each runtime, and load it.
+
+    Args:
+        model: with float32 weights.
+        folder: where the files go.
+        runtimes: some of `RUNTIMES`.
+        pictures: what int8 is calibrated on, uint8 [N, H, W, 3].
+        example: source, target and strengths of the sizes that will be asked for; AOTInductor and OpenVINO compile for
+            them.
+        report: called with what is done next.
+    """
+    examples = _examples(model.config, *example)
+    if "torchscript" in runtimes:
+        for precision in formats():
+            report(f"export: TorchScript {precision}")
+            yield _torchscript(exported_parts(model, None, DTYPES[precision]), folder, precision)
+    if {"onnxruntime", "openvino"} & set(runtimes):
+        for precision in ("fp32", "int8"):
+            report(f"export: ONNX {precision}")
+            files = _onnx_files(model, folder / precision, pictures if precision == "int8" else None)
+            if "onnxruntime" in runtimes:
+                yield _way("onnxruntime", precision, {name: onnx_graphs.load(file) for name, file in files.items()})
+            if "openvino" in runtimes:
+                for computed in formats() if precision == "fp32" else (precision,):
+                    hint = "bf16" if computed == "bf16" else "f32"
+                    loaded = {name: _openvino(files[name], hint, examples[name]) for name in MODELS}
+                    yield _way("openvino", computed, loaded)
+    if "aotinductor" in runtimes:
+        for precision in formats():
+            report(f"export: AOTInductor {precision}, which compiles for minutes")
+            parts = exported_parts(model, None, DTYPES[precision])
+            yield _aotinductor(parts, folder, precision, examples)
+
+
+def formats() -> tuple[str, ...]:
+    """Return the floating-point formats worth timing: without units for bfloat16 it is computed many times slower."""
+    return ("fp32", "bf16") if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ("fp32",)
+
+
+def _way(runtime: str, precision: str, models: Mapping[str, Callable[..., Any]]) -> Way:
+    encode, between, decode = (models[name] for name in MODELS)
+    any_length = runtime in ("torchscript", "onnxruntime")
+    return Way(f"{runtime} {precision}", precision, encode, between, decode, any_length)
+
+
+def _torchscript(parts: Parts, folder: Path, precision: str) -> Way:
+    modules = torchscript_models(parts)
+    loaded = {}
+    for name in MODELS:
+        file = folder / f"{name}-{precision}.pt"
+        torchscript.save(modules[name], file)
+        loaded[name] = torchscript.load(file)
+    return _way("torchscript", precision, loaded)
+
+
+def _onnx_files(model: MorphModel, folder: Path, pictures: Tensor | None) -> dict[str, Path]:
+    """Write float32 files or, given pictures to calibrate on, int8 ones."""
+    folder.mkdir()
+    config = model.config
+    served = contract.served_models(config.branches, config.network.feature_channels, config.network.stride, 0)
+    inputs = {} if pictures is None else calibration_inputs(model, pictures)
+    graphs: Mapping[str, ModelProto] = onnx_models(
+        exported_parts(model, None, torch.float32), {entry.name: entry for entry in served}, inputs
+    )
+    files = {name: folder / f"{name}.onnx" for name in MODELS}
+    for name, file in files.items():
+        onnx_graphs.save(graphs[name], file)
+    return files
+
+
+def _openvino(file: Path, precision: str, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    import onnx
+    import openvino
+    from onnx.inliner import inline_local_functions
+
+    # OpenVINO does not look into functions local to a model, and (2026.4) computes rubbish where sizes within an `If`
+    # are open.
+    core = openvino.Core()
+    model = core.read_model(inline_local_functions(onnx.load(file)).SerializeToString())
+    model.reshape({place: list(tensor.shape) for place, tensor in enumerate(inputs)})
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = core.compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        results = request.infer([tensor.numpy() for tensor in tensors], share_inputs=True)
+        outputs = tuple(torch.from_numpy(results[place]) for place in range(len(compiled.outputs)))
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    return run
+
+
+def _examples(config: ModelConfig, source: Tensor, target: Tensor, strengths: Tensor) -> dict[str, tuple[Tensor, ...]]:
+    """Return inputs of the sizes that each model of a sequence gets."""
+    network = config.network
+    cells = (source.shape[1] // network.stride, source.shape[2] // network.stride)
+    features = torch.zeros(len(source), network.feature_channels, *cells)
+    frames = features.unsqueeze(1).repeat(1, strengths.shape[1], 1, 1, 1)
+    inputs = ((source, target), (features, features, strengths), (frames,))
+    return dict(zip(MODELS, inputs, strict=True))
+
+
+class _EncodePair(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = self.encoder(torch.cat([source, target])).chunk(2)
+        return first.contiguous(), second.contiguous()
+
+
+class _Interpolate(nn.Module):
+    """All branches, and the formula in plain torch, which Inductor fuses itself."""
+
+    def __init__(self, branches: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches.values())
+
+    def forward(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+        difference = target - source
+        return interpolate(source, torch.stack([branch(difference) for branch in self.branches], dim=1), strengths)
+
+
+def _aotinductor(parts: Parts, folder: Path, precision: str, examples: Mapping[str, tuple[Tensor, ...]]) -> Way:
+    modules = (_EncodePair(parts.encoder), _Interpolate(parts.branches), parts.decoder)
+    loaded = {}
+    for name, module in zip(MODELS, modules, strict=True):
+        file = folder / f"{name}-{precision}.pt2"
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module.eval(), examples[name])
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(file), inductor_configs={"freezing": True}
+            )
+            loaded[name] = torch._inductor.aoti_load_package(str(file))
+    return _way("aotinductor", precision, loaded)

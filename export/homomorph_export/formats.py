@@ -1,0 +1,85 @@
+"""Every served model that is not an ensemble, in each file format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from onnx import ModelProto
+
+from homomorph_export import contract, onnx_graphs, torchscript
+from homomorph_export.parts import Parts
+from homomorph_export.quantisation import quantised
+from homomorph_export.servable import (
+    DifferenceServable,
+    EncoderPairServable,
+    InterpolatorServable,
+    LabelTargetServable,
+    interpolate_source,
+)
+
+
+def torchscript_models(
+    parts: Parts, report: Callable[[str], None] = lambda step: None
+) -> dict[str, torch.jit.ScriptModule]:
+    """Return the TorchScript of every served model that is not an ensemble, by the model's name."""
+
+    def traced(name: str, module: torch.nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
+        report(f"Tracing {name}")
+        return torchscript.trace(module, example)
+
+    encoder = traced("encoder", parts.encoder, parts.picture)
+    branches = {
+        contract.branch_model(branch): traced(contract.branch_model(branch), module, parts.features)
+        for branch, module in parts.branches.items()
+    }
+    modules = {
+        "encoder": encoder,
+        "encoder_pair": torchscript.script(EncoderPairServable(encoder)),
+        "difference": torchscript.script(DifferenceServable()),
+        **branches,
+        "interpolate": torchscript.define(interpolate_source(tuple(parts.branches))),
+        "interpolator": torchscript.script(InterpolatorServable(list(branches.values()))),
+        "decoder": traced("decoder", parts.decoder, parts.frame_features),
+    }
+    if parts.label_features is not None:
+        modules["label_target"] = torchscript.script(LabelTargetServable(parts.label_features))
+    return modules
+
+
+def onnx_models(
+    parts: Parts,
+    entries: Mapping[str, contract.Model],
+    calibration: Mapping[str, torch.Tensor],
+    report: Callable[[str], None] = lambda step: None,
+) -> dict[str, ModelProto]:
+    """Return the ONNX of every served model that is not an ensemble, by the model's name.
+
+    The parts for which there are inputs to calibrate on are quantised.
+    """
+
+    def exported(name: str, module: torch.nn.Module, example: torch.Tensor) -> ModelProto:
+        report(f"Exporting {name} to ONNX")
+        graph = onnx_graphs.export(module, entries[name], example)
+        if name in calibration:
+            report(f"Quantising {name}")
+            graph = onnx_graphs.rebuilt(quantised(graph, calibration[name]), entries[name])
+        return graph
+
+    encoder = exported("encoder", parts.encoder, parts.picture)
+    branches = {
+        branch: exported(contract.branch_model(branch), module, parts.features)
+        for branch, module in parts.branches.items()
+    }
+    graphs = {
+        "encoder": encoder,
+        "encoder_pair": onnx_graphs.encoder_pair(entries["encoder_pair"], encoder),
+        "difference": onnx_graphs.difference(entries["difference"]),
+        **{contract.branch_model(branch): graph for branch, graph in branches.items()},
+        "interpolate": onnx_graphs.interpolate(entries["interpolate"], tuple(branches)),
+        "interpolator": onnx_graphs.interpolator(entries["interpolator"], branches),
+        "decoder": exported("decoder", parts.decoder, parts.frame_features),
+    }
+    if parts.label_features is not None:
+        graphs["label_target"] = onnx_graphs.label_target(entries["label_target"], parts.label_features)
+    return graphs

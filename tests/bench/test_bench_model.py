@@ -1,0 +1,98 @@
+"""`homomorph bench model`: every way computes the same, and what is written says what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from homomorph.config import CompactConfig
+from homomorph_bench import model, model_picture, runtimes
+
+TINY = CompactConfig(
+    feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
+)
+
+
+@pytest.fixture(scope="module")
+def measured() -> model.Measured:
+    return model.run(
+        TINY,
+        picture_size=32,
+        frames=3,
+        runtimes=("torchscript", "onnxruntime", "openvino"),
+        repeats=10,
+        threads=1,
+    )
+
+
+def test_every_way_is_compared_with_the_published_one(measured: model.Measured) -> None:
+    names = {record.name for record in measured.records if record.baseline.startswith(model.BASELINE)}
+    ways = ["onnxruntime fp32", "onnxruntime int8", "openvino int8"]
+    ways += [f"{runtime} {precision}" for runtime in ("torchscript", "openvino") for precision in runtimes.formats()]
+    assert names == {f"{name}, 3 frames of 32x32" for name in (model.BASELINE, *ways)}
+    baseline = next(record for record in measured.records if record.name.startswith(model.BASELINE))
+    assert baseline.ratio == 1
+    for record in measured.records:
+        assert record.value > 0
+        assert record.meta["threads"] == 1
+
+
+def test_one_branch_is_compared_with_all(measured: model.Measured) -> None:
+    names = [record.name for record in measured.records if record.baseline.startswith(model.SIX_GROUPS)]
+    assert not any("openvino" in name for name in names), "OpenVINO compiles for the length of the sequence"
+    assert f"{model.ONE_GROUP}, onnxruntime fp32" in names
+
+
+def test_multiplications_are_counted(measured: model.Measured) -> None:
+    # By hand: E's convolutions at 16, 8 and 4 pixels a side for both pictures; T_i: 6 branches of 3x3, 16 -> 8 -> 16.
+    encoder = 12 * 8 * 9 * 16**2 + 8 * 12 * 9 * 8**2 + 12 * 16 * 9 * 4**2
+    encoder += (2 * 16 * 16 * 9 + 16 * 16) * 4**2 - 16 * 16 * (4**2 - 1)  # the block, its context seen once a picture
+    encoder += 16 * 16 * 4**2
+    assert measured.gmac["E"] == pytest.approx(2 * encoder / 1e9)
+    branches = 6 * 2 * 16 * 8 * 9 * 4**2 + 16 * 4**2 * 3 * 6
+    assert measured.gmac["T"] == pytest.approx(branches / 1e9)
+    assert measured.gmac["D"] > 0
+    assert all(rate > 0 for rate in measured.matmul_gmac_per_s.values())
+
+
+def test_the_picture_is_drawn(measured: model.Measured, tmp_path: Path) -> None:
+    path = model_picture.draw(measured, tmp_path)
+    assert path.stat().st_size > 10_000
+
+
+def test_a_way_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "published_way", lambda *_: torch.zeros(1, 3, 32, 32, 3, dtype=torch.uint8))
+    with pytest.raises(AssertionError, match=r"torchscript fp32 is \d+\.\d+ grey levels off"):
+        model.run(TINY, picture_size=32, frames=3, runtimes=("torchscript",), repeats=10, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--preset", "huge"], "--preset must be avatars64 or "),
+        (["--runtime", "tensorrt"], "--runtime must be torchscript or onnxruntime or openvino or aotinductor"),
+        (["--picture-size", "100"], "--picture-size must be a multiple of 16 for published, not 100"),
+    ],
+)
+def test_mistakes_are_one_line(homomorph: Callable[..., Any], tmp_path: Path, words: list[str], said: str) -> None:
+    outcome = homomorph("bench", "model", "--out", tmp_path / "out", *words)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_what_it_measured(
+    homomorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: model.Measured
+) -> None:
+    monkeypatch.setattr(model, "run", lambda *_, **__: measured)
+    outcome = homomorph("bench", "model", "--out", tmp_path)
+    assert outcome.code == 0
+    assert len(json.loads((tmp_path / "results.json").read_text())) == len(measured.records)
+    assert (tmp_path / "model.png").is_file()
+    assert "matmul fp32: " in outcome.out
