@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ def measured() -> model.Measured:
         TINY,
         picture_size=32,
         frames=3,
-        runtimes=("torchscript", "onnxruntime", "openvino"),
+        runtimes=("torchscript", "onnxruntime"),
         repeats=10,
         threads=1,
     )
@@ -32,8 +34,7 @@ def measured() -> model.Measured:
 
 def test_every_way_is_compared_with_the_published_one(measured: model.Measured) -> None:
     names = {record.name for record in measured.records if record.baseline.startswith(model.BASELINE)}
-    ways = ["onnxruntime fp32", "onnxruntime int8", "openvino int8"]
-    ways += [f"{runtime} {precision}" for runtime in ("torchscript", "openvino") for precision in runtimes.formats()]
+    ways = ["onnxruntime fp32", "onnxruntime int8", *(f"torchscript {precision}" for precision in runtimes.formats())]
     assert names == {f"{name}, 3 frames of 32x32" for name in (model.BASELINE, *ways)}
     baseline = next(record for record in measured.records if record.name.startswith(model.BASELINE))
     assert baseline.ratio == 1
@@ -42,9 +43,24 @@ def test_every_way_is_compared_with_the_published_one(measured: model.Measured) 
         assert record.meta["threads"] == 1
 
 
+def test_openvino_computes_the_same() -> None:
+    """In a process of its own: with OpenVINO and gRPC loaded, Python crashes later on."""
+    code = f"""
+from homomorph.config import CompactConfig
+from homomorph_bench import model
+measured = model.run({TINY!r}, picture_size=32, frames=3, runtimes=("openvino",), repeats=10, threads=1)
+print(*(record.name.partition(",")[0] for record in measured.records), sep=";")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert result.returncode == 0, result.stderr
+    ways = {"openvino int8", *(f"openvino {precision}" for precision in runtimes.formats())}
+    names = set(result.stdout.strip().split(";"))
+    assert names == {model.BASELINE, *ways}, "one frame is not among them: it compiles for the length of the sequence"
+
+
 def test_one_branch_is_compared_with_all(measured: model.Measured) -> None:
     names = [record.name for record in measured.records if record.baseline.startswith(model.SIX_GROUPS)]
-    assert not any("openvino" in name for name in names), "OpenVINO compiles for the length of the sequence"
+    assert len(names) == 2 * len(measured.parts)
     assert f"{model.ONE_GROUP}, onnxruntime fp32" in names
 
 
