@@ -1,7 +1,8 @@
 """A whole sequence of frames between two pictures: the exported model in each runtime against the published way.
 
 The published way encodes both pictures, runs all T_i and D again for every frame, eagerly in contiguous float32, as the
-code published with HomoInterpGAN does. Weights are random: time does not depend on them.
+code published with HomoInterpGAN does. Weights are random: time does not depend on them. They are drawn so that
+frames have contrast, without which any two ways would seem to compute the same.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,8 @@ SIX_GROUPS = "one frame, all branches"
 ONE_GROUP = "one frame, one branch"
 _MATMUL_SIZE = 2048
 _CALIBRATION = 8
+_LEAST_CONTRAST = 20.0
+"""Standard deviation of the frames, in grey levels."""
 
 
 @dataclass
@@ -43,6 +47,10 @@ class Measured:
     """By the same parts: 10^9 multiplications and additions that a sequence takes."""
     matmul_gmac_per_s: dict[str, float] = field(default_factory=dict)
     """By number format: the rate of a large product of matrices, measured in the same run."""
+
+    def rate(self, way: str, part: str) -> float:
+        """Return how many 10^9 multiplications and additions a part does in a second."""
+        return self.gmac[part] / self.parts[way][part] * 1e3
 
 
 def run(
@@ -90,6 +98,9 @@ def _measure(
     load()
     torch.manual_seed(0)
     model = MorphModel(ModelConfig(CELEBA_GROUPS, size, network)).eval().requires_grad_(False)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
     pictures = torch.randint(0, 256, (2 * _CALIBRATION, size, size, 3), dtype=torch.uint8)
     source, target = pictures[:1], pictures[1:2]
     ramp = torch.linspace(0, 1, frames).view(1, -1, 1).repeat(1, 1, len(model.branches))
@@ -101,13 +112,15 @@ def _measure(
 
     # What is timed computes the same, as exactly as its number format can.
     expected = published_way(model, source, target, ramp)
+    if (contrast := float(expected.float().std())) < _LEAST_CONTRAST:
+        raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels: whatever is compared looks the same")
     meta = {"network": network.family, "picture_size": size, "frames": frames, **environment()}
     errors: dict[str, float] = {BASELINE: 0.0}
     for way in found:
         report(f"comparing {way.name}")
         difference = (way.morph(source, target, ramp).int() - expected.int()).abs().float()
         errors[way.name] = float(difference.mean())
-        # Random weights make no picture: int8, which is made for pictures, is only recorded.
+        # Random weights make no pictures, and int8 is made for pictures: its error is only recorded.
         if way.precision != "int8" and not errors[way.name] <= TOLERANCES[way.precision].mean:
             raise AssertionError(f"{way.name} is {errors[way.name]:.3f} grey levels off")
 
@@ -152,7 +165,19 @@ def _measure(
         matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE).to(DTYPES[name])
         timing = time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)[name]
         measured.matmul_gmac_per_s[name] = _MATMUL_SIZE**3 / 1e6 / timing.median_ms
+    measured.records += _rates(measured, meta)
     return measured
+
+
+def _rates(measured: Measured, meta: dict[str, Any]) -> list[Record]:
+    """Return a record for each part's rate, its ratio to that of a product of matrices in float32."""
+    matmul = measured.matmul_gmac_per_s["fp32"]
+    rates = {f"matmul {name}": rate for name, rate in measured.matmul_gmac_per_s.items()}
+    rates |= {f"{part}, {way}": measured.rate(way, part) for way in measured.parts for part in measured.gmac}
+    return [
+        Record(name, rate, "10^9 multiply-adds/s", "matmul fp32", rate / matmul, 0.0, meta)
+        for name, rate in rates.items()
+    ]
 
 
 def published_way(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ def draw(measured: Measured, folder: Path) -> Path:
     times.legend()
     height = 0.8 / len(parts)
     for place, part in enumerate(parts):
-        # 10^9 in a millisecond are 10^12 in a second.
-        values = [measured.gmac[part] / measured.parts[name][part] * 1e3 for name in names]
+        values = [measured.rate(name, part) for name in names]
         rates.barh([row + (place - 1) * height for row in range(len(names))], values, height=height, label=part)
     for precision, rate in measured.matmul_gmac_per_s.items():
         rates.axvline(rate, color="grey", linestyle="--")

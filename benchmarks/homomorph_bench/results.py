@@ -27,7 +27,7 @@ class Record:
     baseline: str
     """Name of the record that this one is compared with."""
     ratio: float
-    """The baseline's value divided by this one: above 1 is faster than the baseline."""
+    """How many times as fast as the baseline: above 1 is faster."""
     spread: float
     """Distance between the quartiles, divided by the median."""
     meta: dict[str, Any]
@@ -71,8 +71,12 @@ def table(records: Sequence[Record], title: str) -> Table:
     """Lay the records out for a terminal."""
     result = Table(title=title)
     result.add_column("measured")
-    for heading in ("median", "spread", f"faster than {records[0].baseline.partition(',')[0]}"):
+    baselines = {record.baseline.partition(",")[0] for record in records}
+    for heading in ("median", "spread", f"faster than {next(iter(baselines))}" if len(baselines) == 1 else "faster"):
         result.add_column(heading, justify="right")
+    if len(baselines) > 1:
+        result.add_column("than")
     for record in records:
-        result.add_row(record.name, f"{record.value:.4g} {record.unit}", f"{record.spread:.0%}", f"{record.ratio:.2f}")
+        row = [record.name, f"{record.value:.4g} {record.unit}", f"{record.spread:.0%}", f"{record.ratio:.2f}"]
+        result.add_row(*row, *([record.baseline.partition(",")[0]] if len(baselines) > 1 else []))
     return result

@@ -165,7 +165,5 @@ def model(
         )
     path = write(measured.records, out)
     Console().print(table(measured.records, f"{preset}, {picture_size}x{picture_size} pixels"))
-    for name, rate in measured.matmul_gmac_per_s.items():
-        typer.echo(f"matmul {name}: {rate:.0f} 10^9 multiply-adds a second")
     typer.echo(model_picture.draw(measured, out))
     typer.echo(path)
