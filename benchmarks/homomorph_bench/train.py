@@ -25,6 +25,7 @@ from homomorph.published_weights import CELEBA_GROUPS
 from homomorph.recipe import PUBLISHED, Preset
 from homomorph.step import TrainingStep, phase_of
 from homomorph.training_networks import Networks, make_optimizers
+from homomorph.updates import follow
 from homomorph_bench.published_order import critic_loss, critic_terms, published_step, whole_phi
 from homomorph_bench.results import Record, compared
 from homomorph_bench.timing import time_in_turns
@@ -183,7 +184,7 @@ def take_our_step(way: Way, preset: Preset) -> dict[str, float]:
     """Train one step as `homomorph train` does, with the running mean of the weights; returns the terms' values."""
     step = TrainingStep(way.nets, way.optimizers, PUBLISHED, way.balance, seed=0, processes=Processes())
     terms = step(way.batch, way.pictures, step=0, phase=phase_of(0.0, PUBLISHED))
-    way.nets.update_ema(preset.ema)
+    follow(way.nets.ema, way.nets.model, preset.ema)
     return terms
 
 
@@ -214,7 +215,7 @@ def parts_of_ours(way: Way, preset: Preset) -> dict[str, Callable[[], object]]:
 
     def update() -> None:
         adam()
-        way.nets.update_ema(preset.ema)
+        follow(way.nets.ema, way.nets.model, preset.ema)
 
     return {**_networks(way, OUR_PASSES), "Phi": look, "critic": _critic(way), "Adam": update}
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from homomorph.data.augmented import Jitter, default_max_bad_pictures
 from homomorph.data.batches import PairedBatches
 from homomorph.data.labels import UNKNOWN, LabelledPictures, images_folder, label_balance, occurrence, read_labelled
-from homomorph.data.loading import load_batches
+from homomorph.data.loading import load_batches, report_skipped
 from homomorph.errors import DataError
 from homomorph.losses import attribute_loss
 from homomorph_client.errors import PictureError
@@ -163,8 +163,7 @@ def label_set(
                     logits = network(torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2))
                 probabilities[list(pictures)] = logits.sigmoid().numpy()
             yield LabelProgress(phase, min(start + _BATCH, len(rows)), len(rows))
-    if bad:
-        _log.warning("%d of %d pictures could not be used and were skipped", len(bad), len(data.paths))
+    report_skipped(len(bad), data)
     report = {
         "pictures": len(data.paths),
         "trained_on": len(training.paths),

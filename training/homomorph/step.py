@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from homomorph.networks import interpolate
 from homomorph.parallel import Processes
 from homomorph.recipe import Recipe
 from homomorph.training_networks import Networks
+from homomorph.updates import frozen
 
 WARM_UP, MORPHS, CRITICS = "warm-up", "morphs", "critics"
 """Phases of a training: E, D and the decomposition of d; then morphs; then the critics too."""
@@ -143,7 +143,7 @@ class TrainingStep:
             terms["head"] = losses.attribute_loss(logits, work.labels_a, work.known_a, self.balance)
             self._update(["critic"], terms["wasserstein"] + recipe.lambda_p * terms["penalty"] + terms["head"])
         # E and T_i against Dis, T_i against A'.
-        with _frozen(critic):
+        with frozen(critic):
             fake_score, logits = critic(work.morphed + noise)
             # Without the anchor, the score of F_a counts for nothing.
             real_score = critic(work.features_a + noise)[0] if recipe.anchor > 0 else fake_score.detach()
@@ -172,7 +172,7 @@ class TrainingStep:
             critic(work.pictures, wrong, judged)[mismatch],
         )
         self._update(["picture_critic"], work.terms["picture_critic"])
-        with _frozen(critic):
+        with frozen(critic):
             work.terms["picture"] = -critic(fakes, fake_labels, fake_judged).mean()
         return self.recipe.l_picture * work.terms["picture"]
 
@@ -360,13 +360,3 @@ def draw_times(pairs: int, frames: int, generator: torch.Generator) -> Tensor:
 def _label_columns(groups: Mapping[str, Sequence[str]]) -> list[int]:
     """For each label, the column of its group's strength."""
     return [column for column, names in enumerate(groups.values()) for _ in names]
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a network without reaching its own parameters."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)

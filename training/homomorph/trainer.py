@@ -22,7 +22,7 @@ from torch import Tensor
 from homomorph.config import ModelConfig
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures, label_balance, occurrence
-from homomorph.data.loading import load_batches
+from homomorph.data.loading import load_batches, report_skipped
 from homomorph.label_features import fit_label_features, save_label_features
 from homomorph.loop import Progress, Training, run_training
 from homomorph.networks import MorphModel
@@ -35,6 +35,7 @@ from homomorph.state import begin, load_state, save_state, start_from
 from homomorph.step import TrainingStep, phase_of
 from homomorph.strips import group_strips
 from homomorph.training_networks import Networks, make_optimizers, set_rates
+from homomorph.updates import flush_denormals, follow
 
 _log = logging.getLogger(__name__)
 
@@ -87,10 +88,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after the last finished step has been written for `resume`.
         TrainingError: a term became NaN or infinite.
     """
-    # Adam's second moments decay into denormal numbers, which a CPU handles a hundred times slower. numpy looks at them
-    # once and would warn that there are none.
-    np.finfo(np.float64)
-    torch.set_flush_denormal(True)
+    flush_denormals()
 
     # Set up the networks, or read them back.
     processes = processes or Processes()
@@ -150,7 +148,7 @@ def train(
         phase = phase_of(step / steps, recipe)
         set_rates(optimizers, preset, step / steps)
         terms = update(*prepared(batch), step=step, phase=phase)
-        nets.update_ema(min(preset.ema, (step + 1) / (step + 10)))
+        follow(nets.ema, nets.model, min(preset.ema, (step + 1) / (step + 10)))
         return phase, terms
 
     def save(done: int) -> None:
@@ -181,8 +179,7 @@ def train(
     if processes.first:
         save_label_features(out, fit_label_features(_on_cpu(nets.ema), data))
     processes.wait()
-    if skipped:
-        _log.warning("%d of %d pictures could not be used and were skipped", len(skipped), len(data.paths))
+    report_skipped(len(skipped), data)
 
 
 def settings_of(

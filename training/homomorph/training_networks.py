@@ -30,15 +30,6 @@ class Networks(nn.Module):
         self.label_prior = LabelPrior(attributes, config.picture_size)
         self.phi = phi
 
-    @torch.no_grad()
-    def update_ema(self, decay: float) -> None:
-        """Let the running mean of E, T_i and D follow their weights."""
-        for mean, value in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
-        # BatchNorm's statistics are running means already.
-        for kept, current in zip(self.ema.buffers(), self.model.buffers(), strict=True):
-            kept.copy_(current)
-
 
 def make_optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str, torch.optim.Adam]:
     """Adam for each network; D always keeps the default betas."""

@@ -1,7 +1,6 @@
 """Turns a generator's checkpoint of the PyTorch implementation in wide use (`pytorch-CycleGAN-and-pix2pix`) into a run.
 
-homomorph import cyclegan latest_net_G.pth --out runs/summer
-homomorph export runs/summer --repository triton_repo
+homomorph import cyclegan latest_net_G.pth --direction summer --out runs/summer
 """
 
 from __future__ import annotations

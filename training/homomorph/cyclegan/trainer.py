@@ -6,9 +6,7 @@ homomorph train data/avatars --method cyclegan --attribute round_glasses --out r
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +21,14 @@ from homomorph.cyclegan.pool import ImagePool
 from homomorph.cyclegan.recipe import CycleGANPreset
 from homomorph.data.domains import DomainBatch, DomainBatches
 from homomorph.data.labels import LabelledPictures
+from homomorph.data.loading import report_skipped
 from homomorph.errors import ConfigError
 from homomorph.loop import Progress, Training, run_training
 from homomorph.parallel import Processes
 from homomorph.pixels import from_normalised, normalise
 from homomorph.run import save_model
 from homomorph.state import begin, load_state, save_state
-
-_log = logging.getLogger(__name__)
+from homomorph.updates import flush_denormals, follow, frozen
 
 _PHASE = "cyclegan"
 _STRIP_BATCH = 2**32
@@ -79,8 +77,7 @@ def train_cyclegan(
     processes = processes or Processes()
     if processes.count > 1:
         raise ConfigError("a CycleGAN trains in one process: start it without torchrun")
-    np.finfo(np.float64)  # numpy looks at denormal numbers once and would warn that there are none
-    torch.set_flush_denormal(True)
+    flush_denormals()
 
     # Set up the networks, or read them back.
     torch.manual_seed(seed)
@@ -125,7 +122,7 @@ def train_cyclegan(
         for optimizer in optimizers.values():
             optimizer.param_groups[0]["lr"] = rate
         terms = update(_pictures(batch.without, processes), _pictures(batch.having, processes), step)
-        nets.update_ema(min(preset.ema, (step + 1) / (step + 10)))
+        follow(nets.ema, nets.model, min(preset.ema, (step + 1) / (step + 10)))
         return _PHASE, terms
 
     def save(done: int) -> None:
@@ -151,8 +148,7 @@ def train_cyclegan(
         skipped=skipped,
         processes=processes,
     )
-    if skipped:
-        _log.warning("%d of %d pictures could not be used and were skipped", len(skipped), len(data.paths))
+    report_skipped(len(skipped), data)
 
 
 class CycleNetworks(nn.Module):
@@ -168,12 +164,6 @@ class CycleNetworks(nn.Module):
         self.ema = CycleGAN(config).eval().requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
         self.pools = nn.ModuleDict({name: ImagePool(preset.pool, config.picture_size) for name in config.directions})
-
-    @torch.no_grad()
-    def update_ema(self, decay: float) -> None:
-        """Let the running mean of the generators follow their weights."""
-        for mean, value in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
 
 
 class CycleStep:
@@ -210,7 +200,7 @@ class CycleStep:
         ways = ((add, remove, without, having), (remove, add, having, without))
         terms: dict[str, Tensor] = {}
         fakes: dict[str, Tensor] = {}
-        with self.processes.autocast(), _frozen(nets.discriminators):
+        with self.processes.autocast(), frozen(nets.discriminators):
             adversarial, cycle, identity = [], [], []
             for there, back, source, target in ways:
                 fakes[there] = nets.model(there, source)
@@ -275,13 +265,3 @@ def _pictures(pictures: Tensor, processes: Processes) -> Tensor:
 
 def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), rate, betas=(0.5, 0.999), fused=True)
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a network without reaching its own parameters."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from homomorph.data.labels import LabelledPictures
 from homomorph.errors import DataError
 
 _GRACE_S = 3
@@ -65,6 +66,12 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
     except DataError as error:
         # Across processes the message arrives wrapped into the other process's traceback.
         raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
+
+
+def report_skipped(count: int, data: LabelledPictures) -> None:
+    """Warn at the end how many pictures could not be used, if any."""
+    if count:
+        _log.warning("%d of %d pictures could not be used and were skipped", count, len(data.paths))
 
 
 def _begin_worker(_: int) -> None:
