@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from homomorph_client.errors import HomomorphError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from homomorph.data.augmented import Jitter
     from homomorph.loop import Progress
     from homomorph.recipe import Recipe
 
@@ -97,8 +99,6 @@ def train(
 
     Several GPUs or machines: `torchrun --nproc-per-node N --no-python homomorph train …` divides each batch among them.
     """
-    import dataclasses
-
     from homomorph.data.labels import read_labelled
     from homomorph.parallel import PRECISIONS, Processes
 
@@ -113,21 +113,28 @@ def train(
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
 
+    changes: dict[str, Any] = {"learning_rate": learning_rate} if learning_rate else {}
     if method == "cyclegan":
+        from homomorph.cyclegan.config import GENERATORS
         from homomorph.cyclegan.recipe import CYCLEGAN_PRESETS
         from homomorph.cyclegan.trainer import train_cyclegan
 
+        _refuse(
+            "is not offered with --method cyclegan",
+            {
+                "--set": term,
+                "--init": init,
+                "--dry-run": dry_run,
+                "--recipe": recipe != "even",
+                "--phi": phi != "small",
+            },
+        )
         if not attribute:
             raise HomomorphError("--method cyclegan needs --attribute NAME, one of the labels")
-        if ignored := [name for name, given in (("--set", term), ("--init", init), ("--dry-run", dry_run)) if given]:
-            raise HomomorphError(f"{ignored[0]} is not offered with --method cyclegan")
         pair = CYCLEGAN_PRESETS[_choose("--preset", preset or "cyclegan64", list(CYCLEGAN_PRESETS))]
         if generator:
-            pair = dataclasses.replace(pair, generator=generator)
-        if learning_rate:
-            pair = dataclasses.replace(pair, learning_rate=learning_rate)
-        if jitter is not None:
-            pair = dataclasses.replace(pair, jitter=dataclasses.replace(pair.jitter, probability=jitter))
+            changes["generator"] = _choose("--generator", generator, list(GENERATORS))
+        pair = dataclasses.replace(pair, jitter=_with_probability(pair.jitter, jitter), **changes)
         processes = Processes(accelerator, precision)
         reports = train_cyclegan(
             read_labelled(folder),
@@ -141,21 +148,17 @@ def train(
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )
+        next_step = "strips.png shows what it does"
     else:
         from homomorph.recipe import PRESETS, RECIPES
         from homomorph.run import resolve_run
         from homomorph.trainer import train as train_homomorph
 
-        for name, given in (("--attribute", attribute), ("--generator", generator)):
-            if given:
-                raise HomomorphError(f"{name} is for --method cyclegan")
+        _refuse("is for --method cyclegan", {"--attribute": attribute, "--generator": generator})
         chosen = PRESETS[_choose("--preset", preset or "avatars64", list(PRESETS))]
+        chosen = dataclasses.replace(chosen, jitter=_with_probability(chosen.jitter, jitter), **changes)
         weights = RECIPES[_choose("--recipe", recipe, list(RECIPES))]
         weights = dataclasses.replace(weights, **_recipe_values(term, weights))
-        if learning_rate:
-            chosen = dataclasses.replace(chosen, learning_rate=learning_rate)
-        if jitter is not None:
-            chosen = dataclasses.replace(chosen, jitter=dataclasses.replace(chosen.jitter, probability=jitter))
         initial = resolve_run(init) if init else None
         data = read_labelled(folder)
         processes = Processes(accelerator, precision)
@@ -189,9 +192,10 @@ def train(
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )
+        next_step = f"`homomorph export {out} --repository triton_repo` makes it servable"
     _show(reports, shown=processes.first)
     if processes.first:
-        print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
+        print(f"{out}: {next_step}")
 
 
 def _show(reports: Generator[Progress, None, None], *, shown: bool) -> None:
@@ -229,6 +233,17 @@ def _recipe_values(given: list[str], recipe: Recipe) -> dict[str, Any]:
         except ValueError as error:
             raise HomomorphError(f"--set {item}: {text!r} is no number such as {getattr(recipe, name)}") from error
     return values
+
+
+def _refuse(why: str, given: dict[str, object]) -> None:
+    """Refuse options that the method would ignore."""
+    for option, value in given.items():
+        if value:
+            raise HomomorphError(f"{option} {why}")
+
+
+def _with_probability(jitter: Jitter, probability: float | None) -> Jitter:
+    return jitter if probability is None else dataclasses.replace(jitter, probability=probability)
 
 
 def _choose(option: str, value: str, allowed: list[str]) -> str:

@@ -27,6 +27,8 @@ from homomorph.recipe import Recipe
         (["--method", "stargan"], "--method must be homomorph or cyclegan, not 'stargan'"),
         (["--method", "cyclegan"], "--method cyclegan needs --attribute NAME"),
         (["--method", "cyclegan", "--attribute", "a", "--set", "l_path=0"], "--set is not offered with --method"),
+        (["--method", "cyclegan", "--attribute", "a", "--phi", "vgg19"], "--phi is not offered with --method"),
+        (["--method", "cyclegan", "--attribute", "a", "--generator", "vit"], "--generator must be resnet_6blocks or "),
         (["--method", "cyclegan", "--attribute", "a", "--preset", "avatars64"], "--preset must be cyclegan64 or "),
         (["--attribute", "smiling"], "--attribute is for --method cyclegan"),
         (["--preset", "avatars32"], "--preset must be avatars64 or avatars128 or celeba128 or published"),
@@ -86,6 +88,7 @@ def test_a_cyclegan_is_trained_for_one_attribute(homomorph: Callable[..., Any], 
     assert not (tmp_path / "none").exists()
     outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "run", *words, "--attribute", "smiling")
     assert outcome.code == 0
+    assert "export" not in outcome.out, "it cannot be exported yet"
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["method"], config["generator"]) == ("cyclegan", "unet_64")
     assert config["directions"] == ["smiling", "not_smiling"]
