@@ -1,5 +1,5 @@
 // The CPU kernel, in terms of Lanes<T>: a register of sums, and how numbers of type T get into and out of it. A file
-// that includes this has included a lanes_*.h before.
+// that includes this has defined Lanes for its instruction set before.
 //
 // Everything here has internal linkage, and nothing of the standard library is instantiated: what one file compiles for
 // its instruction set must not be linked into another.

@@ -59,7 +59,15 @@ def build() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Built aside and renamed, so that several builds at once do not load each other's halves.
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            compile_with_cmake(Path(scratch), _cuda_options(find_nvcc()))
+            nvcc = find_nvcc()
+            try:
+                compile_with_cmake(Path(scratch), _cuda_options(nvcc))
+            except OperatorError as error:
+                if nvcc is None:
+                    raise
+                raise OperatorError(
+                    f"{error} (with {nvcc.path}; an empty CUDACXX leaves the CUDA kernel out)"
+                ) from error
             (Path(scratch) / LIBRARY_FILE).replace(path)
     except OSError as error:
         raise OperatorError(f"the operator's library cannot be built into {path.parent}: {error}") from error
