@@ -23,7 +23,7 @@ from homomorph.pixels import from_normalised, normalise
 from homomorph.published_weights import CELEBA_GROUPS
 from homomorph_bench.results import Record, compared
 from homomorph_bench.runtimes import Way, formats, ways
-from homomorph_bench.timing import time_in_turns
+from homomorph_bench.timing import Timing, time_in_turns
 from homomorph_export.ops.interpolate import load
 from homomorph_export.precision import DTYPES, TOLERANCES
 
@@ -41,16 +41,20 @@ class Measured:
     """What was measured, and where the time goes."""
 
     records: list[Record] = field(default_factory=list)
-    parts: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By way: milliseconds of E, of the T_i with the interpolation, and of D, in one sequence."""
+    parts: dict[str, dict[str, Timing]] = field(default_factory=dict)
+    """By way: E, the T_i with the interpolation, and D, in one sequence."""
     gmac: dict[str, float] = field(default_factory=dict)
     """By the same parts: 10^9 multiplications and additions that a sequence takes."""
-    matmul_gmac_per_s: dict[str, float] = field(default_factory=dict)
-    """By number format: the rate of a large product of matrices, measured in the same run."""
+    matmul: dict[str, Timing] = field(default_factory=dict)
+    """By number format: a large product of matrices, measured in the same run."""
 
     def rate(self, way: str, part: str) -> float:
         """Return how many 10^9 multiplications and additions a part does in a second."""
-        return self.gmac[part] / self.parts[way][part] * 1e3
+        return self.gmac[part] / self.parts[way][part].median_ms * 1e3
+
+    def matmul_rate(self, precision: str) -> float:
+        """Return the same of the product of matrices."""
+        return _MATMUL_SIZE**3 / 1e6 / self.matmul[precision].median_ms
 
 
 def run(
@@ -144,8 +148,7 @@ def _measure(
             "T": _call(way.interpolate, *features, ramp),
             "D": _call(way.decode, mixed),
         }
-        timed = time_in_turns(parts, repeats=10, warm_up=2)
-        measured.parts[way.name] = {name: timing.median_ms for name, timing in timed.items()}
+        measured.parts[way.name] = time_in_turns(parts, repeats=10, warm_up=2)
 
     # A slider that is being moved: both pictures are encoded already. Some runtimes have compiled for a sequence.
     for way in (way for way in found if way.any_length):
@@ -163,20 +166,20 @@ def _measure(
     for name in formats():
         report(f"matmul {name}")
         matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE).to(DTYPES[name])
-        timing = time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)[name]
-        measured.matmul_gmac_per_s[name] = _MATMUL_SIZE**3 / 1e6 / timing.median_ms
+        measured.matmul |= time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)
     measured.records += _rates(measured, meta)
     return measured
 
 
 def _rates(measured: Measured, meta: dict[str, Any]) -> list[Record]:
     """Return a record for each part's rate, its ratio to that of a product of matrices in float32."""
-    matmul = measured.matmul_gmac_per_s["fp32"]
-    rates = {f"matmul {name}": rate for name, rate in measured.matmul_gmac_per_s.items()}
-    rates |= {f"{part}, {way}": measured.rate(way, part) for way in measured.parts for part in measured.gmac}
+    rates = {f"matmul {name}": (measured.matmul_rate(name), timing) for name, timing in measured.matmul.items()}
+    for way, parts in measured.parts.items():
+        rates |= {f"{part}, {way}": (measured.rate(way, part), timing) for part, timing in parts.items()}
+    matmul = measured.matmul_rate("fp32")
     return [
-        Record(name, rate, "10^9 multiply-adds/s", "matmul fp32", rate / matmul, 0.0, meta)
-        for name, rate in rates.items()
+        Record(name, rate, "10^9 multiply-adds/s", "matmul fp32", rate / matmul, timing.spread, meta)
+        for name, (rate, timing) in rates.items()
     ]
 
 

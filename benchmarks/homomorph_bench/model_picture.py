@@ -19,7 +19,7 @@ def draw(measured: Measured, folder: Path) -> Path:
     times, rates = figure.subplots(1, 2)
     left = [0.0] * len(names)
     for part in parts:
-        widths = [measured.parts[name][part] for name in names]
+        widths = [measured.parts[name][part].median_ms for name in names]
         times.barh(names, widths, left=left, label=part)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     times.set_xlabel("milliseconds of one sequence")
@@ -29,7 +29,8 @@ def draw(measured: Measured, folder: Path) -> Path:
     for place, part in enumerate(parts):
         values = [measured.rate(name, part) for name in names]
         rates.barh([row + (place - 1) * height for row in range(len(names))], values, height=height, label=part)
-    for precision, rate in measured.matmul_gmac_per_s.items():
+    for precision in measured.matmul:
+        rate = measured.matmul_rate(precision)
         rates.axvline(rate, color="grey", linestyle="--")
         rates.text(rate, -0.6, f"matmul {precision}", rotation=90, va="top", ha="right", fontsize=7)
     rates.set_yticks(range(len(names)), names)
