@@ -26,7 +26,7 @@ def kernel(
         int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    quick: Annotated[bool, typer.Option("--quick", help="A few small cases: seconds instead of ten minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few small cases: seconds instead of minutes.")] = False,
     dtype: Annotated[list[str] | None, typer.Option(help="Only these: float32, float16, bfloat16.")] = None,
     layout: Annotated[list[str] | None, typer.Option(help="Only these: contiguous, channels_last.")] = None,
     features: Annotated[
