@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import torch
 from onnx import ModelProto
-from torch import Tensor, nn
+from torch import Tensor
 
 from homomorph.config import ModelConfig
-from homomorph.networks import MorphModel, interpolate
-from homomorph_export import contract, onnx_graphs, torchscript
-from homomorph_export.formats import onnx_models, torchscript_models
+from homomorph.networks import MorphModel
+from homomorph_export import aotinductor, contract, onnx_graphs, torchscript
+from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
 from homomorph_export.parts import Parts, exported_parts
 from homomorph_export.precision import DTYPES
 from homomorph_export.quantisation import calibration_inputs
@@ -65,11 +64,12 @@ def ways(
         folder: where the files go.
         runtimes: some of `RUNTIMES`.
         pictures: what int8 is calibrated on, uint8 [N, H, W, 3].
-        example: source, target and strengths of the sizes that will be asked for; AOTInductor and OpenVINO compile for
-            them.
+        example: source, target and strengths of the sizes that will be asked for; OpenVINO compiles for them.
         report: called with what is done next.
     """
-    examples = _examples(model.config, *example)
+    config = model.config
+    models = contract.served_models(config.branches, config.network.feature_channels, config.network.stride, 0)
+    served = {entry.name: entry for entry in models}
     if "torchscript" in runtimes:
         for precision in formats():
             report(f"export: TorchScript {precision}")
@@ -77,10 +77,11 @@ def ways(
     if {"onnxruntime", "openvino"} & set(runtimes):
         for precision in ("fp32", "int8"):
             report(f"export: ONNX {precision}")
-            files = _onnx_files(model, folder / precision, pictures if precision == "int8" else None)
+            files = _onnx_files(model, served, folder / precision, pictures if precision == "int8" else None)
             if "onnxruntime" in runtimes:
                 yield _way("onnxruntime", precision, {name: onnx_graphs.load(file) for name, file in files.items()})
             if "openvino" in runtimes:
+                examples = _examples(config, *example)
                 for computed in formats() if precision == "fp32" else (precision,):
                     hint = "bf16" if computed == "bf16" else "f32"
                     loaded = {name: _openvino(files[name], hint, examples[name]) for name in MODELS}
@@ -88,8 +89,7 @@ def ways(
     if "aotinductor" in runtimes:
         for precision in formats():
             report(f"export: AOTInductor {precision}, which compiles for minutes")
-            parts = exported_parts(model, None, DTYPES[precision])
-            yield _aotinductor(parts, folder, precision, examples)
+            yield _aotinductor(exported_parts(model, None, DTYPES[precision]), served, folder, precision)
 
 
 def formats() -> tuple[str, ...]:
@@ -99,8 +99,7 @@ def formats() -> tuple[str, ...]:
 
 def _way(runtime: str, precision: str, models: Mapping[str, Callable[..., Any]]) -> Way:
     encode, between, decode = (models[name] for name in MODELS)
-    any_length = runtime in ("torchscript", "onnxruntime")
-    return Way(f"{runtime} {precision}", precision, encode, between, decode, any_length)
+    return Way(f"{runtime} {precision}", precision, encode, between, decode, any_length=runtime != "openvino")
 
 
 def _torchscript(parts: Parts, folder: Path, precision: str) -> Way:
@@ -113,15 +112,23 @@ def _torchscript(parts: Parts, folder: Path, precision: str) -> Way:
     return _way("torchscript", precision, loaded)
 
 
-def _onnx_files(model: MorphModel, folder: Path, pictures: Tensor | None) -> dict[str, Path]:
+def _aotinductor(parts: Parts, served: Mapping[str, contract.Model], folder: Path, precision: str) -> Way:
+    modules = aotinductor_modules(parts)
+    loaded = {}
+    for name in MODELS:
+        file = folder / f"{name}-{precision}.pt2"
+        aotinductor.compile_package(modules[name], served[name], file)
+        loaded[name] = aotinductor.load(file)
+    return _way("aotinductor", precision, loaded)
+
+
+def _onnx_files(
+    model: MorphModel, served: Mapping[str, contract.Model], folder: Path, pictures: Tensor | None
+) -> dict[str, Path]:
     """Write float32 files or, given pictures to calibrate on, int8 ones."""
     folder.mkdir()
-    config = model.config
-    served = contract.served_models(config.branches, config.network.feature_channels, config.network.stride, 0)
     inputs = {} if pictures is None else calibration_inputs(model, pictures)
-    graphs: Mapping[str, ModelProto] = onnx_models(
-        exported_parts(model, None, torch.float32), {entry.name: entry for entry in served}, inputs
-    )
+    graphs: Mapping[str, ModelProto] = onnx_models(exported_parts(model, None, torch.float32), served, inputs)
     files = {name: folder / f"{name}.onnx" for name in MODELS}
     for name, file in files.items():
         onnx_graphs.save(graphs[name], file)
@@ -158,40 +165,3 @@ def _examples(config: ModelConfig, source: Tensor, target: Tensor, strengths: Te
     frames = features.unsqueeze(1).repeat(1, strengths.shape[1], 1, 1, 1)
     inputs = ((source, target), (features, features, strengths), (frames,))
     return dict(zip(MODELS, inputs, strict=True))
-
-
-class _EncodePair(nn.Module):
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = self.encoder(torch.cat([source, target])).chunk(2)
-        return first.contiguous(), second.contiguous()
-
-
-class _Interpolate(nn.Module):
-    """All branches, and the formula in plain torch, which Inductor fuses itself."""
-
-    def __init__(self, branches: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(branches.values())
-
-    def forward(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
-        difference = target - source
-        return interpolate(source, torch.stack([branch(difference) for branch in self.branches], dim=1), strengths)
-
-
-def _aotinductor(parts: Parts, folder: Path, precision: str, examples: Mapping[str, tuple[Tensor, ...]]) -> Way:
-    modules = (_EncodePair(parts.encoder), _Interpolate(parts.branches), parts.decoder)
-    loaded = {}
-    for name, module in zip(MODELS, modules, strict=True):
-        file = folder / f"{name}-{precision}.pt2"
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(module.eval(), examples[name])
-            torch._inductor.aoti_compile_and_package(
-                program, package_path=str(file), inductor_configs={"freezing": True}
-            )
-            loaded[name] = torch._inductor.aoti_load_package(str(file))
-    return _way("aotinductor", precision, loaded)

@@ -34,6 +34,12 @@ def export(
         ),
     ] = Precision.FP32,
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write ONNX files beside TorchScript.")] = True,
+    aot: Annotated[
+        bool,
+        typer.Option(
+            "--aot", help="Compile packages of AOTInductor (.pt2) too, for this machine's processor: minutes."
+        ),
+    ] = False,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -69,6 +75,7 @@ def export(
             repository,
             precision=precision.value,
             onnx=onnx,
+            aot=aot,
             calibration=calibration,
             threads=threads,
             report=status.update,

@@ -15,10 +15,10 @@ from onnx import ModelProto
 from homomorph.config import ModelConfig
 from homomorph.label_features import load_label_features
 from homomorph.run import load_model, resolve_run
-from homomorph_export import contract, onnx_graphs, parity, torchscript
+from homomorph_export import aotinductor, contract, onnx_graphs, parity, torchscript
 from homomorph_export.errors import ExportError
 from homomorph_export.flavours import FLAVOURS, PYTHON
-from homomorph_export.formats import onnx_models, torchscript_models
+from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
 from homomorph_export.manifest import Manifest
 from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load
@@ -26,6 +26,7 @@ from homomorph_export.parts import exported_parts
 from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
 from homomorph_export.quantisation import CalibrationPictures, calibration_inputs
 from homomorph_export.repository import (
+    AOTINDUCTOR_FILE,
     ONNX_FILE,
     TORCHSCRIPT_FILE,
     hashes,
@@ -44,6 +45,7 @@ def export_run(
     *,
     precision: str = "fp32",
     onnx: bool = True,
+    aot: bool = False,
     calibration: Path | None = None,
     threads: int | None = None,
     report: Callable[[str], None] = lambda step: None,
@@ -51,13 +53,14 @@ def export_run(
     """Write a run's networks as a Triton model repository.
 
     The same run and versions give the same files, byte for byte, if each export has a process of its own: within one,
-    TorchScript numbers the names of classes that it has seen before.
+    TorchScript numbers the names of classes that it has seen before. Packages of AOTInductor are the exception.
 
     Args:
         run: a run folder, or the name of a model that ships with homomorph.
         repository: the folder to write into; made if it is not there.
         precision: number format of weights and arithmetic: fp32, bf16, fp16, int8. Formats that lack it stay at fp32.
         onnx: whether to write ONNX beside TorchScript.
+        aot: whether to compile packages of AOTInductor beside it, for this machine's processor; takes minutes.
         calibration: folder of pictures like those of the training, for int8; None renders the built-in set's.
         threads: how many threads one operation of a model may use; None for half of the cores: the server's for the
             Python backend, those of this machine for the backends that want a number.
@@ -92,7 +95,8 @@ def export_run(
     load(library)
 
     with staging(repository) as staged:
-        modules = torchscript_models(exported_parts(model, label_features, DTYPES[IN_TORCHSCRIPT[precision]]), report)
+        parts = exported_parts(model, label_features, DTYPES[IN_TORCHSCRIPT[precision]])
+        modules = torchscript_models(parts, report)
         graphs: dict[str, ModelProto] = {}
         if onnx:
             dtype = torch.float32 if quantising else DTYPES[IN_ONNX[precision]]
@@ -113,6 +117,10 @@ def export_run(
                     parameters=_backend_parameters(entry, threads),
                     library=library,
                 )
+        compiled = aotinductor_modules(parts) if aot else {}
+        for name, module in compiled.items():
+            report(f"Compiling {name} by AOTInductor, which takes a while")
+            aotinductor.compile_package(module, entries[name], staged / name / AOTINDUCTOR_FILE)
         report("Comparing with the run")
         cases = parity.cases(model, label_features)
         # Read back, so that the comparison is of what the server will load.
@@ -120,6 +128,11 @@ def export_run(
         measured = {
             "torchscript": parity.compare(cases, read, config, kind="TorchScript", precision=IN_TORCHSCRIPT[precision])
         }
+        if aot:
+            packages = {name: aotinductor.load(staged / name / AOTINDUCTOR_FILE) for name in compiled}
+            measured["aotinductor"] = parity.compare(
+                cases, packages, config, kind="AOTInductor", precision=IN_TORCHSCRIPT[precision]
+            )
         if onnx:
             sessions = {name: onnx_graphs.load(staged / name / ONNX_FILE) for name in graphs}
             if quantising:  # it is made for pictures, not for random pixels

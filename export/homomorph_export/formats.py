@@ -11,8 +11,10 @@ from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.parts import Parts
 from homomorph_export.quantisation import quantised
 from homomorph_export.servable import (
+    DenseInterpolatorServable,
     DifferenceServable,
     EncoderPairServable,
+    InterpolateServable,
     InterpolatorServable,
     LabelTargetServable,
     interpolate_source,
@@ -83,3 +85,19 @@ def onnx_models(
     if parts.label_features is not None:
         graphs["label_target"] = onnx_graphs.label_target(entries["label_target"], parts.label_features)
     return graphs
+
+
+def aotinductor_modules(parts: Parts) -> dict[str, torch.nn.Module]:
+    """Return what AOTInductor compiles for every served model that is not an ensemble, by the model's name."""
+    modules: dict[str, torch.nn.Module] = {
+        "encoder": parts.encoder,
+        "encoder_pair": EncoderPairServable(parts.encoder),
+        "difference": DifferenceServable(),
+        **{contract.branch_model(branch): module for branch, module in parts.branches.items()},
+        "interpolate": InterpolateServable(),
+        "interpolator": DenseInterpolatorServable(parts.branches.values()),
+        "decoder": parts.decoder,
+    }
+    if parts.label_features is not None:
+        modules["label_target"] = LabelTargetServable(parts.label_features)
+    return modules

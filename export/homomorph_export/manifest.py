@@ -47,7 +47,7 @@ class Manifest:
     files: dict[str, str]
     """SHA-256 of each file written, by its path below the repository."""
     parity: dict[str, Parity]
-    """By file format: `torchscript`, `onnx`."""
+    """By file format: `torchscript`, `onnx`, `aotinductor`."""
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON."""

@@ -25,6 +25,8 @@ TORCHSCRIPT_FILE = f"1/{LIBTORCH.model_file}"
 """Where a model's TorchScript lies in its folder, in version 1, the only one. The Python backend runs it too."""
 ONNX_FILE = f"1/{ONNX.model_file}"
 """The same of its ONNX."""
+AOTINDUCTOR_FILE = "1/model.pt2"
+"""The same of its package of AOTInductor, which no configuration names."""
 
 _NUMPY_TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 

@@ -8,12 +8,13 @@ capitals because their names are the served tensors' names: Triton's libtorch ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from homomorph.config import NetworkConfig
+from homomorph.networks import interpolate
 from homomorph_export.contract import delta_input
 
 
@@ -106,6 +107,26 @@ class InterpolatorServable(nn.Module):
         return features
 
 
+class DenseInterpolatorServable(nn.Module):
+    """The same with all branches run whatever the strengths are, in operations that a compiler fuses itself."""
+
+    def __init__(self, branches: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, SOURCE: Tensor, TARGET: Tensor, STRENGTHS: Tensor) -> Tensor:
+        difference = TARGET - SOURCE
+        return interpolate(SOURCE, torch.stack([branch(difference) for branch in self.branches], dim=1), STRENGTHS)
+
+
+class InterpolateServable(nn.Module):
+    """Features of sources [B, C, h, w], every T_i's output and strengths [B, S, K] -> features of all frames."""
+
+    def forward(self, SOURCE: Tensor, *DELTAS_AND_STRENGTHS: Tensor) -> Tensor:
+        *deltas, strengths = DELTAS_AND_STRENGTHS
+        return interpolate(SOURCE, torch.stack(deltas, dim=1), strengths)
+
+
 class DecoderServable(nn.Module):
     """Features [B, S, C, h, w] -> uint8 pictures [B, S, H, W, 3] in 0-255; all frames are decoded as one batch."""
 
@@ -125,7 +146,7 @@ class DecoderServable(nn.Module):
 
 
 def interpolate_source(branches: Sequence[str]) -> str:
-    """Return the TorchScript source of `interpolate`'s forward(), which has one argument for each branch's output."""
+    """Return the source of `interpolate`'s forward() in TorchScript, which wants an argument for each delta."""
     deltas = [delta_input(branch) for branch in branches]
     arguments = ", ".join(f"{name}: Tensor" for name in ("SOURCE", *deltas, "STRENGTHS"))
     return f"""

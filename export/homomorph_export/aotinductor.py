@@ -1,0 +1,88 @@
+"""AOTInductor: every use of `torch.export` and of Inductor stands here.
+
+A package (`.pt2`) is the weights and machine code for the processor that compiled it. Python loads it with
+`torch._inductor.aoti_load_package`, C++ with `torch::inductor::AOTIModelPackageLoader`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from homomorph_export import contract
+from homomorph_export.errors import ExportError
+
+_EXAMPLE_BATCH = 2
+_EXAMPLE_LENGTHS = {"H": 6, "W": 8, "h": 6, "w": 8, "S": 3}
+"""Of the axes that requests choose, in multiples of what they must be multiples of. None is 1, which would be fixed."""
+_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
+
+
+class _Positional(nn.Module):
+    """Any module, its inputs as one tuple, which is how the shapes of any number of them can be said."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs: Tensor | tuple[Tensor, ...] = self.module(*inputs)
+        return outputs
+
+
+def compile_package(module: nn.Module, entry: contract.Model, path: Path) -> None:
+    """Write a served model as a package for any batch size, number of frames, height and width.
+
+    Args:
+        module: its forward() takes the inputs of `entry`, in their order.
+        entry: the served model that it computes.
+        path: of the file, which ends in `.pt2`.
+
+    Raises:
+        ExportError: it cannot be compiled; Inductor needs a C++ compiler.
+    """
+    batch = Dim("B", min=1, max=contract.MAX_BATCH_SIZE)
+    found = [dim for tensor in entry.inputs for dim in tensor.dims if isinstance(dim, contract.Axis)]
+    # Not the letters alone: sympy takes S for something else.
+    axes = {
+        axis.letter: axis.multiple_of * Dim(f"length_{axis.letter}", min=1, max=axis.maximum // axis.multiple_of)
+        for axis in found
+    }
+    examples, shapes = [], []
+    for tensor in entry.inputs:
+        lengths = [
+            dim.multiple_of * _EXAMPLE_LENGTHS[dim.letter] if isinstance(dim, contract.Axis) else dim
+            for dim in tensor.dims
+        ]
+        examples.append(torch.zeros(_EXAMPLE_BATCH, *lengths, dtype=_TYPES[tensor.type]))
+        chosen = {place: axes[dim.letter] for place, dim in enumerate(tensor.dims, 1) if isinstance(dim, contract.Axis)}
+        shapes.append({0: batch, **chosen})
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(_Positional(module).eval(), tuple(examples), dynamic_shapes=(tuple(shapes),))
+        try:
+            # Freezing lays the weights out for this processor.
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs={"freezing": True}
+            )
+        except (RuntimeError, OSError) as error:
+            raise ExportError(f"AOTInductor cannot compile {entry.name}: {error}") from error
+
+
+def load(path: Path) -> Callable[..., Any]:
+    """Read a package onto the CPU."""
+    with _quiet():
+        return cast(Callable[..., Any], torch._inductor.aoti_load_package(str(path)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,60 @@
+"""Packages of AOTInductor compute what the modules that they are compiled from compute, at any size."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from homomorph.networks import MorphModel
+from homomorph_export import aotinductor, contract
+from homomorph_export.errors import ExportError
+from homomorph_export.exporter import export_run
+from homomorph_export.formats import aotinductor_modules
+from homomorph_export.parts import exported_parts
+from homomorph_export.repository import AOTINDUCTOR_FILE
+
+
+def served(model: MorphModel) -> dict[str, contract.Model]:
+    config = model.config
+    models = contract.served_models(config.branches, config.network.feature_channels, config.network.stride, 0)
+    return {entry.name: entry for entry in models}
+
+
+@torch.no_grad()
+def test_sizes_are_free(model: MorphModel, tmp_path: Path):
+    module = aotinductor_modules(exported_parts(model, None, torch.float32))["decoder"]
+    aotinductor.compile_package(module, served(model)["decoder"], tmp_path / "model.pt2")
+    package = aotinductor.load(tmp_path / "model.pt2")
+    generator = torch.Generator().manual_seed(0)
+    for batch, steps, height, width in ((1, 1, 1, 1), (2, 3, 4, 4), (3, 1, 8, 4), (8, 2, 1, 5)):
+        features = torch.randn(batch, steps, 16, height, width, generator=generator)
+        frames = package(features)
+        assert frames.shape == (batch, steps, 8 * height, 8 * width, 3)
+        difference = (frames.int() - module(features).int()).abs()
+        assert difference.max() <= 1
+        assert difference.float().mean() < 0.02
+
+
+def test_without_a_compiler_nothing_is_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", no_compiler)
+    with pytest.raises(ExportError, match="AOTInductor cannot compile encoder: no C"):
+        export_run(run, tmp_path / "repository", aot=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_model_has_a_package(run: Path, tmp_path: Path):
+    manifest = export_run(run, tmp_path / "repository", aot=True)
+    measured = manifest.parity["aotinductor"]
+    assert measured.mean <= 0.02
+    assert measured.max <= 1
+    alone = {name for name in manifest.models if f"{name}/{AOTINDUCTOR_FILE}" in manifest.files}
+    assert alone == {name for name in manifest.models if f"{name}/1/model.pt" in manifest.files}
+    assert dataclasses.asdict(measured)["batch_sizes"] == (1, 3)
