@@ -1,29 +1,39 @@
-"""Morphs from a Triton server; needs numpy, pillow and tritonclient only."""
+"""Morphs and translations from a Triton server; needs numpy, pillow and tritonclient only."""
 
 from homomorph_client.async_client import AsyncMorphClient
 from homomorph_client.client import MorphClient
+from homomorph_client.connection import Tls
 from homomorph_client.errors import (
+    AccessError,
     DeadlineError,
+    DirectionError,
     HomomorphError,
     LabelError,
     OutputError,
+    OverloadedError,
     PictureError,
     RequestError,
     ServerError,
     ServerUnavailableError,
+    SettingsError,
     StrengthError,
 )
 
 __all__ = [
+    "AccessError",
     "AsyncMorphClient",
     "DeadlineError",
+    "DirectionError",
     "HomomorphError",
     "LabelError",
     "MorphClient",
     "OutputError",
+    "OverloadedError",
     "PictureError",
     "RequestError",
     "ServerError",
     "ServerUnavailableError",
+    "SettingsError",
     "StrengthError",
+    "Tls",
 ]

@@ -1,105 +1,139 @@
-"""The asyncio client: `MorphClient`'s calls to await, with the same pictures, strengths and errors."""
+"""The asyncio client: `MorphClient`'s calls to await, with the same settings, pictures, strengths and errors."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
+from typing import Any
 
+import grpc
+import grpc.aio
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelReadyRequest
 
-from homomorph_client.codec import decode, encode
-from homomorph_client.connection import (
-    CHANNEL_OPTIONS,
-    DEFAULT_TIMEOUT_S,
-    DEFAULT_URL,
-    check_timeout,
-    check_url,
-    typed_error,
-)
-from homomorph_client.labels import EDIT_MODEL, Labels, chosen_edit
+from homomorph_client.base import STREAM_MODEL, BaseClient
+from homomorph_client.codec import decode, decode_part, edit_request, morph_request
+from homomorph_client.labels import EDIT_MODEL, Labels
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import Strengths, chosen_strengths
+from homomorph_client.strengths import Strengths, grid_strengths
 
 
-class AsyncMorphClient:
+class AsyncMorphClient(BaseClient):
     """Asks a Triton server for morphs from within an event loop.
 
     async with AsyncMorphClient("127.0.0.1:8001") as client:
         films = await asyncio.gather(*(client.morph(a, b) for a, b in pairs))
+        async for frame in client.stream(a, b, steps=64):
+            show(frame)
     """
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        picture_size: int | None = None,
-        model_name: str = "morph",
-    ) -> None:
-        """Prepare a connection; arguments and errors are those of `MorphClient`."""
-        check_url(url)
-        check_timeout(timeout_s)
-        self.url = url
-        self.timeout_s = timeout_s
-        self._picture_size = picture_size
-        self._model_name = model_name
-        self._models: dict[str, ServedModel] = {}
-        self._triton = InferenceServerClient(url, channel_args=CHANNEL_OPTIONS)
+    _grpc = grpc.aio
 
-    async def ready(self) -> bool:
-        """Return whether the server is there and has loaded the model."""
+    async def ready(self, *, timeout_s: float | None = None) -> bool:
+        """Return whether a server is there and has loaded the model; `timeout_s` is the client's unless given."""
+        options = self._call_options(timeout_s)
         try:
-            return bool(await self._triton.is_model_ready(self._model_name, client_timeout=self.timeout_s))
-        except InferenceServerException:
+            return bool((await self._stub.ModelReady(ModelReadyRequest(name=self._model_name), **options)).ready)
+        except grpc.RpcError:
             return False
 
-    async def served_model(self, name: str | None = None) -> ServedModel:
-        """Return the groups, labels and picture size of a model (`model_name` by default); the server is asked once.
-
-        Raises:
-            ServerUnavailableError: there is no server.
-            DeadlineError: the server took longer than the timeout.
-            RequestError: the server does not serve the model.
-        """
+    async def served_model(self, name: str | None = None, *, timeout_s: float | None = None) -> ServedModel:
+        """Return what `MorphClient.served_model` returns; errors are those too."""
         name = name or self._model_name
         if name not in self._models:
-            try:
-                answer = await self._triton.get_model_config(name, as_json=True, client_timeout=self.timeout_s)
-            except InferenceServerException as error:
-                raise typed_error(error, url=self.url, timeout_s=self.timeout_s) from error
-            self._models[name] = ServedModel.from_config(answer["config"], picture_size=self._picture_size)
+            response = await self._call(self._stub.ModelConfig, ModelConfigRequest(name=name), timeout_s)
+            return self._remember(response)
         return self._models[name]
 
     async def morph(
-        self, source: Picture, target: Picture, *, steps: int | None = None, strengths: Strengths | None = None
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Morph one picture into another: arguments, result and errors are those of `MorphClient.morph`."""
-        model = await self.served_model()
-        chosen = chosen_strengths(model.groups, steps=steps, strengths=strengths)
-        inputs = encode({"SOURCE": source, "TARGET": target}, {"STRENGTHS": chosen}, size=model.picture_size)
-        try:
-            return decode(await self._triton.infer(self._model_name, inputs, client_timeout=self.timeout_s))
-        except InferenceServerException as error:
-            raise typed_error(error, url=self.url, timeout_s=self.timeout_s) from error
+        model = await self.served_model(timeout_s=timeout_s)
+        # In a thread: reading and resizing pictures would keep the event loop from its other work.
+        request = await asyncio.to_thread(
+            morph_request, model, source, target, steps=steps, strengths=strengths, urgent=urgent
+        )
+        return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
 
     async def edit(
-        self, source: Picture, labels: Labels, *, steps: int | None = None, strengths: Strengths | None = None
+        self,
+        source: Picture,
+        labels: Labels,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Change a picture towards labels: arguments, result and errors are those of `MorphClient.edit`."""
-        model = await self.served_model(EDIT_MODEL)
-        wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
-        inputs = encode({"SOURCE": source}, {"LABELS": wanted, "STRENGTHS": chosen}, size=model.picture_size)
+        model = await self.served_model(EDIT_MODEL, timeout_s=timeout_s)
+        request = await asyncio.to_thread(
+            edit_request, model, source, labels, steps=steps, strengths=strengths, urgent=urgent
+        )
+        return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+
+    async def stream(
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[npt.NDArray[np.uint8]]:
+        """Yield each frame of a morph as soon as it is there: arguments and errors are those of `MorphClient.stream`.
+
+        The request is sent when the first frame is asked for. Whoever does not want the rest closes the iterator
+        (`contextlib.aclosing`), and the server stops.
+        """
+        model = await self.served_model(STREAM_MODEL, timeout_s=timeout_s)
+        request = await asyncio.to_thread(
+            morph_request, model, source, target, steps=steps, strengths=strengths, urgent=urgent
+        )
+        options = self._stream_options(timeout_s)
+        call = self._stub.ModelStreamInfer(iter([request]), **options)
         try:
-            return decode(await self._triton.infer(EDIT_MODEL, inputs, client_timeout=self.timeout_s))
-        except InferenceServerException as error:
-            raise typed_error(error, url=self.url, timeout_s=self.timeout_s) from error
+            async for message in call:
+                for frame in decode_part(message):
+                    yield frame
+        except grpc.RpcError as error:
+            raise self._typed(error, options["timeout"]) from error
+        finally:
+            call.cancel()  # to no effect after the last frame
+
+    async def grid(
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        rows: str,
+        columns: str,
+        size: int = 5,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Vary two groups against each other: arguments, result and errors are those of `MorphClient.grid`."""
+        groups = (await self.served_model(timeout_s=timeout_s)).groups
+        strengths = grid_strengths(groups, rows=rows, columns=columns, size=size)
+        frames = await self.morph(source, target, strengths=strengths, urgent=urgent, timeout_s=timeout_s)
+        return frames.reshape(size, size, *frames.shape[1:])
 
     async def close(self) -> None:
         """Close the connection; the client cannot be used afterwards."""
-        await self._triton.close()
+        self._closed = True
+        await self._channel.close()
 
     async def __aenter__(self) -> AsyncMorphClient:
         return self
@@ -108,3 +142,10 @@ class AsyncMorphClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+        options = self._call_options(timeout_s)
+        try:
+            return await method(request, **options)
+        except grpc.RpcError as error:
+            raise self._typed(error, options["timeout"]) from error

@@ -2,90 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import InferenceServerClient, InferResult
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelReadyRequest
 
-from homomorph_client.codec import decode, encode
-from homomorph_client.connection import (
-    CHANNEL_OPTIONS,
-    DEFAULT_TIMEOUT_S,
-    DEFAULT_URL,
-    check_timeout,
-    check_url,
-    typed_error,
-)
+from homomorph_client.base import STREAM_MODEL, BaseClient
+from homomorph_client.codec import decode, decode_part, edit_request, morph_request
 from homomorph_client.errors import HomomorphError
-from homomorph_client.labels import EDIT_MODEL, Labels, chosen_edit
+from homomorph_client.labels import EDIT_MODEL, Labels
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import Strengths, chosen_strengths, grid_strengths
+from homomorph_client.strengths import Strengths, grid_strengths
 
 
-class MorphClient:
+class MorphClient(BaseClient):
     """Asks a Triton server for morphs.
 
-    One client serves any number of threads. Nothing is sent before the first call.
+    One client serves any number of threads, over one connection.
 
         with MorphClient("127.0.0.1:8001") as client:
             frames = client.morph("a.png", "b.png", steps=9)
             smiles = client.morph("a.png", "b.png", strengths={"expression": [0, 0.5, 1]})
     """
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        picture_size: int | None = None,
-        model_name: str = "morph",
-    ) -> None:
-        """Prepare a connection.
+    _grpc = grpc
 
-        Args:
-            url: host:port of the server's gRPC.
-            timeout_s: seconds that each call may take.
-            picture_size: height and width in pixels to morph at, a multiple of the model's stride; None is what
-                the model was trained at.
-            model_name: the served model.
-
-        Raises:
-            ServerUnavailableError: `url` is not host:port.
-            DeadlineError: `timeout_s` is not positive.
-        """
-        check_url(url)
-        check_timeout(timeout_s)
-        self.url = url
-        self.timeout_s = timeout_s
-        self._picture_size = picture_size
-        self._model_name = model_name
-        self._models: dict[str, ServedModel] = {}
-        self._triton = InferenceServerClient(url, channel_args=CHANNEL_OPTIONS)
-
-    def ready(self) -> bool:
-        """Return whether the server is there and has loaded the model."""
+    def ready(self, *, timeout_s: float | None = None) -> bool:
+        """Return whether a server is there and has loaded the model; `timeout_s` is the client's unless given."""
+        options = self._call_options(timeout_s)
         try:
-            return bool(self._triton.is_model_ready(self._model_name, client_timeout=self.timeout_s))
-        except InferenceServerException:
+            return bool(self._stub.ModelReady(ModelReadyRequest(name=self._model_name), **options).ready)
+        except grpc.RpcError:
             return False
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the sliders in the order of the strengths' columns; `residual` comes last."""
-        return self._served_model().groups
+        return self.served_model().groups
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """Of each group that has labels, their names."""
+        return self.served_model().labels
 
     @property
     def picture_size(self) -> int:
         """Height and width in pixels of the frames."""
-        return self._served_model().picture_size
+        return self.served_model().picture_size
+
+    def served_model(self, name: str | None = None, *, timeout_s: float | None = None) -> ServedModel:
+        """Return the groups, labels and picture size of a model (`model_name` by default); the server is asked once.
+
+        Raises:
+            ServerUnavailableError: there is no server.
+            DeadlineError: the server took longer than the timeout.
+            RequestError: the server does not serve the model.
+        """
+        name = name or self._model_name
+        known = self._models.get(name)
+        return known or self._remember(self._call(self._stub.ModelConfig, ModelConfigRequest(name=name), timeout_s))
 
     def morph(
-        self, source: Picture, target: Picture, *, steps: int | None = None, strengths: Strengths | None = None
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Morph one picture into another.
 
@@ -96,6 +87,8 @@ class MorphClient:
             strengths: instead of steps, an array [S, K] with columns in the order of `groups`, or a mapping from
                 group to S numbers (or to one number for all frames), where groups that are not named stay 0.
                 0 is as in the source, 1 as in the target, 2 is the limit.
+            urgent: whether the request overtakes those that wait in the server; for what somebody is looking at.
+            timeout_s: seconds that the call may take; None is the client's own timeout.
 
         Returns:
             uint8 [S, H, W, 3], RGB, values in [0, 255].
@@ -103,18 +96,25 @@ class MorphClient:
         Raises:
             PictureError: a picture cannot be used.
             StrengthError: steps or strengths cannot be used.
-            ServerUnavailableError: there is no server.
+            ServerUnavailableError: there is no server, or it ended meanwhile and there is no other.
+            OverloadedError: too many requests wait in the server.
+            AccessError: the server wants other headers.
             DeadlineError: the server took longer than the timeout.
             RequestError: the server refused.
         """
-        request = self._request(source, target, chosen_strengths(self.groups, steps=steps, strengths=strengths))
-        try:
-            return decode(self._triton.infer(**request))
-        except InferenceServerException as error:
-            raise self._typed(error) from error
+        model = self.served_model(timeout_s=timeout_s)
+        request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
+        return decode(self._call(self._stub.ModelInfer, request, timeout_s))
 
     def edit(
-        self, source: Picture, labels: Labels, *, steps: int | None = None, strengths: Strengths | None = None
+        self,
+        source: Picture,
+        labels: Labels,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Change a picture towards labels, without a second picture to take the look from.
 
@@ -126,6 +126,8 @@ class MorphClient:
                 (an empty list).
             steps: number S of frames in which these groups go evenly from 0 to 1; 9 unless strengths are given.
             strengths: instead of steps, as for `morph`; groups that `labels` does not name stay 0.
+            urgent: as for `morph`.
+            timeout_s: as for `morph`.
 
         Returns:
             uint8 [S, H, W, 3], RGB, values in [0, 255].
@@ -134,45 +136,91 @@ class MorphClient:
             LabelError: a group or label is unknown, or strengths move a group that `labels` does not name.
             HomomorphError: as `morph`.
         """
-        model = self._served_model(EDIT_MODEL)
-        wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
-        inputs = encode({"SOURCE": source}, {"LABELS": wanted, "STRENGTHS": chosen}, size=model.picture_size)
-        try:
-            return decode(self._triton.infer(EDIT_MODEL, inputs, client_timeout=self.timeout_s))
-        except InferenceServerException as error:
-            raise self._typed(error) from error
+        model = self.served_model(EDIT_MODEL, timeout_s=timeout_s)
+        request = edit_request(model, source, labels, steps=steps, strengths=strengths, urgent=urgent)
+        return decode(self._call(self._stub.ModelInfer, request, timeout_s))
 
-    @property
-    def labels(self) -> dict[str, tuple[str, ...]]:
-        """Of each group that has labels, their names."""
-        return self._served_model().labels
+    def stream(
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Morph one picture into another and yield each frame as soon as the server has decoded it.
+
+        The request is sent at once. Whoever does not want the rest closes the iterator (`contextlib.closing`) or lets
+        go of it, and the server stops.
+
+        Args:
+            source: as for `morph`.
+            target: as for `morph`.
+            steps: as for `morph`.
+            strengths: as for `morph`.
+            urgent: as for `morph`.
+            timeout_s: seconds until the last frame; None is the client's own timeout.
+
+        Yields:
+            uint8 [H, W, 3], RGB, values in [0, 255]; S of them.
+
+        Raises:
+            HomomorphError: as `morph`.
+        """
+        model = self.served_model(STREAM_MODEL, timeout_s=timeout_s)
+        request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
+        options = self._stream_options(timeout_s)
+        return self._frames(self._stub.ModelStreamInfer(iter([request]), **options), options["timeout"])
 
     def submit(
-        self, source: Picture, target: Picture, *, steps: int | None = None, strengths: Strengths | None = None
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
     ) -> Future[npt.NDArray[np.uint8]]:
         """Send what `morph` would send and return at once; the future holds its result or error.
+
+        Cancelling the future cancels the request.
 
         Raises:
             HomomorphError: as `morph`, where it can be told before the server answers.
         """
-        request = self._request(source, target, chosen_strengths(self.groups, steps=steps, strengths=strengths))
+        model = self.served_model(timeout_s=timeout_s)
+        request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
+        options = self._call_options(timeout_s)
+        call = self._stub.ModelInfer.future(request, **options)
         future: Future[npt.NDArray[np.uint8]] = Future()
-        future.set_running_or_notify_cancel()  # it is on its way: cancelling it would promise too much
 
-        def answered(result: InferResult | None, error: InferenceServerException | None) -> None:
-            if error is not None:
-                future.set_exception(self._typed(error))
+        def answered(call: Any) -> None:
+            if not future.set_running_or_notify_cancel():
                 return
             try:
-                future.set_result(decode(result))
-            except HomomorphError as refused:
-                future.set_exception(refused)
+                if call.code() is not grpc.StatusCode.OK:
+                    raise self._typed(call, options["timeout"])
+                future.set_result(decode(call.result()))
+            except HomomorphError as error:
+                future.set_exception(error)
 
-        self._triton.async_infer(callback=answered, **request)
+        future.add_done_callback(lambda future: future.cancelled() and call.cancel())
+        call.add_done_callback(answered)
         return future
 
     def grid(
-        self, source: Picture, target: Picture, *, rows: str, columns: str, size: int = 5
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        rows: str,
+        columns: str,
+        size: int = 5,
+        urgent: bool = False,
+        timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Vary two groups against each other, in one request.
 
@@ -182,6 +230,8 @@ class MorphClient:
             rows: group whose strength goes from 0 in the first row to 1 in the last.
             columns: group whose strength goes from 0 in the first column to 1 in the last.
             size: number N of rows and of columns, from 2 to 16.
+            urgent: as for `morph`.
+            timeout_s: as for `morph`.
 
         Returns:
             uint8 [N, N, H, W, 3], RGB, values in [0, 255].
@@ -189,13 +239,15 @@ class MorphClient:
         Raises:
             HomomorphError: as `morph`.
         """
-        strengths = grid_strengths(self.groups, rows=rows, columns=columns, size=size)
-        frames = self.morph(source, target, strengths=strengths)
+        groups = self.served_model(timeout_s=timeout_s).groups
+        strengths = grid_strengths(groups, rows=rows, columns=columns, size=size)
+        frames = self.morph(source, target, strengths=strengths, urgent=urgent, timeout_s=timeout_s)
         return frames.reshape(size, size, *frames.shape[1:])
 
     def close(self) -> None:
         """Close the connection; the client cannot be used afterwards."""
-        self._triton.close()
+        self._closed = True
+        self._channel.close()
 
     def __enter__(self) -> MorphClient:
         return self
@@ -205,22 +257,18 @@ class MorphClient:
     ) -> None:
         self.close()
 
-    def _served_model(self, name: str | None = None) -> ServedModel:
-        name = name or self._model_name
-        if name not in self._models:
-            try:
-                answer = self._triton.get_model_config(name, as_json=True, client_timeout=self.timeout_s)
-            except InferenceServerException as error:
-                raise self._typed(error) from error
-            self._models[name] = ServedModel.from_config(answer["config"], picture_size=self._picture_size)
-        return self._models[name]
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+        options = self._call_options(timeout_s)
+        try:
+            return method(request, **options)
+        except grpc.RpcError as error:
+            raise self._typed(error, options["timeout"]) from error
 
-    def _request(self, source: Picture, target: Picture, strengths: npt.NDArray[np.float32]) -> dict[str, Any]:
-        return {
-            "model_name": self._model_name,
-            "inputs": encode({"SOURCE": source, "TARGET": target}, {"STRENGTHS": strengths}, size=self.picture_size),
-            "client_timeout": self.timeout_s,
-        }
-
-    def _typed(self, error: InferenceServerException) -> HomomorphError:
-        return typed_error(error, url=self.url, timeout_s=self.timeout_s)
+    def _frames(self, call: Any, timeout_s: float) -> Iterator[npt.NDArray[np.uint8]]:
+        try:
+            for message in call:
+                yield from decode_part(message)
+        except grpc.RpcError as error:
+            raise self._typed(error, timeout_s) from error
+        finally:
+            call.cancel()  # to no effect after the last frame

@@ -1,4 +1,4 @@
-"""Morphs as Triton's tensors and back, without any call: shared by the blocking and the asyncio client."""
+"""Morphs as messages of Triton's protocol and back, without any call: shared by the blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -6,46 +6,99 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 
 from homomorph_client.errors import RequestError
+from homomorph_client.labels import Labels, chosen_edit
 from homomorph_client.pictures import Picture, fit_picture
+from homomorph_client.served_model import ServedModel
+from homomorph_client.strengths import Strengths, chosen_strengths
+
+URGENT = 1
+"""Triton's priority of a request that overtakes those waiting; the others are of the served models' default."""
+
+
+def morph_request(
+    model: ServedModel,
+    source: Picture,
+    target: Picture,
+    *,
+    steps: int | None,
+    strengths: Strengths | None,
+    urgent: bool = False,
+) -> ModelInferRequest:
+    """Return the request for a morph; arguments and errors are those of `MorphClient.morph`."""
+    chosen = chosen_strengths(model.groups, steps=steps, strengths=strengths)
+    return encode(model, {"SOURCE": source, "TARGET": target}, {"STRENGTHS": chosen}, urgent=urgent)
+
+
+def edit_request(
+    model: ServedModel,
+    source: Picture,
+    labels: Labels,
+    *,
+    steps: int | None,
+    strengths: Strengths | None,
+    urgent: bool = False,
+) -> ModelInferRequest:
+    """Return the request for an edit; arguments and errors are those of `MorphClient.edit`."""
+    wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
+    return encode(model, {"SOURCE": source}, {"LABELS": wanted, "STRENGTHS": chosen}, urgent=urgent)
 
 
 def encode(
-    pictures: Mapping[str, Picture], numbers: Mapping[str, npt.NDArray[np.float32]], *, size: int
-) -> list[InferInput]:
-    """Return the inputs of one request, with a batch of one.
+    model: ServedModel,
+    pictures: Mapping[str, Picture],
+    numbers: Mapping[str, npt.NDArray[np.float32]],
+    *,
+    urgent: bool = False,
+) -> ModelInferRequest:
+    """Return a request with a batch of one.
 
     Args:
-        pictures: by the names of the inputs; each one's centre is cropped and resized.
+        model: what is asked.
+        pictures: by the names of the inputs; each one's centre is cropped and resized to the model's size.
         numbers: float32 arrays by the names of the inputs, without the batch axis.
-        size: height and width in pixels that the pictures are sent at.
+        urgent: whether the request overtakes others that wait.
 
     Raises:
         PictureError: a picture cannot be used.
     """
-    return [
-        *(_tensor(name, "UINT8", fit_picture(picture, size)) for name, picture in pictures.items()),
-        *(_tensor(name, "FP32", array) for name, array in numbers.items()),
-    ]
+    request = ModelInferRequest(model_name=model.name)
+    if urgent:
+        request.parameters["priority"].uint64_param = URGENT
+    for name, picture in pictures.items():
+        _add(request, name, "UINT8", fit_picture(picture, model.picture_size))
+    for name, array in numbers.items():
+        _add(request, name, "FP32", array)
+    return request
 
 
-def decode(result: InferResult) -> npt.NDArray[np.uint8]:
+def decode(response: ModelInferResponse) -> npt.NDArray[np.uint8]:
     """Return the frames of an answer: uint8 [S, H, W, 3], RGB, values in [0, 255].
 
     Raises:
         RequestError: the answer holds no frames.
     """
-    frames = result.as_numpy("FRAMES")
-    if frames is None or frames.dtype != np.uint8 or frames.ndim != 5 or len(frames) != 1:
-        raise RequestError(
-            "the server's answer holds no FRAMES of uint8 [1, S, H, W, 3]: is another model served there?"
-        )
-    return np.array(frames[0])  # a copy, because the answer's own buffer is read-only
+    for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
+        if output.name == "FRAMES" and output.datatype == "UINT8" and len(output.shape) == 5 and output.shape[0] == 1:
+            # A copy, because the message's own bytes are read-only.
+            frames: npt.NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(output.shape)[0].copy()
+            return frames
+    raise RequestError("the server's answer holds no FRAMES of uint8 [1, S, H, W, 3]: is another model served there?")
 
 
-def _tensor(name: str, datatype: str, array: npt.NDArray[np.generic]) -> InferInput:
-    tensor = InferInput(name, [1, *array.shape], datatype)
-    tensor.set_data_from_numpy(array[None])
-    return tensor
+def decode_part(message: ModelStreamInferResponse) -> npt.NDArray[np.uint8]:
+    """Return the frames of one message of a stream: uint8 [n, H, W, 3].
+
+    Raises:
+        RequestError: the message holds an error or no frames.
+    """
+    if message.error_message:
+        raise RequestError(f"the server refused: {message.error_message}")
+    return decode(message.infer_response)
+
+
+def _add(request: ModelInferRequest, name: str, datatype: str, array: npt.NDArray[np.generic]) -> None:
+    request.inputs.add(name=name, datatype=datatype, shape=[1, *array.shape])
+    request.raw_input_contents.append(array.tobytes())

@@ -1,52 +1,236 @@
-"""The gRPC side that the blocking and the asyncio client share: addresses, channel options, errors."""
+"""How to reach the servers: what the blocking and the asyncio client give to gRPC, and what its errors mean.
+
+Round robin, fail-over and retries are gRPC's own, so both clients have the same, and a request is encoded once.
+"""
 
 from __future__ import annotations
 
-from tritonclient.utils import InferenceServerException
+import json
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from homomorph_client.errors import DeadlineError, HomomorphError, RequestError, ServerUnavailableError
+import grpc
+
+from homomorph_client.errors import (
+    AccessError,
+    DeadlineError,
+    HomomorphError,
+    OverloadedError,
+    RequestError,
+    ServerUnavailableError,
+    SettingsError,
+)
+from homomorph_client.tracing import trace_headers
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_RETRIES = 3
+MAX_RETRIES = 4
+"""gRPC tries five times at most."""
 
-CHANNEL_OPTIONS = [
-    # gRPC stops at 4 MiB unless told otherwise; 17 frames of 512x512 are 13.4 MB.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # By default a client that saw no server waits for up to two minutes before it tries to connect again.
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
+"""Metadata of each call, or what returns it, for tokens that expire."""
 
-
-def check_url(url: str) -> None:
-    """Check that an address is host:port.
-
-    Raises:
-        ServerUnavailableError: it is not, so nothing can answer there.
-    """
-    host, _, port = url.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ServerUnavailableError(f"{url!r} is no address: give host:port of Triton's gRPC, such as {DEFAULT_URL}")
+_SERVICE = "inference.GRPCInferenceService"
+_RETRIED_METHODS = ("ModelInfer", "ModelStreamInfer", "ModelConfig")
+"""Asking twice for a morph does no harm. Of a stream, gRPC retries only what failed before its first frame."""
 
 
-def check_timeout(timeout_s: float) -> None:
-    """Check that a timeout is positive.
+@dataclass(frozen=True)
+class Tls:
+    """An encrypted connection: what proves the server's identity to the client and, where asked for, the reverse."""
+
+    ca: str | Path | None = None
+    """PEM file of the authorities that vouch for the server; None is the public ones."""
+    certificate: str | Path | None = None
+    """PEM file of the client's own certificate, for mutual TLS."""
+    key: str | Path | None = None
+    """PEM file of its private key."""
+    server_name: str | None = None
+    """Name that the servers' certificate is for, where it is not the (first) address's own."""
+
+    def __post_init__(self) -> None:
+        """Check that certificate and key come together."""
+        if (self.certificate is None) != (self.key is None):
+            raise SettingsError("mutual TLS needs both the client's certificate and its key")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files.
+
+        Raises:
+            SettingsError: one cannot be read.
+        """
+        ca, key, certificate = (_read(path) for path in (self.ca, self.key, self.certificate))
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the servers are, and how they are called."""
+
+    urls: tuple[str, ...]
+    """host:port of each server's gRPC; requests go round among those that answer."""
+    retries: int = DEFAULT_RETRIES
+    """How often a call is sent again that found no server or an overloaded one, after 0.2 s, then twice as long each
+    time, give or take a fifth."""
+    tls: Tls | None = None
+    """None is an open connection."""
+    headers: Headers | None = None
+    gzip: bool = False
+    """Whether requests are compressed."""
+
+    def __post_init__(self) -> None:
+        """Check what needs no server.
+
+        Raises:
+            ServerUnavailableError: an address is not host:port.
+            SettingsError: a setting is out of range.
+        """
+        if not self.urls:
+            raise ServerUnavailableError(f"no address was given: give host:port, such as {DEFAULT_URL}")
+        for url in self.urls:
+            _split(url)
+        if not 0 <= self.retries <= MAX_RETRIES:
+            raise SettingsError(f"retries must be from 0 to {MAX_RETRIES}, not {self.retries}")
+
+    @property
+    def name(self) -> str:
+        """The addresses, for messages."""
+        return ", ".join(self.urls)
+
+    @property
+    def compression(self) -> grpc.Compression:
+        """gRPC's compression of requests."""
+        return grpc.Compression.Gzip if self.gzip else grpc.Compression.NoCompression
+
+    def open(self, library: ModuleType) -> Any:
+        """Return a channel of `grpc` or of `grpc.aio`; it connects when it is first used.
+
+        Raises:
+            ServerUnavailableError: one of several names has no address.
+            SettingsError: a file of `tls` cannot be used.
+        """
+        if self.tls is None:
+            return library.insecure_channel(self.target(), options=self.channel_options())
+        return library.secure_channel(self.target(), self.tls.credentials(), options=self.channel_options())
+
+    def target(self) -> str:
+        """Return the addresses as gRPC's resolver takes them.
+
+        A single name is looked up by gRPC, time and again; several are looked up here, once, because it takes a list
+        of numbers only.
+
+        Raises:
+            ServerUnavailableError: one of several names has no address.
+        """
+        if len(self.urls) == 1:
+            return f"dns:///{self.urls[0]}"
+        family = socket.AF_INET6 if all(_split(url)[0].startswith("[") for url in self.urls) else socket.AF_INET
+        scheme, form = ("ipv6", "[{}]:{}") if family == socket.AF_INET6 else ("ipv4", "{}:{}")
+        return f"{scheme}:" + ",".join(form.format(_address(url, family), _split(url)[1]) for url in self.urls)
+
+    def channel_options(self) -> list[tuple[str, Any]]:
+        """Return the options of gRPC's channel."""
+        config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+        if self.retries:
+            config["methodConfig"] = [
+                {
+                    "name": [{"service": _SERVICE, "method": method} for method in _RETRIED_METHODS],
+                    "retryPolicy": {
+                        "maxAttempts": 1 + self.retries,
+                        "initialBackoff": "0.2s",
+                        "maxBackoff": "5s",
+                        "backoffMultiplier": 2,
+                        "retryableStatusCodes": ["UNAVAILABLE"],
+                    },
+                }
+            ]
+        options: list[tuple[str, Any]] = [
+            # gRPC stops at 4 MiB unless told otherwise; 17 frames of 512x512 are 13.4 MB.
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            # It keeps requests that it may have to send again, and forgets those beyond 256 KiB unless told otherwise.
+            ("grpc.per_rpc_retry_buffer_size", 1 << 30),
+            # By default a client that saw no server waits for up to two minutes before it tries to connect again.
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.service_config", json.dumps(config)),
+        ]
+        if self.tls and (self.tls.server_name or len(self.urls) > 1):
+            name = self.tls.server_name or _split(self.urls[0])[0]
+            options.append(("grpc.ssl_target_name_override", name))
+        return options
+
+    def metadata(self) -> list[tuple[str, str]]:
+        """Return the headers of one call: the caller's, and the trace that it is part of."""
+        headers = self.headers() if callable(self.headers) else self.headers or {}
+        # gRPC takes names in small letters only.
+        return [(name.lower(), value) for name, value in {**trace_headers(), **headers}.items()]
+
+    def typed_error(self, error: grpc.RpcError, *, timeout_s: float) -> HomomorphError:
+        """Return the error of ours that says what an error of gRPC or Triton means to the caller."""
+        reason = " ".join((error.details() or "").split())
+        code = error.code()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineError(
+                f"{self.name} did not answer within {timeout_s:g} s: allow more time, or ask for fewer frames"
+            )
+        if code is grpc.StatusCode.CANCELLED:
+            return RequestError("the request was given up: its client was closed")
+        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or "is restricted" in reason:
+            return AccessError(f"the server at {self.name} wants other credentials: check the headers ({reason})")
+        if code is grpc.StatusCode.UNAVAILABLE and any(words in reason for words in _OVERLOADED):
+            return OverloadedError(f"the server at {self.name} is overloaded: ask again later ({reason})")
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return ServerUnavailableError(
+                f"no server answers gRPC at {self.name}: start one with `homomorph serve`, or give its host:port "
+                f"({reason})"
+            )
+        return RequestError(f"the server at {self.name} refused: {reason}")
+
+
+_OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
+"""What Triton says of a queue that is full, and of a request that waited in it for too long."""
+
+
+def parse_urls(url: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses of an argument: one, several with commas between, or a sequence."""
+    urls = url.split(",") if isinstance(url, str) else url
+    return tuple(each.strip() for each in urls)
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return a timeout if it is positive.
 
     Raises:
         DeadlineError: it is not, so nothing can answer in time.
     """
     if not timeout_s > 0:
         raise DeadlineError(f"the timeout must be more than 0 s, not {timeout_s:g} s")
+    return timeout_s
 
 
-def typed_error(error: InferenceServerException, *, url: str, timeout_s: float) -> HomomorphError:
-    """Return the error of ours that says what an error of gRPC or Triton means to the caller."""
-    reason = " ".join(str(error.message()).split())
-    status = str(error.status()).removeprefix("StatusCode.")
-    if status == "UNAVAILABLE":
-        return ServerUnavailableError(
-            f"no server answers gRPC at {url}: start one with `homomorph serve`, or give its host:port ({reason})"
-        )
-    if status == "DEADLINE_EXCEEDED":
-        return DeadlineError(f"{url} did not answer within {timeout_s:g} s: allow more time, or ask for fewer frames")
-    return RequestError(f"the server at {url} refused: {reason}")
+def _split(url: str) -> tuple[str, int]:
+    host, _, port = url.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ServerUnavailableError(f"{url!r} is no address: give host:port of Triton's gRPC, such as {DEFAULT_URL}")
+    return host, int(port)
+
+
+def _address(url: str, family: socket.AddressFamily) -> str:
+    host, port = _split(url)
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ServerUnavailableError(f"{host} has no address beside those of the other servers: {error}") from error
+    return str(found[0][4][0])
+
+
+def _read(path: str | Path | None) -> bytes | None:
+    try:
+        return None if path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"the file {path} cannot be read: {error.strerror}") from error

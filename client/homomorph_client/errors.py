@@ -21,12 +21,28 @@ class LabelError(HomomorphError):
     """Labels to edit towards name an unknown group or label."""
 
 
+class DirectionError(HomomorphError):
+    """Steps of a translation name an unknown direction, or are none or too many."""
+
+
 class OutputError(HomomorphError):
     """A morph cannot be written where or as what was asked for."""
 
 
+class SettingsError(HomomorphError):
+    """A client's settings are out of range, contradict each other, or name files that cannot be read."""
+
+
 class ServerUnavailableError(HomomorphError):
     """No server answers at the address."""
+
+
+class OverloadedError(HomomorphError):
+    """The server has more requests waiting than it takes, or let one wait for too long; later it may answer."""
+
+
+class AccessError(HomomorphError):
+    """The server, or a proxy before it, wants other credentials."""
 
 
 class DeadlineError(HomomorphError):

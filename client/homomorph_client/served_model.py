@@ -1,4 +1,4 @@
-"""What the served model says about itself."""
+"""What the served models say about themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from homomorph_client.errors import PictureError, RequestError
 
 
@@ -14,6 +16,7 @@ from homomorph_client.errors import PictureError, RequestError
 class ServedModel:
     """What a client must know to ask for a morph."""
 
+    name: str
     groups: tuple[str, ...]
     """Names of the sliders in the order of the strengths' columns; the last, `residual`, is what no label names."""
     labels: dict[str, tuple[str, ...]]
@@ -33,17 +36,44 @@ class ServedModel:
             RequestError: the model is not one that homomorph exported.
             PictureError: `picture_size` is no multiple of the model's stride.
         """
-        try:
-            parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-            groups = tuple(parameters["groups"].split(","))
-            labels = {group: tuple(names) for group, names in json.loads(parameters["labels"]).items()}
-            trained_size, stride = int(parameters["picture_size"]), int(parameters["stride"])
-        except (KeyError, ValueError) as error:
-            name = config.get("name", "?")
+        parameters = read_parameters(config, "groups", "labels")
+        return cls(
+            name=config["name"],
+            groups=tuple(parameters["groups"].split(",")),
+            labels={group: tuple(names) for group, names in json.loads(parameters["labels"]).items()},
+            picture_size=working_size(parameters, picture_size),
+        )
+
+
+def to_json(config: ModelConfig) -> dict[str, Any]:
+    """Return what is read of a configuration, as Triton reports it in JSON."""
+    parameters = {key: {"string_value": value.string_value} for key, value in config.parameters.items()}
+    return {"name": config.name, "parameters": parameters}
+
+
+def read_parameters(config: Mapping[str, Any], *names: str) -> dict[str, str]:
+    """Return the parameters of a model's configuration, among them `picture_size`, `stride` and those named.
+
+    Raises:
+        RequestError: one of them is missing, so the model is not one that homomorph exported.
+    """
+    parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+    for name in ("picture_size", "stride", *names):
+        if name not in parameters:
             raise RequestError(
-                f"model {name!r} is not one that `homomorph export` wrote: no parameter {error}"
-            ) from error
-        size = trained_size if picture_size is None else picture_size
-        if size < stride or size % stride:
-            raise PictureError(f"picture_size must be a positive multiple of {stride}, not {size}")
-        return cls(groups=groups, labels=labels, picture_size=size)
+                f"model {config['name']!r} is not one that `homomorph export` wrote: no parameter {name!r}"
+            )
+    return parameters
+
+
+def working_size(parameters: Mapping[str, str], picture_size: int | None) -> int:
+    """Return the height and width in pixels to work at: `picture_size`, or what the model was trained at.
+
+    Raises:
+        PictureError: `picture_size` is no multiple of the model's stride.
+    """
+    stride = int(parameters["stride"])
+    size = int(parameters["picture_size"]) if picture_size is None else picture_size
+    if size < stride or size % stride:
+        raise PictureError(f"picture_size must be a positive multiple of {stride}, not {size}")
+    return size

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from tritonclient.grpc.service_pb2 import ModelInferResponse
 
 from homomorph_client import AsyncMorphClient, DeadlineError, MorphClient, PictureError, RequestError
 from homomorph_client.codec import decode, encode
-from homomorph_client.errors import ServerUnavailableError
+from homomorph_client.connection import Connection, Tls
+from homomorph_client.errors import ServerUnavailableError, SettingsError
 from homomorph_client.served_model import ServedModel
 
 PICTURE = np.zeros((16, 16, 3), np.uint8)
@@ -98,7 +101,7 @@ def test_bad_timeouts(timeout_s: float) -> None:
 
 def test_served_model_from_configuration() -> None:
     assert ServedModel.from_config(CONFIG) == ServedModel(
-        groups=("hair", "residual"), labels={"hair": ("black", "blond")}, picture_size=64
+        name="morph", groups=("hair", "residual"), labels={"hair": ("black", "blond")}, picture_size=64
     )
     assert ServedModel.from_config(CONFIG, picture_size=128).picture_size == 128
 
@@ -120,38 +123,83 @@ def test_foreign_models_are_refused(key: str) -> None:
 
 def test_encode_makes_a_batch_of_one() -> None:
     strengths = np.array([[0, 0.5], [1, 2]], np.float32)
-    sent = encode({"SOURCE": PICTURE + 3, "TARGET": PICTURE}, {"STRENGTHS": strengths}, size=8)
-    inputs = {tensor.name(): tensor for tensor in sent}
-    assert {name: (tensor.datatype(), tensor.shape()) for name, tensor in inputs.items()} == {
+    model = ServedModel.from_config(CONFIG, picture_size=8)
+    request = encode(model, {"SOURCE": PICTURE + 3, "TARGET": PICTURE}, {"STRENGTHS": strengths})
+    assert request.model_name == "morph"
+    assert {tensor.name: (tensor.datatype, list(tensor.shape)) for tensor in request.inputs} == {
         "SOURCE": ("UINT8", [1, 8, 8, 3]),
         "TARGET": ("UINT8", [1, 8, 8, 3]),
         "STRENGTHS": ("FP32", [1, 2, 2]),
     }
-    assert inputs["SOURCE"]._get_content() == bytes([3] * 8 * 8 * 3)
-    assert inputs["STRENGTHS"]._get_content() == strengths.tobytes()
+    assert request.raw_input_contents[0] == bytes([3] * 8 * 8 * 3)
+    assert request.raw_input_contents[2] == strengths.tobytes()
+    assert "priority" not in request.parameters
+    assert encode(model, {}, {}, urgent=True).parameters["priority"].uint64_param == 1
 
 
-class _Answer:
-    def __init__(self, frames: object) -> None:
-        self._frames = frames
-
-    def as_numpy(self, name: str) -> object:
-        return self._frames if name == "FRAMES" else None
+def answer(frames: np.ndarray, name: str = "FRAMES") -> ModelInferResponse:
+    """Return the server's answer of one tensor."""
+    response = ModelInferResponse(raw_output_contents=[frames.tobytes()])
+    response.outputs.add(name=name, datatype={"u": "UINT8", "f": "FP32"}[frames.dtype.kind], shape=frames.shape)
+    return response
 
 
 def test_decode_drops_the_batch() -> None:
     frames = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(1, 2, 8, 8, 3)
-    frames.setflags(write=False)
-    decoded = decode(_Answer(frames))
+    decoded = decode(answer(frames))
     assert np.array_equal(decoded, frames[0])
     assert decoded.flags.writeable
 
 
 @pytest.mark.parametrize(
-    "frames",
-    [None, np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 2, 8, 8, 3), np.float32)],
-    ids=["none", "4d", "float"],
+    "response",
+    [
+        ModelInferResponse(),
+        answer(np.zeros((1, 2, 8, 8, 3), np.uint8), name="OUT"),
+        answer(np.zeros((2, 8, 8, 3), np.uint8)),
+        answer(np.zeros((1, 2, 8, 8, 3), np.float32)),
+    ],
+    ids=["none", "name", "4d", "float"],
 )
-def test_decode_refuses_other_answers(frames: object) -> None:
+def test_decode_refuses_other_answers(response: ModelInferResponse) -> None:
     with pytest.raises(RequestError, match="no FRAMES"):
-        decode(_Answer(frames))
+        decode(response)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"url": []}, ServerUnavailableError, "no address was given"),
+        ({"url": ["127.0.0.1:1", "x"]}, ServerUnavailableError, "'x' is no address"),
+        ({"url": "127.0.0.1:1,nowhere.invalid:2"}, ServerUnavailableError, "nowhere.invalid has no address"),
+        ({"retries": 5}, SettingsError, "from 0 to 4, not 5"),
+        ({"retries": -1}, SettingsError, "from 0 to 4, not -1"),
+        ({"tls": Tls(ca="no/such/file.pem")}, SettingsError, "no/such/file.pem cannot be read: No such file"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    for client in (MorphClient, AsyncMorphClient):
+        with pytest.raises(error, match=message):
+            client(**settings)
+
+
+def test_a_key_without_its_certificate() -> None:
+    with pytest.raises(SettingsError, match="both"):
+        Tls(key="key.pem")
+
+
+def test_a_closed_client_says_so() -> None:
+    client = MorphClient()
+    client.close()
+    with pytest.raises(RequestError, match="closed"):
+        client.morph(PICTURE, PICTURE)
+
+
+def test_every_address_is_called_by_number() -> None:
+    def target(*urls: str) -> str:
+        return Connection(urls).target()
+
+    assert target("localhost:1") == "dns:///localhost:1", "gRPC looks a single name up itself, time and again"
+    assert target("localhost:1", "127.0.0.2:2") == "ipv4:127.0.0.1:1,127.0.0.2:2"
+    assert target("[::1]:1", "[::1]:2") == "ipv6:[::1]:1,[::1]:2"

@@ -1,0 +1,112 @@
+"""What the blocking and the asyncio client have in common: their settings, and what they know of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import grpc
+from tritonclient.grpc.service_pb2 import ModelConfigResponse
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from homomorph_client.connection import (
+    DEFAULT_RETRIES,
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_URL,
+    Connection,
+    Headers,
+    Tls,
+    check_timeout,
+    parse_urls,
+)
+from homomorph_client.errors import HomomorphError, RequestError, ServerUnavailableError
+from homomorph_client.served_model import ServedModel, to_json
+
+STREAM_MODEL = "morph_stream"
+"""Name of the served model whose frames leave as they are decoded."""
+
+
+class BaseClient:
+    """Settings of a client, its connection, and the served models that it has asked about."""
+
+    _grpc: ModuleType
+    """`grpc`, or `grpc.aio`, which opens a connection by functions of the same names."""
+
+    def __init__(
+        self,
+        url: str | Sequence[str] = DEFAULT_URL,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        picture_size: int | None = None,
+        model_name: str = "morph",
+        retries: int = DEFAULT_RETRIES,
+        tls: Tls | None = None,
+        headers: Headers | None = None,
+        gzip: bool = False,
+    ) -> None:
+        """Prepare a connection. Nothing is sent before the first call.
+
+        Args:
+            url: host:port of the server's gRPC. Of several (a sequence, or commas between) each call goes to the next
+                one that answers; one name with several addresses is the same.
+            timeout_s: seconds that a call may take, retries included, unless it says otherwise.
+            picture_size: height and width in pixels to morph at, a multiple of the model's stride; None is what
+                the model was trained at.
+            model_name: the served model.
+            retries: how often a call is sent again, a little later each time, that found no server or an overloaded
+                one; 0 to 4.
+            tls: for an encrypted connection.
+            headers: sent with every call, such as {"authorization": "Bearer ..."}; or what returns them, asked for
+                each call.
+            gzip: whether requests are compressed; for slow networks.
+
+        Raises:
+            ServerUnavailableError: `url` is not host:port.
+            DeadlineError: `timeout_s` is not positive.
+            SettingsError: `retries` is out of range, or a file of `tls` cannot be used.
+        """
+        self.timeout_s = check_timeout(timeout_s)
+        self._connection = Connection(parse_urls(url), retries, tls, headers, gzip)
+        self._picture_size = picture_size
+        self._model_name = model_name
+        self._models: dict[str, ServedModel] = {}
+        self._channel = self._connection.open(self._grpc)
+        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """The servers' addresses."""
+        return self._connection.name
+
+    def _call_options(self, timeout_s: float | None) -> dict[str, Any]:
+        """Return what every call is given beside its request.
+
+        Raises:
+            DeadlineError: the timeout is not positive.
+            RequestError: the client is closed.
+        """
+        if self._closed:
+            raise RequestError("this client is closed: make a new one")
+        return {
+            "timeout": check_timeout(self.timeout_s if timeout_s is None else timeout_s),
+            "metadata": self._connection.metadata(),
+            "compression": self._connection.compression,
+        }
+
+    def _stream_options(self, timeout_s: float | None) -> dict[str, Any]:
+        options = self._call_options(timeout_s)
+        # Without this, Triton says in words alone what went wrong.
+        return options | {"metadata": [*options["metadata"], ("triton_grpc_error", "true")]}
+
+    def _remember(self, response: ModelConfigResponse) -> ServedModel:
+        model = ServedModel.from_config(to_json(response.config), picture_size=self._picture_size)
+        self._models[model.name] = model
+        return model
+
+    def _typed(self, error: grpc.RpcError, timeout_s: float) -> HomomorphError:
+        typed = self._connection.typed_error(error, timeout_s=timeout_s)
+        if isinstance(typed, ServerUnavailableError):
+            self._models.clear()  # the server that comes back may serve another run
+        return typed
