@@ -24,7 +24,7 @@ def serve(
         typer.Option(
             metavar="NAME",
             help="Model to load, with the models that it is made of. May be given several times.",
-            show_default="morph, and edit where the repository has it",
+            show_default="morph, and of morph_stream and edit what the repository has",
         ),
     ] = None,
     flavour: Annotated[
@@ -46,6 +46,22 @@ def serve(
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for clients.")] = 8001,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Triton's HTTP protocol.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prometheus metrics.")] = 8002,
+    cache_mib: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="MIB",
+            help="Size of the cache of encoded pictures: one picture under many sliders is encoded once. 0 for none.",
+        ),
+    ] = 64,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Encrypt gRPC with this certificate and --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Private key of --tls-certificate.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Let in only clients that these authorities vouch for (mutual TLS)."),
+    ] = None,
     log: Annotated[
         Path | None,
         typer.Option(help="File for the server's log.", show_default="a temporary one, kept if something fails"),
@@ -54,20 +70,26 @@ def serve(
     """Serve an exported model with NVIDIA Triton until Ctrl-C."""
     from rich.console import Console
 
+    from homomorph_client.base import STREAM_MODEL
+    from homomorph_client.errors import ServerError
     from homomorph_client.labels import EDIT_MODEL
     from homomorph_export.flavours import FLAVOURS
-    from homomorph_export.server import TritonServer
+    from homomorph_export.server import ServerTls, TritonServer
 
-    has_edit = (repository / EDIT_MODEL).is_dir()
+    if (tls_certificate is None) != (tls_key is None) or (tls_client_ca and not tls_key):
+        raise ServerError("an encrypted server needs both --tls-certificate and --tls-key")
+    more = [name for name in (STREAM_MODEL, EDIT_MODEL) if (repository / name).is_dir()]
     server = TritonServer(
         repository,
-        models=model or ["morph", *([EDIT_MODEL] if has_edit else [])],
+        models=model or ["morph", *more],
         flavour=FLAVOURS[flavour.value],
         backends=backends,
         host=host,
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
+        cache_mib=cache_mib,
+        tls=ServerTls(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None,
         log=log,
     )
     console = Console(stderr=True)

@@ -6,6 +6,7 @@ Round robin, fail-over and retries are gRPC's own, so both clients have the same
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ class Connection:
 
     def typed_error(self, error: grpc.RpcError, *, timeout_s: float) -> HomomorphError:
         """Return the error of ours that says what an error of gRPC or Triton means to the caller."""
-        reason = " ".join((error.details() or "").split())
+        reason = re.sub(r"^in ensemble '[^']+', ", "", " ".join((error.details() or "").split()))
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError(

@@ -17,6 +17,10 @@ MAX_STEPS = 256
 """Largest number S of frames of one request."""
 MAX_PIXELS = 1 << 24
 """Largest S * H * W of one request: 256 frames of 256x256, or 4 frames of 2048x2048."""
+MAX_QUEUE = 128
+"""Requests that may wait for one model; those beyond are refused at once."""
+QUEUE_TIMEOUT_S = 60
+"""Longest wait in a model's queue; who has waited for longer is refused."""
 MAX_STRENGTH = 2.0
 """Strengths go from 0 (as in the source) over 1 (as in the target) to this (exaggerated)."""
 
@@ -66,7 +70,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Model:
-    """A served model: a TorchScript file of its own or, if it has steps, an ensemble of others."""
+    """A served model: a TorchScript file of its own or, if it has steps, made of others."""
 
     name: str
     inputs: tuple[Tensor, ...]
@@ -74,6 +78,15 @@ class Model:
     steps: tuple[Step, ...] = ()
     needs_operator: bool = False
     """Whether its TorchScript calls `homomorph::interpolate`."""
+    streams: bool = False
+    """Whether its last step runs once for each frame, which leaves at once; otherwise steps are an ensemble's."""
+    cached: bool = False
+    """Whether a server that has a cache keeps its answers: those that come again, as one picture under many sliders."""
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether Triton itself runs the steps."""
+        return bool(self.steps) and not self.streams
 
     def checks(self) -> dict[str, Any]:
         """Return what `backend/model.py` refuses a request for, as values that JSON can hold."""
@@ -151,14 +164,15 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int, labels:
     feature_frames, frames = tensors.frame_features("FEATURES"), tensors.frames()
     deltas = tuple(features(delta_input(branch)) for branch in branches)
     return (
-        Model("encoder", (tensors.picture("IMAGE"),), (features("FEATURES"),)),
-        Model("encoder_pair", pictures, (features("SOURCE_FEATURES"), features("TARGET_FEATURES"))),
+        Model("encoder", (tensors.picture("IMAGE"),), (features("FEATURES"),), cached=True),
+        Model("encoder_pair", pictures, (features("SOURCE_FEATURES"), features("TARGET_FEATURES")), cached=True),
         Model("difference", (source, target), (difference,)),
         *(Model(branch_model(branch), (difference,), (features("DELTA"),)) for branch in branches),
         Model("interpolate", (source, *deltas, sliders), (feature_frames,), needs_operator=True),
         Model("interpolator", (source, target, sliders), (feature_frames,), needs_operator=True),
         Model("decoder", (feature_frames,), (frames,)),
         Model("morph", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS)),
+        Model("morph_stream", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS), streams=True),
         Model("morph_branches", (*pictures, sliders), (frames,), _ensemble_steps(_branches_steps(branches))),
         *(_editing_models(tensors, labels) if labels else ()),
     )

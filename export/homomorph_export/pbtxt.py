@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from homomorph_export.contract import MAX_BATCH_SIZE, Model, Tensor
+from homomorph_export.contract import MAX_BATCH_SIZE, MAX_QUEUE, QUEUE_TIMEOUT_S, Model, Tensor
 from homomorph_export.flavours import PYTHON, Flavour
 
 
@@ -37,7 +38,7 @@ def model_config(
         "output": [_tensor(tensor) for tensor in model.outputs],
         "parameters": [{"key": key, "value": {"string_value": value}} for key, value in parameters.items()],
     }
-    if model.steps:
+    if model.is_ensemble:
         config["platform"] = "ensemble"
         config["ensemble_scheduling"] = {
             "step": [
@@ -57,10 +58,30 @@ def model_config(
             config["backend"] = flavour.backend
         # The TorchScript modules are traced and frozen on the CPU, and parity was measured there.
         config["instance_group"] = [{"count": 1, "kind": Symbol("KIND_CPU")}]
-        config["dynamic_batching"] = {}
+        config["dynamic_batching"] = _BATCHING
+    if model.streams:
+        config["model_transaction_policy"] = {"decoupled": True}
+        steps = json.dumps([asdict(step) for step in model.steps])
+        config["parameters"].append({"key": "steps", "value": {"string_value": steps}})
+    if model.cached:
+        config["response_cache"] = {"enable": True}
     if warmup:
         config["model_warmup"] = [_warmup(model, warmup)]
     return "\n".join(_lines(config)) + "\n"
+
+
+_BATCHING = {
+    # Whatever waits when an instance is free becomes one batch. Preferred sizes would only split that up, and a delay
+    # would make everybody wait for requests that may not come.
+    "priority_levels": 2,
+    "default_priority_level": 2,  # the client asks for 1 where somebody is looking
+    "default_queue_policy": {
+        "timeout_action": Symbol("REJECT"),
+        "default_timeout_microseconds": QUEUE_TIMEOUT_S * 1_000_000,
+        "allow_timeout_override": True,
+        "max_queue_size": MAX_QUEUE,
+    },
+}
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
@@ -103,5 +124,5 @@ def _lines(message: Mapping[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def _scalar(value: Any) -> str:
-    # JSON's escapes within a quoted string are a subset of the text format's.
-    return json.dumps(value) if isinstance(value, str) and not isinstance(value, Symbol) else str(value)
+    # JSON's escapes within a quoted string are a subset of the text format's, and its true and false are its own.
+    return json.dumps(value) if isinstance(value, str | bool) and not isinstance(value, Symbol) else str(value)

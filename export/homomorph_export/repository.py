@@ -80,8 +80,7 @@ def write_model(
     torchscript.save(module, folder / TORCHSCRIPT_FILE)
     if onnx_model is not None:
         onnx_graphs.save(onnx_model, folder / ONNX_FILE)
-    backend = resources.files("homomorph_export") / "backend" / "model.py"
-    (folder / "1" / PYTHON.model_file).write_text(backend.read_text())
+    _write_backend(folder, "model.py")
     if model.needs_operator:
         shutil.copyfile(library, folder / "1" / library.name)
     for flavour in FLAVOURS.values():
@@ -91,11 +90,19 @@ def write_model(
 
 
 def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str]) -> None:
-    """Write the folder of an ensemble; `parameters` are for its clients."""
+    """Write the folder of a model that is made of others; `parameters` are for its clients."""
     (folder / "1").mkdir(parents=True)
-    # Triton wants a version folder, and an empty one would be lost in version control and in some archives.
-    (folder / "1" / ".keep").touch()
+    if model.streams:
+        _write_backend(folder, "stream.py")
+    else:
+        # Triton wants a version folder, and an empty one would be lost in version control and in some archives.
+        (folder / "1" / ".keep").touch()
     (folder / "config.pbtxt").write_text(model_config(model, parameters=parameters, warmup={}))
+
+
+def _write_backend(folder: Path, file: str) -> None:
+    backend = resources.files("homomorph_export") / "backend" / file
+    (folder / "1" / PYTHON.model_file).write_text(backend.read_text())
 
 
 def hashes(folder: Path) -> dict[str, str]:

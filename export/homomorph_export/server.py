@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -29,6 +30,35 @@ _KILL_MARGIN_S = 5.0
 """What the keeper may take on top of the server's own time to stop."""
 _ATTEMPTS = 3
 """Starts before giving up when ports that were picked as free are taken by the time that the models are loaded."""
+
+
+@dataclass(frozen=True)
+class ServerTls:
+    """PEM files of an encrypted server."""
+
+    certificate: Path
+    """The server's certificate."""
+    key: Path
+    """Its private key."""
+    client_ca: Path | None = None
+    """Authorities that must vouch for clients (mutual TLS); None lets every client in."""
+
+    def __post_init__(self) -> None:
+        """Check that the files are there, which tritonserver would say less plainly.
+
+        Raises:
+            ServerError: one is not.
+        """
+        for path in (self.certificate, self.key, self.client_ca):
+            if path is not None and not path.is_file():
+                raise ServerError(f"there is no file {path}: give the server's certificate and key as PEM files")
+
+    def arguments(self) -> list[str]:
+        """Return the words of tritonserver's command."""
+        words = ["--grpc-use-ssl=true", f"--grpc-server-cert={self.certificate}", f"--grpc-server-key={self.key}"]
+        if self.client_ca:
+            words += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={self.client_ca}"]
+        return words
 
 
 class TritonServer:
@@ -48,6 +78,8 @@ class TritonServer:
         grpc_port: int | None = None,
         http_port: int | None = None,
         metrics_port: int | None = None,
+        cache_mib: int = 0,
+        tls: ServerTls | None = None,
         log: Path | None = None,
         start_timeout_s: float = 180.0,
         stop_timeout_s: float = 10.0,
@@ -64,17 +96,21 @@ class TritonServer:
             grpc_port: None picks a free one.
             http_port: None picks a free one.
             metrics_port: None picks a free one.
+            cache_mib: size of the cache of encoded pictures, in MiB; 0 for none.
+            tls: PEM files that encrypt gRPC; None leaves it open.
             log: file for the server's log; None is a temporary one, which is kept only if something fails.
             start_timeout_s: seconds until the models must be loaded.
             stop_timeout_s: seconds that requests on their way may take when stopping; then the server is killed.
         """
         self.repository = repository
-        self.models = tuple(models)
+        self.models = with_streamed(models)
         self.flavour = flavour
         self.host = host
         self._backends = backends
         self.ports: dict[str, int] = {}
         self._asked_ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._cache_mib = cache_mib
+        self._tls = tls
         self._asked_log = log
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
@@ -165,6 +201,8 @@ class TritonServer:
             *(f"--load-model={model}" for model in self.models),
             # The configurations are complete; completing them would start each Python model once more, only to ask.
             "--disable-auto-complete-config",
+            *([f"--cache-config=local,size={self._cache_mib << 20}"] if self._cache_mib else []),
+            *(self._tls.arguments() if self._tls else []),
             f"--exit-timeout-secs={max(1, int(self._stop_timeout_s))}",
             *(f"--{service}-address={self.host}" for service in self.ports),
             *(f"--{service}-port={port}" for service, port in self.ports.items()),
@@ -216,6 +254,11 @@ class TritonServer:
         self._scratch.cleanup()
         if self._asked_log is None and not keep_log:
             self.log_path.unlink(missing_ok=True)
+
+
+def with_streamed(models: Sequence[str]) -> tuple[str, ...]:
+    """Return the models to load: Triton brings an ensemble's members along, but not those that `morph_stream` asks."""
+    return tuple(dict.fromkeys([*models, *(["morph"] if "morph_stream" in models else [])]))
 
 
 def operator_preload(repository: Path, flavour: Flavour) -> list[str]:

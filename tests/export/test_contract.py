@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 
 from homomorph.networks import MorphModel
 from homomorph_export import torchscript
-from homomorph_export.contract import Axis, Model, served_models
+from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, served_models
 from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
 from homomorph_export.ops.interpolate import load
 
@@ -28,6 +28,7 @@ MODELS = {model.name: model for model in served_models(BRANCHES, 16, 8, 3)}
 
 
 MEMBERS = [model.name for model in MODELS.values() if not model.steps]
+ENSEMBLES = [model for model in MODELS.values() if model.is_ensemble]
 
 
 def read(repository: Path, name: str, flavour: Flavour = PYTHON) -> schema.ModelConfig:
@@ -46,6 +47,7 @@ def test_the_models_are_the_promised_ones():
         "interpolator",
         "decoder",
         "morph",
+        "morph_stream",
         "morph_branches",
         "label_target",
         "edit",
@@ -73,10 +75,22 @@ def test_configuration_says_what_the_contract_says(repository: Path, model: Mode
         [(tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.shape) for tensor in tensors]
         for tensors in (model.inputs, model.outputs)
     ]
-    if model.steps:
+    assert config.model_transaction_policy.decoupled == model.streams
+    assert config.response_cache.enable == model.cached
+    if model.is_ensemble:
         assert (config.platform, config.backend) == ("ensemble", "")
         assert not (repository / model.name / "configs").exists()
     else:
+        queue = config.dynamic_batching.default_queue_policy
+        assert (queue.max_queue_size, queue.timeout_action) == (MAX_QUEUE, schema.ModelQueuePolicy.REJECT)
+        assert queue.default_timeout_microseconds == QUEUE_TIMEOUT_S * 10**6
+        assert (config.dynamic_batching.priority_levels, config.dynamic_batching.default_priority_level) == (2, 2)
+    if model.streams:
+        assert config.backend == "python"
+        assert (repository / model.name / "1" / PYTHON.model_file).is_file()
+        steps = json.loads(config.parameters["steps"].string_value)
+        assert [step["model"] for step in steps] == [step.model for step in MODELS["morph"].steps]
+    elif not model.is_ensemble:
         expected = {"python": ("", "python"), "libtorch": ("pytorch_libtorch", ""), "onnx": ("onnxruntime_onnx", "")}
         assert (config.platform, config.backend) == expected[flavour.name]
 
@@ -149,7 +163,7 @@ def test_warm_up_data_has_the_size_that_its_shape_needs(repository: Path, name: 
         assert data.stat().st_size == count * itemsize[value.data_type]
 
 
-@pytest.mark.parametrize("model", [model for model in MODELS.values() if model.steps], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", ENSEMBLES, ids=lambda model: model.name)
 def test_ensembles_connect_tensors_of_one_type_and_shape(repository: Path, model: Model):
     tensors = {tensor.name: tensor for tensor in model.inputs}
     for step in read(repository, model.name).ensemble_scheduling.step:
@@ -163,7 +177,7 @@ def test_ensembles_connect_tensors_of_one_type_and_shape(repository: Path, model
         assert (tensors[tensor.name].type, tensors[tensor.name].dims) == (tensor.type, tensor.dims)
 
 
-@pytest.mark.parametrize("model", [model for model in MODELS.values() if model.steps], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", ENSEMBLES, ids=lambda model: model.name)
 def test_nothing_that_a_client_sends_reaches_two_steps_at_once(model: Model):
     """Triton deadlocks if the first steps are several and one fails, and keeps a request of which one step of several
     fails. So whatever reads the request's own tensors must be ready at another time than all other steps."""
@@ -177,7 +191,7 @@ def test_nothing_that_a_client_sends_reaches_two_steps_at_once(model: Model):
             assert starts.count(start) == 1, step.model
 
 
-@pytest.mark.parametrize("name", ["morph", "morph_branches"])
+@pytest.mark.parametrize("name", ["morph", "morph_branches", "morph_stream"])
 def test_a_client_learns_what_it_must_know_from_the_configuration(repository: Path, name: str, model: MorphModel):
     parameters = {key: value.string_value for key, value in read(repository, name).parameters.items()}
     assert parameters["groups"].split(",") == list(BRANCHES) == list(model.config.branches)

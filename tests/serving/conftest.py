@@ -1,8 +1,9 @@
-"""One real server with one random model, for all tests of this folder."""
+"""One real server with one random model, and one with a model that only blends pixels, for all tests of this folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from homomorph.label_features import LabelFeatures, save_label_features
 from homomorph.networks import MorphModel
 from homomorph.run import save_model
 from homomorph_client import MorphClient
+from homomorph_export.contract import served_models
 from homomorph_export.exporter import export_run
+from homomorph_export.pbtxt import model_config
+from homomorph_export.repository import write_ensemble
 from homomorph_export.server import TritonServer
 
 
@@ -60,7 +64,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         torch.nn.init.normal_(values)
     save_label_features(folder / "run", label_features)
     export_run(folder / "run", folder / "triton_repo", threads=1)
-    with TritonServer(folder / "triton_repo", models=("morph", "edit")) as server:
+    with TritonServer(folder / "triton_repo", models=("morph", "morph_stream", "edit")) as server:
         yield Served(server.grpc_url, folder / "triton_repo", model, label_features)
 
 
@@ -83,3 +87,39 @@ def smooth_pictures(count: int, height: int, width: int) -> npt.NDArray[np.uint8
     fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     pixels: npt.NDArray[np.uint8] = (fine * 255).to(torch.uint8).movedim(1, -1).contiguous().numpy()
     return pixels
+
+
+@pytest.fixture(scope="session")
+def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository as an export writes it, but of `blender.py`: it starts at once, and a frame takes 20 ms."""
+    repository = tmp_path_factory.mktemp("blender") / "triton_repo"
+    parameters = {"groups": "hair,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
+    for model in served_models(("hair", "residual"), channels=3 * 8 * 8, stride=8, labels=0):
+        if model.steps:
+            write_ensemble(repository / model.name, model, parameters=parameters)
+        else:
+            (repository / model.name / "1").mkdir(parents=True)
+            shutil.copy(Path(__file__).parent / "blender.py", repository / model.name / "1" / "model.py")
+            config = model_config(model, parameters={"frame_ms": "20"}, warmup={})
+            (repository / model.name / "config.pbtxt").write_text(config)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def blender(blender_repository: Path) -> Iterator[TritonServer]:
+    """A real server of `blender_repository`, which tests leave running."""
+    with TritonServer(blender_repository, models=("morph", "morph_stream")) as server:
+        yield server
+
+
+@pytest.fixture
+def blended(pictures: npt.NDArray[np.uint8]) -> Callable[[int], npt.NDArray[np.uint8]]:
+    """Return what the blender says of the two pictures in so many steps."""
+
+    def frames(steps: int) -> npt.NDArray[np.uint8]:
+        source, target = pictures[:, None].astype(np.float32)
+        ramp = np.linspace(0, 1, steps, dtype=np.float32)[:, None, None, None]
+        blend: npt.NDArray[np.uint8] = np.rint(source + ramp * (target - source)).astype(np.uint8)
+        return blend
+
+    return frames

@@ -1,0 +1,127 @@
+"""Frames that leave as they are decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tritonclient.grpc import InferenceServerClient
+
+from homomorph_client import AsyncMorphClient, DeadlineError, MorphClient, RequestError
+from homomorph_export.server import TritonServer
+
+pytestmark = pytest.mark.server
+
+
+def test_the_first_frame_arrives_long_before_the_last(
+    blender: TritonServer, pictures: npt.NDArray[np.uint8], blended: Callable[[int], npt.NDArray[np.uint8]]
+) -> None:
+    with MorphClient(blender.grpc_url) as client:
+        client.morph(*pictures)
+        start = time.monotonic()
+        frames, arrivals_s = [], []
+        for frame in client.stream(*pictures, steps=50):
+            frames.append(frame)
+            arrivals_s.append(time.monotonic() - start)
+    assert np.abs(np.stack(frames).astype(int) - blended(50)).max() <= 1
+    assert arrivals_s[-1] > 50 * 0.02
+    assert arrivals_s[0] < arrivals_s[-1] / 4
+    assert arrivals_s[24] < arrivals_s[-1] * 0.75
+
+
+def test_asyncio_gets_the_same(
+    blender: TritonServer, pictures: npt.NDArray[np.uint8], blended: Callable[[int], npt.NDArray[np.uint8]]
+) -> None:
+    async def two_at_once() -> list[npt.NDArray[np.uint8]]:
+        async with AsyncMorphClient(blender.grpc_url) as client:
+
+            async def film(steps: int) -> npt.NDArray[np.uint8]:
+                return np.stack([frame async for frame in client.stream(*pictures, steps=steps)])
+
+            return list(await asyncio.gather(film(5), film(9)))
+
+    for frames in asyncio.run(two_at_once()):
+        assert np.abs(frames.astype(int) - blended(len(frames))).max() <= 1
+
+
+def test_frames_equal_those_of_morph(served: Any, client: MorphClient, pictures: npt.NDArray[np.uint8]) -> None:
+    strengths = np.random.default_rng(0).uniform(0, 2, (6, 3)).astype(np.float32)
+    frames = np.stack(list(client.stream(*pictures, strengths=strengths)))
+    assert np.abs(frames.astype(int) - client.morph(*pictures, strengths=strengths)).max() <= 1
+    expected = served.expected(pictures[:1], pictures[1:], strengths[None])[0]
+    assert np.abs(frames.astype(int) - expected).max() <= 1
+
+
+def test_bad_requests_get_the_messages_of_morph(served: Any, pictures: npt.NDArray[np.uint8]) -> None:
+    with MorphClient(served.url, picture_size=512) as client:
+        with pytest.raises(RequestError) as refused_morph:
+            client.morph(*pictures, steps=65)
+        with pytest.raises(RequestError, match="STRENGTHS: too many frames") as refused_stream:
+            list(client.stream(*pictures, steps=65))
+        assert str(refused_stream.value) == str(refused_morph.value)
+        assert np.stack(list(client.stream(*pictures, steps=2))).shape == (2, 512, 512, 3)
+
+
+def test_a_bad_stream_fails_alone(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:
+    with (
+        MorphClient(blender.grpc_url) as client,
+        MorphClient(blender.grpc_url, picture_size=2048) as other,
+    ):
+        good = client.stream(*pictures, steps=20)
+        with pytest.raises(RequestError, match="SOURCE is too large"):
+            list(other.stream(*pictures, steps=2))
+        assert len(list(good)) == 20
+
+
+def decoded(server: TritonServer) -> int:
+    """Return how many frames the server's decoder has been asked for one by one."""
+    with InferenceServerClient(server.grpc_url) as triton:
+        (statistics,) = triton.get_inference_statistics("decoder").model_stats
+        return int(statistics.inference_count)
+
+
+@pytest.mark.parametrize("way", ["closed", "dropped", "client closed", "deadline", "asyncio"])
+def test_a_client_that_goes_stops_the_work(blender: TritonServer, pictures: npt.NDArray[np.uint8], way: str) -> None:
+    before = decoded(blender)
+    with MorphClient(blender.grpc_url) as client:
+        if way == "closed":
+            with closing(client.stream(*pictures, steps=200)) as frames:
+                next(frames)
+        elif way == "dropped":
+            next(client.stream(*pictures, steps=200))
+        elif way == "client closed":
+            frames = client.stream(*pictures, steps=200)
+            next(frames)
+        elif way == "deadline":
+            with pytest.raises(DeadlineError, match=r"0\.5 s"):
+                list(client.stream(*pictures, steps=200, timeout_s=0.5))
+        else:
+
+            async def first() -> None:
+                async with (
+                    AsyncMorphClient(blender.grpc_url) as other,
+                    aclosing(other.stream(*pictures, steps=200)) as frames,
+                ):
+                    await anext(frames)
+
+            asyncio.run(first())
+    time.sleep(0.5)
+    stopped = decoded(blender)
+    assert stopped - before < 100
+    time.sleep(0.5)
+    assert decoded(blender) == stopped
+    with MorphClient(blender.grpc_url) as client:
+        assert len(list(client.stream(*pictures, steps=2))) == 2
+
+
+def test_more_streams_than_are_answered_at_once(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:
+    with MorphClient(blender.grpc_url) as client, ThreadPoolExecutor(12) as pool:
+        films = list(pool.map(lambda steps: list(client.stream(*pictures, steps=steps)), range(2, 14)))
+    assert [len(film) for film in films] == list(range(2, 14))
