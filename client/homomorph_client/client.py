@@ -186,7 +186,7 @@ class MorphClient(BaseClient):
     ) -> Future[npt.NDArray[np.uint8]]:
         """Send what `morph` would send and return at once; the future holds its result or error.
 
-        Cancelling the future cancels the request.
+        Cancelling the future cancels the request; the server finishes the step that it is at.
 
         Raises:
             HomomorphError: as `morph`, where it can be told before the server answers.
