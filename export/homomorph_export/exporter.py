@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -17,9 +14,8 @@ from homomorph.label_features import load_label_features
 from homomorph.run import load_model, resolve_run
 from homomorph_export import aotinductor, contract, onnx_graphs, parity, torchscript
 from homomorph_export.errors import ExportError
-from homomorph_export.flavours import FLAVOURS, PYTHON
 from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
-from homomorph_export.manifest import Manifest
+from homomorph_export.manifest import Manifest, versions
 from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load
 from homomorph_export.parts import exported_parts
@@ -114,7 +110,7 @@ def export_run(
                     modules[entry.name],
                     graphs.get(entry.name),
                     lengths=_typical_lengths(config),
-                    parameters=_backend_parameters(entry, threads),
+                    threads=threads,
                     library=library,
                 )
         compiled = aotinductor_modules(parts) if aot else {}
@@ -143,7 +139,7 @@ def export_run(
             picture_size=config.picture_size,
             stride=network.stride,
             precision=precision,
-            versions=_versions("onnx", "onnxruntime") if onnx else _versions(),
+            versions=versions(onnx=onnx),
             models=tuple(entry.name for entry in served),
             files=hashes(staged),
             parity=measured,
@@ -156,27 +152,6 @@ def _typical_lengths(config: ModelConfig) -> dict[str, int]:
     """Return a typical length of each axis that requests choose, by its letter."""
     pixels, cells = config.picture_size, config.feature_size
     return {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS}
-
-
-def _backend_parameters(entry: contract.Model, threads: int | None) -> dict[str, dict[str, str]]:
-    """Return what each backend reads from a model's configuration, by the flavour's name."""
-    number = threads or max(1, len(os.sched_getaffinity(0)) // 2)
-    parameters = {flavour.name: {flavour.threads_parameter: str(number)} for flavour in FLAVOURS.values()}
-    # The Python backend's file is ours: it can count the server's cores, and check what the other backends do not.
-    parameters[PYTHON.name] = {
-        PYTHON.threads_parameter: str(threads or "auto"),
-        "checks": json.dumps(entry.checks()),
-    }
-    return parameters
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    return {
-        "homomorph": version("homomorph"),
-        "torch": torch.__version__,
-        **{package: version(package) for package in packages},
-        "python": platform.python_version(),
-    }
 
 
 def _client_parameters(config: ModelConfig) -> dict[str, str]:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from homomorph_export.errors import ExportError
 
 MANIFEST_FILE = "manifest.json"
+HOMOMORPH = "homomorph"
+"""The method of runs that morph."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +36,16 @@ class Parity:
     """Heights and widths compared, in pixels, each with every batch size."""
 
 
+Record = dict[str, Any]
+"""One export's entries in the file: those of `Manifest`, as JSON has them."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The record of one export."""
 
-    groups: tuple[str, ...]
-    """Names of the branches in the order of the strengths' columns; the last is the residual one."""
     picture_size: int
-    """Height and width in pixels that the model was trained at."""
+    """Height and width in pixels that the models were trained at."""
     stride: int
     """Heights and widths must be multiples of this."""
     precision: str
@@ -48,25 +58,42 @@ class Manifest:
     """SHA-256 of each file written, by its path below the repository."""
     parity: dict[str, Parity]
     """By file format: `torchscript`, `onnx`, `aotinductor`."""
+    method: str = HOMOMORPH
+    """The runs' method: `homomorph` or `cyclegan`. A repository holds one export of each."""
+    groups: tuple[str, ...] = ()
+    """Of homomorph, names of the branches in the order of the strengths' columns; the last is the residual one."""
+    directions: tuple[str, ...] = ()
+    """Of CycleGANs, what they do to a picture, in the order of the numbers that stand for it."""
 
-    def write(self, path: Path) -> None:
-        """Write the manifest as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+    def write(self, path: Path, *, others: Sequence[Record]) -> None:
+        """Write the manifest as JSON, with the records of other exports that the repository holds as `others`."""
+        path.write_text(json.dumps(dataclasses.asdict(self) | {"others": others}, indent=2) + "\n")
 
 
-def exported_models(repository: Path) -> set[str]:
-    """Return the folders that an earlier export wrote into the repository; none if there was no export.
+def exports(repository: Path) -> dict[str, Record]:
+    """Return the records of what is exported into a repository, by their methods; none if there was no export.
 
     Raises:
         ExportError: the manifest is there but damaged.
     """
     path = repository / MANIFEST_FILE
     try:
-        models = set(json.loads(path.read_text())["models"])
-        if any(Path(name).name != name for name in models):
+        latest = json.loads(path.read_text())
+        records: list[Record] = [latest, *latest.pop("others", ())]
+        if any(Path(name).name != name for record in records for name in record["models"]):
             raise ValueError("a model's name is a path")
+        return {record.get("method", HOMOMORPH): record for record in records}
     except FileNotFoundError:
-        return set()
-    except (ValueError, KeyError, TypeError) as error:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(f"{path} is damaged ({error}): delete it together with the folders that it lists") from error
-    return models
+
+
+def versions(*, onnx: bool) -> dict[str, str]:
+    """Return the versions of homomorph, Python and the libraries that an export uses, ONNX's if it writes that."""
+    return {
+        "homomorph": version("homomorph"),
+        "torch": torch.__version__,
+        **{package: version(package) for package in ("onnx", "onnxruntime") if onnx},
+        "python": platform.python_version(),
+    }

@@ -18,7 +18,8 @@ from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Parity
 from homomorph_export.precision import TOLERANCES
 
-_BATCH_SIZES = (1, 3)
+BATCH_SIZES = (1, 3)
+"""Batch sizes that are compared."""
 _STEPS = 3
 
 Exported = Mapping[str, Callable[..., Any]]
@@ -43,7 +44,7 @@ class Case:
     """Of the source edited towards the labels; None without labels."""
 
 
-def random_pictures(config: ModelConfig, size: tuple[int, int], count: int) -> Tensor:
+def random_pictures(size: tuple[int, int], count: int) -> Tensor:
     """Return pictures of random pixels, uint8 [count, H, W, 3]: nothing a network could be lucky with."""
     generator = torch.Generator().manual_seed(count)
     return torch.randint(0, 256, (count, *size, 3), generator=generator).to(torch.uint8)
@@ -53,7 +54,7 @@ def random_pictures(config: ModelConfig, size: tuple[int, int], count: int) -> T
 def cases(
     model: MorphModel,
     label_features: LabelFeatures | None,
-    pictures: Callable[[ModelConfig, tuple[int, int], int], Tensor] = random_pictures,
+    pictures: Callable[[tuple[int, int], int], Tensor] = random_pictures,
 ) -> list[Case]:
     """Return batches of several sizes, of pictures of several sizes, with the answers of the run's eager networks.
 
@@ -66,9 +67,9 @@ def cases(
     size = config.picture_size
     generator = torch.Generator().manual_seed(0)
     found = []
-    for batch in _BATCH_SIZES:
+    for batch in BATCH_SIZES:
         for picture_size in ((size, size), (2 * size, size)):
-            source, target = pictures(config, picture_size, 2 * batch).chunk(2)
+            source, target = pictures(picture_size, 2 * batch).chunk(2)
             strengths = torch.rand(batch, _STEPS, len(config.branches), generator=generator) * MAX_STRENGTH
             strengths[0, :, 0] = 0  # a branch that no request uses, or only the others of a batch
             labels = edited = None
@@ -96,7 +97,7 @@ def compare(found: Sequence[Case], exported: Exported, config: ModelConfig, *, k
     Raises:
         ExportError: the difference is beyond the tolerance.
     """
-    differences = []
+    pairs = []
     for case in found:
         source, target = exported["encoder_pair"](case.source, case.target)
         ways = [(exported["interpolator"](source, target, case.strengths), case.frames)]
@@ -108,14 +109,28 @@ def compare(found: Sequence[Case], exported: Exported, config: ModelConfig, *, k
             target = exported["label_target"](source, case.labels)
             ways.append((exported["interpolator"](source, target, case.strengths), case.edited_frames))
         for features, expected in ways:
-            differences.append((exported["decoder"](features).int() - expected.int()).abs().double().flatten())
-    difference = torch.cat(differences)
+            pairs.append((exported["decoder"](features), expected))
+    return judged(pairs, kind=kind, precision=precision)
+
+
+def judged(pairs: Sequence[tuple[Tensor, Tensor]], *, kind: str, precision: str) -> Parity:
+    """Measure how far pictures are from what they should be, and check that it is not too far.
+
+    Args:
+        pairs: what files of the format gave, and what the run gives: both uint8 [B, ..., H, W, 3].
+        kind: name of the file format, for the message.
+        precision: number format of these files, which decides the tolerance.
+
+    Raises:
+        ExportError: the difference is beyond the tolerance.
+    """
+    difference = torch.cat([(found.int() - expected.int()).abs().double().flatten() for found, expected in pairs])
     parity = Parity(
         precision=precision,
         mean=float(difference.mean()),
         max=float(difference.max()),
-        batch_sizes=tuple(sorted({case.frames.shape[0] for case in found})),
-        picture_sizes=tuple(sorted({(case.frames.shape[2], case.frames.shape[3]) for case in found})),
+        batch_sizes=tuple(sorted({expected.shape[0] for _, expected in pairs})),
+        picture_sizes=tuple(sorted({(expected.shape[-3], expected.shape[-2]) for _, expected in pairs})),
     )
     tolerance = TOLERANCES[precision]
     # Written so that NaN is not within the tolerance.

@@ -57,9 +57,9 @@ class CalibrationPictures:
         self.pictures = pictures[:_PICTURES]
         self._held_out = pictures[_PICTURES:]
 
-    def held_out(self, config: ModelConfig, size: tuple[int, int], count: int) -> Tensor:
+    def held_out(self, size: tuple[int, int], count: int) -> Tensor:
         """Return pictures that nothing was calibrated on, each row repeated to reach the height."""
-        return self._held_out[:count].repeat_interleave(size[0] // config.picture_size, dim=1)
+        return self._held_out[:count].repeat_interleave(size[0] // self._held_out.shape[1], dim=1)
 
 
 @torch.inference_mode()

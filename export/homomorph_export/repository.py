@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from homomorph.run import sha256
 from homomorph_export import onnx_graphs, torchscript
-from homomorph_export.contract import Axis, Model
+from homomorph_export.contract import Axis, Model, Tensor
 from homomorph_export.errors import ExportError
-from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON
-from homomorph_export.manifest import MANIFEST_FILE, Manifest, exported_models
+from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
+from homomorph_export.manifest import MANIFEST_FILE, Manifest, exports
 from homomorph_export.pbtxt import model_config
 
 TORCHSCRIPT_FILE = f"1/{LIBTORCH.model_file}"
@@ -54,8 +57,9 @@ def write_model(
     onnx_model: ModelProto | None,
     *,
     lengths: Mapping[str, int],
-    parameters: Mapping[str, Mapping[str, str]],
-    library: Path,
+    threads: int | None,
+    client_parameters: Mapping[str, str] | None = None,
+    library: Path | None = None,
 ) -> None:
     """Write the folder of a model that is not an ensemble, with a configuration for each backend.
 
@@ -65,7 +69,9 @@ def write_model(
         module: what it computes, as TorchScript.
         onnx_model: the same as ONNX; None if that was not asked for, and there is no configuration for it then.
         lengths: a typical length of each axis that requests choose, by its letter, for the warm-up.
-        parameters: what each backend reads, by the flavour's name.
+        threads: how many threads one operation may use; None for half of the cores: the server's for the Python
+            backend, those of this machine for the backends that want a number.
+        client_parameters: what its clients read from its configuration, where it is not an ensemble that they ask.
         library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
     shapes = {
@@ -75,17 +81,18 @@ def write_model(
     for name in ("1", "warmup", "configs"):
         (folder / name).mkdir(parents=True)
     for tensor in model.inputs:
-        # Ones, not zeros: strengths of 0 would leave the branches cold.
-        np.ones(shapes[tensor.name], _NUMPY_TYPES[tensor.type]).tofile(folder / "warmup" / tensor.name)
+        _warm_up_values(tensor, shapes[tensor.name]).tofile(folder / "warmup" / tensor.name)
     torchscript.save(module, folder / TORCHSCRIPT_FILE)
     if onnx_model is not None:
         onnx_graphs.save(onnx_model, folder / ONNX_FILE)
     _write_backend(folder, "model.py")
     if model.needs_operator:
+        assert library is not None
         shutil.copyfile(library, folder / "1" / library.name)
     for flavour in FLAVOURS.values():
         if flavour is not ONNX or onnx_model is not None:
-            config = model_config(model, flavour=flavour, parameters=parameters[flavour.name], warmup=shapes)
+            parameters = _backend_parameters(model, flavour, threads) | dict(client_parameters or {})
+            config = model_config(model, flavour=flavour, parameters=parameters, warmup=shapes)
             (folder / flavour.config_file).write_text(config)
 
 
@@ -113,13 +120,15 @@ def hashes(folder: Path) -> dict[str, str]:
 def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
     """Move the staged model folders into the repository, and write its manifest last.
 
-    Folders of an earlier export are replaced, or removed if this one has no such model; foreign ones stay.
+    Folders of an earlier export of the same method are replaced, or removed if this one has no such model. Those of
+    other methods stay, and so do foreign ones.
 
     Raises:
         ExportError: a foreign folder has the name of a model, or the earlier manifest is damaged. The repository is
             then unchanged.
     """
-    earlier = exported_models(repository)
+    others = exports(repository)
+    earlier = set(others.pop(manifest.method, {}).get("models", ()))
     for name in manifest.models:
         if (repository / name).exists() and name not in earlier:
             raise ExportError(f"{repository / name} is not from an earlier export: move it away, or export elsewhere")
@@ -130,5 +139,22 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
                 shutil.move(repository / name, removed / name)
             if name in manifest.models:
                 shutil.move(staged / name, repository / name)
-        manifest.write(removed / MANIFEST_FILE)
+        manifest.write(removed / MANIFEST_FILE, others=list(others.values()))
         shutil.move(removed / MANIFEST_FILE, repository / MANIFEST_FILE)
+
+
+def _warm_up_values(tensor: Tensor, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """Return values for which every part of a model runs."""
+    if tensor.type == "INT64":  # numbers of directions
+        assert tensor.range is not None
+        return np.arange(np.prod(shape), dtype=np.int64).reshape(shape) % (int(tensor.range[1]) + 1)
+    # Ones, not zeros: strengths of 0 would leave the branches cold.
+    return np.ones(shape, _NUMPY_TYPES[tensor.type])
+
+
+def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
+    """Return what a backend reads from a model's configuration."""
+    if flavour is PYTHON:
+        # Its file is ours: it can count the server's cores, and check what the other backends do not.
+        return {flavour.threads_parameter: str(threads or "auto"), "checks": json.dumps(model.checks())}
+    return {flavour.threads_parameter: str(threads or max(1, len(os.sched_getaffinity(0)) // 2))}

@@ -15,7 +15,36 @@ from torch import Tensor, nn
 
 from homomorph.config import NetworkConfig
 from homomorph.networks import interpolate
+from homomorph.pixels import Normalisation
 from homomorph_export.contract import delta_input
+
+
+class PixelsIn(nn.Module):
+    """uint8 pictures [B, H, W, 3] in 0-255 -> normalised pictures [B, 3, H, W], as networks see them."""
+
+    def __init__(self, config: Normalisation, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.dtype = dtype
+        mean, std = _statistics(config)
+        self.scale = nn.Buffer(1 / (255 * std))
+        self.offset = nn.Buffer(-mean / std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.permute(0, 3, 1, 2).float() * self.scale + self.offset).to(self.dtype)
+
+
+class PixelsOut(nn.Module):
+    """The inverse: normalised pictures [B, 3, H, W] -> uint8 pictures [B, H, W, 3] in 0-255, rounded and clamped."""
+
+    def __init__(self, config: Normalisation) -> None:
+        super().__init__()
+        mean, std = _statistics(config)
+        self.scale = nn.Buffer(255 * std)
+        self.offset = nn.Buffer(255 * mean)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        pixels = (pictures.float() * self.scale + self.offset).round().clamp(0, 255).to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).contiguous()
 
 
 class EncoderServable(nn.Module):
@@ -23,15 +52,11 @@ class EncoderServable(nn.Module):
 
     def __init__(self, encoder: nn.Module, config: NetworkConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        self.pixels_in = PixelsIn(config, dtype)
         self.encoder = encoder
-        self.dtype = dtype
-        mean, std = _statistics(config)
-        self.scale = nn.Buffer(1 / (255 * std))
-        self.offset = nn.Buffer(-mean / std)
 
     def forward(self, IMAGE: Tensor) -> Tensor:
-        picture = IMAGE.permute(0, 3, 1, 2).float() * self.scale + self.offset
-        features: Tensor = self.encoder(picture.to(self.dtype))
+        features: Tensor = self.encoder(self.pixels_in(IMAGE))
         return features.float().contiguous()
 
 
@@ -134,14 +159,10 @@ class DecoderServable(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.dtype = dtype
-        mean, std = _statistics(config)
-        self.scale = nn.Buffer(255 * std)
-        self.offset = nn.Buffer(255 * mean)
+        self.pixels_out = PixelsOut(config)
 
     def forward(self, FEATURES: Tensor) -> Tensor:
-        pictures: Tensor = self.decoder(FEATURES.flatten(0, 1).to(self.dtype))
-        pixels = (pictures.float() * self.scale + self.offset).round().clamp(0, 255).to(torch.uint8)
-        pixels = pixels.permute(0, 2, 3, 1).contiguous()
+        pixels: Tensor = self.pixels_out(self.decoder(FEATURES.flatten(0, 1).to(self.dtype)))
         return pixels.view(FEATURES.shape[:2] + pixels.shape[1:])
 
 
@@ -156,6 +177,6 @@ def forward(self, {arguments}) -> Tensor:
 """
 
 
-def _statistics(config: NetworkConfig) -> tuple[Tensor, Tensor]:
+def _statistics(config: Normalisation) -> tuple[Tensor, Tensor]:
     """Return the mean and the deviation of pictures in [0, 1], each [3, 1, 1]."""
     return torch.tensor(config.picture_mean).view(3, 1, 1), torch.tensor(config.picture_std).view(3, 1, 1)
