@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import torch
 
+from homomorph.cyclegan.config import CycleGANConfig
+from homomorph.cyclegan.networks import CycleGAN
+from homomorph.run import save_model
 from homomorph_cli.main import run
 
 
@@ -31,3 +36,23 @@ def homomorph(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return Outcome(int(exited.value.code or 0), *capsys.readouterr())
 
     return command
+
+
+@pytest.fixture(scope="session")
+def cyclegan_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two CycleGANs' runs with random weights: a ResNet of two directions, and an imported U-Net of one."""
+    torch.manual_seed(0)
+    folders = []
+    for config in (
+        CycleGANConfig(("smiling", "not_smiling"), "resnet_6blocks", filters=2, picture_size=64),
+        CycleGANConfig(("blond",), "unet_64", filters=2, picture_size=64),
+    ):
+        model = CycleGAN(config)
+        for generator in model.generators.values():
+            convolutions = [weights for weights in generator.parameters() if weights.ndim == 4]
+            for weights in convolutions:
+                torch.nn.init.kaiming_normal_(weights)
+            convolutions[-1].detach().mul_(0.3)  # else most pixels are black or white
+        folders.append(tmp_path_factory.mktemp("cyclegan") / config.directions[0])
+        save_model(folders[-1], model)
+    return folders[0], folders[1]

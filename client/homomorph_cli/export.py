@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from homomorph_client.errors import HomomorphError
 
 
 class Precision(str, Enum):
@@ -19,25 +21,36 @@ class Precision(str, Enum):
 
 
 def export(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="A folder written by `homomorph train`, or a shipped model: avatars64."),
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="A folder written by `homomorph train` or `import`, or a shipped model: avatars64. Of CycleGANs, one "
+            "or several, whose directions can then follow each other.",
+        ),
     ],
     repository: Annotated[
-        Path, typer.Option(file_okay=False, help="The folder to write into; an earlier export there is replaced.")
+        Path,
+        typer.Option(
+            file_okay=False,
+            help="The folder to write into. An earlier export of the same method there is replaced; one of the other "
+            "stays.",
+        ),
     ] = Path("triton_repo"),
     precision: Annotated[
         Precision,
         typer.Option(
             help="Number format of the weights and of the arithmetic. With bf16 the ONNX files stay at fp32; int8 is "
-            "for ONNX alone."
+            "for ONNX alone, and not for CycleGANs."
         ),
     ] = Precision.FP32,
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write ONNX files beside TorchScript.")] = True,
     aot: Annotated[
         bool,
         typer.Option(
-            "--aot", help="Compile packages of AOTInductor (.pt2) too, for this machine's processor: minutes."
+            "--aot",
+            help="Compile packages of AOTInductor (.pt2) too, for this machine's processor: minutes. Not offered for "
+            "CycleGANs.",
         ),
     ] = False,
     calibration: Annotated[
@@ -59,7 +72,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a run as a Triton model repository of TorchScript and ONNX models.
+    """Write a run, or several CycleGANs, as a Triton model repository of TorchScript and ONNX models.
 
     The files are compared with the run before they appear: on random pictures their frames may be off by 0.02 grey
     levels (of 255) on average and by 1 at most; with bf16 and fp16 by 0.5 on average, and with int8 by 2, on pictures
@@ -67,22 +80,38 @@ def export(
     """
     from rich.console import Console
 
+    from homomorph.cyclegan.run import is_cyclegan
+    from homomorph.run import resolve_run
+    from homomorph_export.cyclegan.exporter import export_cyclegans
     from homomorph_export.exporter import export_run
 
-    with Console(stderr=True).status("Loading") as status:
-        manifest = export_run(
-            run,
-            repository,
-            precision=precision.value,
-            onnx=onnx,
-            aot=aot,
-            calibration=calibration,
-            threads=threads,
-            report=status.update,
+    folders = [resolve_run(run) for run in runs]
+    cyclegans = [is_cyclegan(folder) for folder in folders]
+    if len(folders) > 1 and not all(cyclegans):
+        raise HomomorphError(
+            f"{folders[cyclegans.index(False)]} is not a CycleGAN's run: export it by a command of its own, "
+            "its models and the CycleGANs' share a repository"
         )
+    if all(cyclegans) and (aot or calibration):
+        raise HomomorphError(f"{'--aot' if aot else '--calibration'} is not offered for CycleGANs")
+    with Console(stderr=True).status("Loading") as status:
+        common: dict[str, Any] = {
+            "precision": precision.value,
+            "onnx": onnx,
+            "threads": threads,
+            "report": status.update,
+        }
+        if all(cyclegans):
+            manifest = export_cyclegans(folders, repository, **common)
+        else:
+            manifest = export_run(folders[0], repository, aot=aot, calibration=calibration, **common)
     size_mib = sum((repository / path).stat().st_size for path in manifest.files) / 2**20
     typer.echo(f"{repository}: {len(manifest.models)} models, {size_mib:.1f} MiB")
-    typer.echo(f"sliders: {', '.join(manifest.groups)}")
+    typer.echo(
+        f"directions: {', '.join(manifest.directions)}"
+        if manifest.directions
+        else f"sliders: {', '.join(manifest.groups)}"
+    )
     for file_format, parity in manifest.parity.items():
         typer.echo(
             f"{file_format} ({parity.precision}): parity with the run, in grey levels: {parity.mean:.6f} on average, "

@@ -18,6 +18,7 @@ _EXTRAS = {
     "export": "export",
     "import": "export",
     "serve": "serve",
+    "translate": "train",
 }
 """The extra of the package that a command needs; the others need none, or several."""
 

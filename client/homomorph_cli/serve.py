@@ -24,7 +24,7 @@ def serve(
         typer.Option(
             metavar="NAME",
             help="Model to load, with the models that it is made of. May be given several times.",
-            show_default="morph, and of morph_stream and edit what the repository has",
+            show_default="of morph, morph_stream, edit and translate what the repository has",
         ),
     ] = None,
     flavour: Annotated[
@@ -73,15 +73,16 @@ def serve(
     from homomorph_client.base import STREAM_MODEL
     from homomorph_client.errors import ServerError
     from homomorph_client.labels import EDIT_MODEL
+    from homomorph_client.translation import TRANSLATE_MODEL
     from homomorph_export.flavours import FLAVOURS
     from homomorph_export.server import ServerTls, TritonServer
 
     if (tls_certificate is None) != (tls_key is None) or (tls_client_ca and not tls_key):
         raise ServerError("an encrypted server needs both --tls-certificate and --tls-key")
-    more = [name for name in (STREAM_MODEL, EDIT_MODEL) if (repository / name).is_dir()]
+    offered = ("morph", STREAM_MODEL, EDIT_MODEL, TRANSLATE_MODEL)
     server = TritonServer(
         repository,
-        models=model or ["morph", *more],
+        models=model or [name for name in offered if (repository / name).is_dir()] or ["morph"],
         flavour=FLAVOURS[flavour.value],
         backends=backends,
         host=host,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelReadyRequest
 
 from homomorph_client.base import STREAM_MODEL, BaseClient
-from homomorph_client.codec import decode, decode_part, edit_request, morph_request
+from homomorph_client.codec import decode, decode_part, edit_request, morph_request, translate_request
 from homomorph_client.labels import EDIT_MODEL, Labels
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, grid_strengths
+from homomorph_client.translation import TRANSLATE_MODEL, ServedTranslation
 
 
 class AsyncMorphClient(BaseClient):
@@ -82,6 +83,26 @@ class AsyncMorphClient(BaseClient):
             edit_request, model, source, labels, steps=steps, strengths=strengths, urgent=urgent
         )
         return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+
+    async def translate(
+        self,
+        picture: Picture,
+        steps: str | Sequence[str],
+        *,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Change a picture in several directions: arguments, result and errors are those of `MorphClient.translate`."""
+        model = await self.served_translation(timeout_s=timeout_s)
+        request = await asyncio.to_thread(translate_request, model, picture, steps, urgent=urgent)
+        return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+
+    async def served_translation(self, *, timeout_s: float | None = None) -> ServedTranslation:
+        """Return what `MorphClient.served_translation` returns; errors are those too."""
+        if self._translation is None:
+            request = ModelConfigRequest(name=TRANSLATE_MODEL)
+            return self._remember_translation(await self._call(self._stub.ModelConfig, request, timeout_s))
+        return self._translation
 
     async def stream(
         self,

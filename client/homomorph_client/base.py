@@ -22,6 +22,7 @@ from homomorph_client.connection import (
 )
 from homomorph_client.errors import HomomorphError, RequestError, ServerUnavailableError
 from homomorph_client.served_model import ServedModel, to_json
+from homomorph_client.translation import ServedTranslation
 
 STREAM_MODEL = "morph_stream"
 """Name of the served model whose frames leave as they are decoded."""
@@ -71,6 +72,7 @@ class BaseClient:
         self._picture_size = picture_size
         self._model_name = model_name
         self._models: dict[str, ServedModel] = {}
+        self._translation: ServedTranslation | None = None
         self._channel = self._connection.open(self._grpc)
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._closed = False
@@ -105,8 +107,14 @@ class BaseClient:
         self._models[model.name] = model
         return model
 
+    def _remember_translation(self, response: ModelConfigResponse) -> ServedTranslation:
+        self._translation = ServedTranslation.from_config(to_json(response.config), picture_size=self._picture_size)
+        return self._translation
+
     def _typed(self, error: grpc.RpcError, timeout_s: float) -> HomomorphError:
         typed = self._connection.typed_error(error, timeout_s=timeout_s)
         if isinstance(typed, ServerUnavailableError):
-            self._models.clear()  # the server that comes back may serve another run
+            # The server that comes back may serve another run.
+            self._models.clear()
+            self._translation = None
         return typed

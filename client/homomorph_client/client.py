@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -13,12 +13,13 @@ import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelReadyRequest
 
 from homomorph_client.base import STREAM_MODEL, BaseClient
-from homomorph_client.codec import decode, decode_part, edit_request, morph_request
+from homomorph_client.codec import decode, decode_part, edit_request, morph_request, translate_request
 from homomorph_client.errors import HomomorphError
 from homomorph_client.labels import EDIT_MODEL, Labels
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, grid_strengths
+from homomorph_client.translation import TRANSLATE_MODEL, ServedTranslation
 
 
 class MorphClient(BaseClient):
@@ -139,6 +140,45 @@ class MorphClient(BaseClient):
         model = self.served_model(EDIT_MODEL, timeout_s=timeout_s)
         request = edit_request(model, source, labels, steps=steps, strengths=strengths, urgent=urgent)
         return decode(self._call(self._stub.ModelInfer, request, timeout_s))
+
+    def translate(
+        self,
+        picture: Picture,
+        steps: str | Sequence[str],
+        *,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Change a picture in one direction of a CycleGAN, or in several one after the other, in one request.
+
+            client.translate("a.png", ["not_smiling", "blond_hair"])
+
+        Args:
+            picture: path, PIL image or array; its centre is cropped and resized to the size that the generators were
+                trained at, or to the client's `picture_size`.
+            steps: name of a direction, or of S of them; the same one may come again.
+            urgent: as for `morph`.
+            timeout_s: as for `morph`.
+
+        Returns:
+            uint8 [S, H, W, 3], RGB, values in [0, 255]: the picture after each step.
+
+        Raises:
+            DirectionError: a direction is unknown, or there are none or too many.
+            HomomorphError: as `morph`.
+        """
+        model = self.served_translation(timeout_s=timeout_s)
+        request = translate_request(model, picture, steps, urgent=urgent)
+        return decode(self._call(self._stub.ModelInfer, request, timeout_s))
+
+    def served_translation(self, *, timeout_s: float | None = None) -> ServedTranslation:
+        """Return the directions and the picture size of `translate`; the server is asked once.
+
+        Raises:
+            HomomorphError: as `served_model`.
+        """
+        request = ModelConfigRequest(name=TRANSLATE_MODEL)
+        return self._translation or self._remember_translation(self._call(self._stub.ModelConfig, request, timeout_s))
 
     def stream(
         self,

@@ -1,18 +1,20 @@
-"""Morphs as messages of Triton's protocol and back, without any call: shared by the blocking and the asyncio client."""
+"""Requests as messages of Triton's protocol, and frames out of them: shared by the blocking and the asyncio client."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from tritonclient.utils import np_to_triton_dtype
 
 from homomorph_client.errors import RequestError
 from homomorph_client.labels import Labels, chosen_edit
 from homomorph_client.pictures import Picture, fit_picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, chosen_strengths
+from homomorph_client.translation import ServedTranslation, chosen_steps
 
 URGENT = 1
 """Triton's priority of a request that overtakes those waiting; the others are of the served models' default."""
@@ -46,10 +48,17 @@ def edit_request(
     return encode(model, {"SOURCE": source}, {"LABELS": wanted, "STRENGTHS": chosen}, urgent=urgent)
 
 
+def translate_request(
+    model: ServedTranslation, picture: Picture, steps: str | Sequence[str], *, urgent: bool = False
+) -> ModelInferRequest:
+    """Return the request for a translation; arguments and errors are those of `MorphClient.translate`."""
+    return encode(model, {"IMAGE": picture}, {"STEPS": chosen_steps(model.directions, steps)}, urgent=urgent)
+
+
 def encode(
-    model: ServedModel,
+    model: ServedModel | ServedTranslation,
     pictures: Mapping[str, Picture],
-    numbers: Mapping[str, npt.NDArray[np.float32]],
+    numbers: Mapping[str, npt.NDArray[np.float32 | np.int64]],
     *,
     urgent: bool = False,
 ) -> ModelInferRequest:
@@ -58,7 +67,7 @@ def encode(
     Args:
         model: what is asked.
         pictures: by the names of the inputs; each one's centre is cropped and resized to the model's size.
-        numbers: float32 arrays by the names of the inputs, without the batch axis.
+        numbers: arrays by the names of the inputs, without the batch axis.
         urgent: whether the request overtakes others that wait.
 
     Raises:
@@ -68,9 +77,9 @@ def encode(
     if urgent:
         request.parameters["priority"].uint64_param = URGENT
     for name, picture in pictures.items():
-        _add(request, name, "UINT8", fit_picture(picture, model.picture_size))
+        _add(request, name, fit_picture(picture, model.picture_size))
     for name, array in numbers.items():
-        _add(request, name, "FP32", array)
+        _add(request, name, array)
     return request
 
 
@@ -99,6 +108,6 @@ def decode_part(message: ModelStreamInferResponse) -> npt.NDArray[np.uint8]:
     return decode(message.infer_response)
 
 
-def _add(request: ModelInferRequest, name: str, datatype: str, array: npt.NDArray[np.generic]) -> None:
-    request.inputs.add(name=name, datatype=datatype, shape=[1, *array.shape])
+def _add(request: ModelInferRequest, name: str, array: npt.NDArray[np.generic]) -> None:
+    request.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=[1, *array.shape])
     request.raw_input_contents.append(array.tobytes())

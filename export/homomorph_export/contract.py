@@ -6,8 +6,11 @@ tests hold every written configuration against this module.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from homomorph.cyclegan.config import SMALLEST_SIDE
 
 MAX_BATCH_SIZE = 8
 """Requests that one forward pass may serve together."""
@@ -21,6 +24,8 @@ MAX_QUEUE = 128
 """Requests that may wait for one model; those beyond are refused at once."""
 QUEUE_TIMEOUT_S = 60
 """Longest wait in a model's queue; who has waited for longer is refused."""
+MAX_CHAIN = 32
+"""Largest number S of directions that one request may change a picture in."""
 MAX_STRENGTH = 2.0
 """Strengths go from 0 (as in the source) over 1 (as in the target) to this (exaggerated)."""
 
@@ -47,7 +52,7 @@ class Tensor:
     name: str
     """In TorchScript also the name of forward()'s argument, because Triton's libtorch backend matches by name."""
     type: str
-    """UINT8 or FP32."""
+    """UINT8, FP32 or INT64."""
     dims: tuple[int | Axis, ...]
     """Without the batch axis, which comes first in every tensor on the wire."""
     range: tuple[float, float] | None = None
@@ -91,6 +96,7 @@ class Model:
     def checks(self) -> dict[str, Any]:
         """Return what `backend/model.py` refuses a request for, as values that JSON can hold."""
         axes = {dim.letter: dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, Axis)}
+        frames = next((letters for letters in (["S", "h", "w"], ["S", "H", "W"]) if {*letters} <= axes.keys()), None)
         return {
             "dims": {
                 tensor.name: [dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims]
@@ -98,8 +104,8 @@ class Model:
             },
             "axes": {letter: [axis.minimum, axis.maximum, axis.multiple_of] for letter, axis in axes.items()},
             "ranges": {tensor.name: list(tensor.range) for tensor in self.inputs if tensor.range is not None},
-            # Bounds the memory that one request can claim, which S, h and w within their own limits do not.
-            "pixels": {"stride": axes["h"].stride, "maximum": MAX_PIXELS} if {"S", "h", "w"} <= axes.keys() else None,
+            # Bounds the memory that one request can claim, which S and the sides within their own limits do not.
+            "pixels": {"axes": frames, "stride": axes[frames[1]].stride, "maximum": MAX_PIXELS} if frames else None,
         }
 
 
@@ -239,3 +245,47 @@ def _branches_steps(branches: tuple[str, ...]) -> tuple[Step, ...]:
             {"FEATURES": "frame_features"},
         ),
     )
+
+
+TRANSLATE_MODEL = "translate"
+"""Name of the model that changes a picture in several directions, one after the other."""
+
+
+def direction_model(direction: str) -> str:
+    """Return the name of the model that changes a picture in one direction."""
+    return f"{TRANSLATE_MODEL}_{direction}"
+
+
+def translation_models(strides: Mapping[str, int]) -> tuple[Model, ...]:
+    """Return all models served for CycleGANs.
+
+    Args:
+        strides: of each direction, in the order of the numbers that stand for them, what height and width must be
+            multiples of. Each divides those that are larger.
+    """
+    chain = Axis("S", 1, MAX_CHAIN)
+    shared = max(strides.values())
+    return (
+        *(
+            Model(
+                direction_model(direction),
+                (Tensor("IMAGE", "UINT8", _picture_dims(stride)),),
+                (Tensor("FRAME", "UINT8", _picture_dims(stride)),),
+            )
+            for direction, stride in strides.items()
+        ),
+        Model(
+            TRANSLATE_MODEL,
+            (
+                Tensor("IMAGE", "UINT8", _picture_dims(shared)),
+                Tensor("STEPS", "INT64", (chain,), range=(0, len(strides) - 1)),
+            ),
+            (Tensor("FRAMES", "UINT8", (chain, *_picture_dims(shared))),),
+        ),
+    )
+
+
+def _picture_dims(stride: int) -> tuple[int | Axis, ...]:
+    """Return the dims of a picture that a generator takes or gives."""
+    sides = (Axis(letter, max(stride, SMALLEST_SIDE), MAX_PICTURE_SIZE, multiple_of=stride) for letter in "HW")
+    return (*sides, 3)

@@ -29,7 +29,7 @@ OPSET = 18
 _IR_VERSION = 8
 """The oldest that has functions local to a model."""
 _DOMAIN = "homomorph"
-_TYPES = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT}
+_TYPES = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64}
 
 _INTERPOLATE = parse_function(
     f"""
@@ -65,6 +65,10 @@ def export(module: nn.Module, entry: contract.Model, example: torch.Tensor) -> M
         # The exporter by way of TorchScript, which torch has deprecated: its successor takes 20 times as long for
         # these networks, and the graphs are the same. What it can get wrong shows when the export compares.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Converting a tensor to a Python boolean")
+        # InstanceNorm always uses the picture's own statistics, and the pads of mirrored borders stay computed.
+        warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL")
+        warnings.filterwarnings("ignore", message="Constant folding - Only steps=1")
         path = Path(scratch) / "part.onnx"
         torch.onnx.export(
             module,
@@ -154,6 +158,61 @@ def label_target(entry: contract.Model, label_features: LabelFeatures) -> ModelP
         "fitted_shape": np.array([-1, *label_features.base.shape], np.int64),
     }
     return _model(entry, nodes, [numpy_helper.from_array(array, name) for name, array in arrays.items()])
+
+
+def translate(entry: contract.Model, directions: Mapping[str, ModelProto]) -> ModelProto:
+    """Change pictures in one direction after the other; in each step, a direction runs on the pictures that take it."""
+    nodes = [parse_node("step = Gather <axis = 1> (STEPS, place)")]
+    changed = "pictures"
+    for number, (direction, part) in enumerate(directions.items()):
+        names = {"IMAGE": f"source_{direction}", "FRAME": f"result_{direction}"}
+        run, weights = _embedded(part, direction, names)
+        run = [
+            parse_node(f"source_{direction} = Gather <axis = 0> (pictures, places_{direction})"),
+            *run,
+            parse_node(f"rows_{direction} = Unsqueeze (places_{direction}, last_axis)"),
+            parse_node(f"update_{direction} = ScatterND ({changed}, rows_{direction}, result_{direction})"),
+        ]
+        skip = [parse_node(f"keep_{direction} = Identity ({changed})")]
+        then_branch = helper.make_graph(run, f"run_{direction}", [], [_unknown_picture(f"update_{direction}")], weights)
+        else_branch = helper.make_graph(skip, f"skip_{direction}", [], [_unknown_picture(f"keep_{direction}")])
+        changed = f"changed_{number}"
+        nodes += [
+            parse_node(f"number_{direction} = Constant <value_int = {number}> ()"),
+            parse_node(f"takes_{direction} = Equal (step, number_{direction})"),
+            parse_node(f"found_{direction} = NonZero (takes_{direction})"),
+            parse_node(f"places_{direction} = Squeeze (found_{direction}, first_axis)"),
+            parse_node(f"count_{direction} = Size (places_{direction})"),
+            parse_node(f"any_{direction} = Cast <to = {TensorProto.BOOL}> (count_{direction})"),
+            helper.make_node("If", [f"any_{direction}"], [changed], then_branch=then_branch, else_branch=else_branch),
+        ]
+    # What a step makes goes on to the next one, and among the frames.
+    nodes += [parse_node(f"{name} = Identity ({changed})") for name in ("next_pictures", "frame")]
+    one_step = helper.make_graph(
+        [*nodes, parse_node("next_more = Identity (more)")],
+        "one_step",
+        [
+            helper.make_tensor_value_info("place", TensorProto.INT64, []),
+            helper.make_tensor_value_info("more", TensorProto.BOOL, []),
+            _unknown_picture("pictures"),
+        ],
+        [
+            helper.make_tensor_value_info("next_more", TensorProto.BOOL, []),
+            _unknown_picture("next_pictures"),
+            _unknown_picture("frame"),
+        ],
+    )
+    return _model(
+        entry,
+        [
+            parse_node("first_axis = Constant <value_ints = [0]> ()"),
+            parse_node("last_axis = Constant <value_ints = [-1]> ()"),
+            parse_node("lengths = Shape <start = 1> (STEPS)"),
+            parse_node("count = Squeeze (lengths)"),
+            helper.make_node("Loop", ["count", "", "IMAGE"], ["last_pictures", "frames"], body=one_step),
+            parse_node("FRAMES = Transpose <perm = [1, 0, 2, 3, 4]> (frames)"),
+        ],
+    )
 
 
 def save(model: ModelProto, path: Path) -> None:
@@ -246,6 +305,10 @@ def _value(tensor: contract.Tensor) -> ValueInfoProto:
 
 def _unknown_shape(name: str) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+
+def _unknown_picture(name: str) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, None)
 
 
 def _dynamic_axes(tensor: contract.Tensor) -> dict[int, str]:

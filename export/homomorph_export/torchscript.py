@@ -28,6 +28,7 @@ def trace(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
     module = copy.deepcopy(module).eval().to(memory_format=torch.channels_last)
     with _deprecation_silenced(), torch.no_grad():
         # What tracing can get wrong shows on other shapes than the example's: the export's own comparison has those.
+        warnings.filterwarnings("ignore", message="Converting a tensor to a Python boolean")
         traced: torch.jit.ScriptModule = torch.jit.trace(module, example, check_trace=False)
         return traced
 

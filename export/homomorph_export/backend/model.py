@@ -99,7 +99,7 @@ def check(tensors: dict[str, torch.Tensor], checks: dict[str, Any]) -> None:
             if length != expected:
                 raise RequestError(f"{name}: {dim} must be {expected} as in {other}, not {length}")
     if checks["pixels"]:
-        (name, steps), (_, height), (_, width) = (first[axis] for axis in ("S", "h", "w"))
+        (name, steps), (_, height), (_, width) = (first[axis] for axis in checks["pixels"]["axes"])
         height, width = height * checks["pixels"]["stride"], width * checks["pixels"]["stride"]
         if steps * height * width > checks["pixels"]["maximum"]:
             raise RequestError(

@@ -20,6 +20,8 @@ GENERATORS = {
 
 A U-Net halves its picture until one pixel is left of the size that it is named after.
 """
+SMALLEST_SIDE = 8
+"""Least height and width of a picture: what a ResNet's blocks mirror and normalise must be two pixels a side."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class CycleGANConfig:
                 f"picture_size must be a positive multiple of {self.stride} for {self.generator}, "
                 f"not {self.picture_size}"
             )
+        if self.picture_size < SMALLEST_SIDE:
+            raise ConfigError(f"picture_size must be at least {SMALLEST_SIDE}, not {self.picture_size}")
         if not self.directions or len(set(self.directions)) < len(self.directions):
             raise ConfigError(f"directions must be different names, not {', '.join(self.directions) or 'none'}")
         for name in self.directions:

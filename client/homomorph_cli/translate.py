@@ -1,0 +1,62 @@
+"""`homomorph translate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from homomorph_cli.options import Out, TimeoutS, Url
+from homomorph_client import MorphClient
+from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_client.output import check_output, write_output
+from homomorph_client.pictures import fit_picture, load_picture
+from homomorph_client.translation import check_steps, chosen_steps
+
+
+def translate(
+    source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change.")],
+    steps: Annotated[
+        str,
+        typer.Option(
+            metavar="DIRECTION[,DIRECTION...]",
+            help="What to do to it, one after the other, such as not_smiling,blond_hair. Each step is a frame.",
+        ),
+    ],
+    out: Out,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A CycleGAN's run folder, to compute here instead of on a server. May be given several times.",
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+) -> None:
+    """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server."""
+    # Whatever can be refused is refused before the server is asked.
+    for path in out:
+        check_output(path)
+    names = [name.strip() for name in steps.split(",")]
+    check_steps(names)
+    picture = load_picture(source)
+    if run:
+        frames = _computed_here(picture, names, run)
+    else:
+        with MorphClient(url, timeout_s=timeout_s) as client:
+            frames = client.translate(picture, names)
+    for path in out:
+        write_output(path, frames)
+        typer.echo(path)
+
+
+def _computed_here(picture: npt.NDArray[np.uint8], names: list[str], runs: list[Path]) -> npt.NDArray[np.uint8]:
+    from homomorph.cyclegan.translator import load_translator
+
+    translator = load_translator(runs)
+    chosen_steps(translator.directions, names)  # are they known?
+    return translator.chained(fit_picture(picture, translator.picture_size), names)
