@@ -246,7 +246,7 @@ def test_what_failed_for_want_of_a_server_is_sent_again_as_it_was(
     ):
         start = time.monotonic()
         assert client.morph(large, large, steps=2).shape == (2, 512, 512, 3)
-        assert time.monotonic() - start > 0.4, "0.2 s and 0.4 s, give or take"
+        assert time.monotonic() - start > 0.2, "0.1 s and 0.2 s, give or take"
     assert len(proxy.calls) == 3
     assert len({request for _, request in proxy.calls}) == 1
 
