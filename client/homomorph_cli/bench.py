@@ -167,3 +167,70 @@ def model(
     Console().print(table(measured.records, f"{preset}, {picture_size}x{picture_size} pixels"))
     typer.echo(model_picture.draw(measured, out))
     typer.echo(path)
+
+
+@app.command()
+def serving(
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and report.html.")],
+    repository: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder that `homomorph export` wrote.",
+            show_default="an export of avatars64, removed afterwards",
+        ),
+    ] = None,
+    picture_size: Annotated[
+        int | None, typer.Option(min=8, help="Height and width of the pictures, in pixels.", show_default="the model's")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, max=256, help="Frames of a sequence.")] = 9,
+    bound_ms: Annotated[
+        float, typer.Option(min=1, help="What the 99th percentile may be where the largest rate is searched.")
+    ] = 100.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation, in process.")
+    ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Measure pytriton, LitServe and FastAPI in the same turns.")
+    ] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: two minutes instead of 25.")] = False,
+) -> None:
+    """Measure the served morph under load: latency one at a time, the largest rate, throughput, where the time goes.
+
+    Starts a Triton server of its own on this machine, and compares it with the same files called in process and behind
+    other servers. The scenarios are MLPerf's SingleStream, Server and Offline.
+    """
+    import asyncio
+    import contextlib
+    import tempfile
+
+    from rich.console import Console
+
+    from homomorph_bench.results import table, write
+    from homomorph_bench.serving import report, scenarios
+    from homomorph_export.exporter import export_run
+
+    with contextlib.ExitStack() as stack:
+        status = stack.enter_context(Console(stderr=True).status("Loading"))
+        if repository is None:
+            repository = (
+                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homomorph-bench-"))) / "repository"
+            )
+            export_run("avatars64", repository, onnx=False, report=status.update)
+        measured = asyncio.run(
+            scenarios.measure(
+                repository,
+                scenarios.QUICK if quick else scenarios.Plan(),
+                picture_size=picture_size,
+                frames=frames,
+                bound_ms=bound_ms,
+                threads=threads or len(os.sched_getaffinity(0)),
+                peers=peers,
+                report=status.update,
+            )
+        )
+    path = write(measured.records, out)
+    Console().print(table(measured.records, f"{frames} frames a sequence, {measured.meta['cores']} cores"))
+    typer.echo(report.write_report(measured, out))
+    typer.echo(path)

@@ -1,0 +1,59 @@
+"""The exported TorchScript without a server: the baseline, and what the peers serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from homomorph_bench.runtimes import MODELS
+from homomorph_client.errors import ServerError
+from homomorph_export import torchscript
+from homomorph_export.ops import library
+from homomorph_export.repository import TORCHSCRIPT_FILE
+
+_WARM_UP_CALLS = 5
+"""TorchScript specialises its graph during the first calls."""
+
+
+class ExportedMorph:
+    """Two pictures and strengths in, frames out, through the files that Triton serves."""
+
+    def __init__(self, repository: Path) -> None:
+        """Load the three models of a morph.
+
+        Args:
+            repository: folder that `homomorph export` wrote.
+
+        Raises:
+            ServerError: it lacks one of them.
+            OperatorError: the operator's library there does not load.
+        """
+        files = {name: repository / name / TORCHSCRIPT_FILE for name in MODELS}
+        for file in files.values():
+            if not file.is_file():
+                raise ServerError(f"the model repository {repository} has no {file.relative_to(repository)}")
+        for operator in sorted(repository.resolve().glob("*/1/*.so"))[:1]:  # all are copies of one library
+            library.load(operator)
+        self._encode, self._interpolate, self._decode = (torchscript.load(file) for file in files.values())
+
+    def __call__(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+        """Return the frames.
+
+        Args:
+            source: uint8 [B, H, W, 3].
+            target: the same.
+            strengths: float32 [B, S, K], in [0, 2].
+
+        Returns:
+            uint8 [B, S, H, W, 3].
+        """
+        with torch.inference_mode():
+            frames: Tensor = self._decode(self._interpolate(*self._encode(source, target), strengths))
+        return frames
+
+    def warm_up(self, source: Tensor, target: Tensor, strengths: Tensor) -> None:
+        """Make later calls of these sizes fast."""
+        for _ in range(_WARM_UP_CALLS):
+            self(source, target, strengths)

@@ -1,0 +1,70 @@
+"""Starts a peer, and stops it with everything that it started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from homomorph_client.errors import ServerError
+from homomorph_export import server_keeper
+from homomorph_export.ports import choose_ports
+from homomorph_export.triton_distribution import environment, find_distribution
+
+_STOP_TIMEOUT_S = 10.0
+
+
+class Peer:
+    """One peer's program, as a context manager; however this process ends, the peer ends with it."""
+
+    def __init__(self, name: str, repository: Path) -> None:
+        """Say which.
+
+        Args:
+            name: the module in this package.
+            repository: folder that `homomorph export` wrote.
+        """
+        self.name = name
+        self.host = "127.0.0.1"
+        self.port = choose_ports(self.host, {name: None})[name]
+        self._repository = repository
+
+    def __enter__(self) -> Peer:
+        module = f"{__package__}.{self.name}"
+        words = [sys.executable, "-m", module, str(self._repository.resolve()), str(self.port)]
+        self._log = tempfile.TemporaryFile()
+        # The server's keeper serves here too: it stops what it runs, and all of its group, when its input ends. The
+        # prefix is that of shared memory which it removes; peers clean up theirs.
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-I", server_keeper.__file__, f"homomorph_{self.port}_", str(_STOP_TIMEOUT_S), *words],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment(find_distribution()),  # in which pytriton's Triton finds this Python, as ours does
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.close()
+        self._keeper.wait()
+        self._log.close()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process that everything else of it descends from."""
+        return self._keeper.pid
+
+    def check(self) -> None:
+        """Check that it still runs.
+
+        Raises:
+            ServerError: it ended; the message has the last line that it wrote.
+        """
+        if self._keeper.poll() is not None:
+            self._log.seek(0)
+            lines = self._log.read().decode(errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+            raise ServerError(f"the peer {self.name} ended by itself: {last}")

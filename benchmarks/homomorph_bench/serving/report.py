@@ -1,0 +1,88 @@
+"""`report.html`: the figures and the curves in one file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from homomorph_bench.serving.scenarios import Measured, Point
+
+REPORT_FILE = "report.html"
+
+
+def write_report(measured: Measured, folder: Path) -> Path:
+    """Write `report.html` into the folder, which is there, and return its path."""
+    template = resources.files("homomorph_bench.serving").joinpath("report.html.j2").read_text(encoding="utf-8")
+    page = (
+        jinja2.Environment(autoescape=True)
+        .from_string(template)
+        .render(
+            meta=measured.meta,
+            meta_text=json.dumps(measured.meta, indent=2),
+            records=measured.records,
+            curves=_curves(measured.curves, "requests a second"),
+            sweep=_curves(measured.sweep, "sequences a second, from one to many at once"),
+            where=_where(measured.where_ms),
+        )
+    )
+    path = folder / REPORT_FILE
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _curves(systems: Mapping[str, Sequence[Point]], label: str) -> str:
+    """Draw latency over throughput: the median solid, the 99th percentile dashed."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, points) in enumerate(systems.items()):
+        rates = [point.rate for point in points]
+        colour = f"C{number}"
+        axes.plot(rates, _finite([point.p50_ms for point in points]), color=colour, marker="o", label=name)
+        axes.plot(rates, _finite([point.p99_ms for point in points]), color=colour, marker="o", linestyle="--")
+    axes.set(xlabel=label, ylabel="milliseconds: median, and dashed p99", yscale="log")
+    axes.set_xlim(left=0)
+    axes.grid(visible=True, which="both", alpha=0.2)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _where(cases: Mapping[str, Mapping[str, float]]) -> str:
+    """Draw each case as one bar of its parts."""
+    figure = Figure(figsize=(14, 1.2 + 1.1 * len(cases)), layout="constrained")
+    axes: Axes = figure.subplots()
+    parts = list(dict.fromkeys(part for case in cases.values() for part in case))
+    for number, part in enumerate(parts):
+        widths = [max(0.0, case.get(part, 0.0)) for case in cases.values()]
+        left = [sum(max(0.0, case.get(other, 0.0)) for other in parts[:number]) for case in cases.values()]
+        axes.barh(list(cases), widths, left=left, label=part, color=_colour(number))
+    axes.set_xlabel("milliseconds")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _svg(figure)
+
+
+def _colour(number: int) -> tuple[float, float, float]:
+    from matplotlib import colormaps
+
+    red, green, blue = colormaps["tab20"](number % 20)[:3]
+    return red, green, blue
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    """Leave a gap where requests failed."""
+    return [value if math.isfinite(value) else math.nan for value in values]
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg")
+    text = stream.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,338 @@
+"""What is measured: MLPerf's scenarios, a sweep of concurrency, curves under open load, and where the time goes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from homomorph.environment import environment
+from homomorph_bench.results import Record
+from homomorph_bench.serving import processes, triton_time
+from homomorph_bench.serving.arrivals import poisson_arrivals
+from homomorph_bench.serving.latencies import percentile
+from homomorph_bench.serving.load import Load, RequestFailed, Send, closed_loop, open_loop
+from homomorph_bench.serving.search import RateSearch
+from homomorph_bench.serving.systems import CLIENT, IN_PROCESS, TRITON, Running, System, started
+from homomorph_client.errors import ServerError
+from homomorph_export.contract import MAX_BATCH_SIZE
+
+BATCHES = f"by {MAX_BATCH_SIZE}"
+"""What is added to a system's name where each of its requests holds a whole batch."""
+PERCENTILES = (50, 90, 99)
+TYPICAL_SHARE = 0.7
+"""Share of its saturating rate at which a system's tail is looked at."""
+ALONE = "mean of one at a time"
+LOADED = f"mean at {TYPICAL_SHARE:.0%} of its saturating rate"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long everything is measured."""
+
+    turns: int = 10
+    """Of SingleStream and Offline, each system once in every turn."""
+    stream_requests: int = 100
+    """In a turn of SingleStream."""
+    offline_s: float = 3.0
+    """A turn of Offline."""
+    outstanding: int = 4 * MAX_BATCH_SIZE
+    """Requests on their way in Offline."""
+    load_s: float = 12.0
+    """Each step of the search, of the sweep and of the curves."""
+    tolerance: float = 0.03
+    """How closely the largest rate is searched, as a share of the saturating one."""
+    concurrencies: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    shares: tuple[float, ...] = (0.1, 0.3, 0.5, TYPICAL_SHARE, 0.8, 0.9, 0.95)
+    """Of the saturating rate, in the curves."""
+
+
+QUICK = Plan(
+    stream_requests=5,
+    offline_s=0.3,
+    load_s=1.0,
+    tolerance=0.2,
+    concurrencies=(1, 8),
+    shares=(0.3, TYPICAL_SHARE),
+)
+"""A minute after the servers are up, for a first look."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system under one load."""
+
+    offered: float
+    """Requests a second in an open loop, requests on their way in a closed one."""
+    rate: float
+    """Answers a second."""
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass
+class Measured:
+    """All that was measured; the records hold the figures, the rest is for the report."""
+
+    records: list[Record] = field(default_factory=list)
+    sweep: dict[str, list[Point]] = field(default_factory=dict)
+    """Closed loops, by system."""
+    curves: dict[str, list[Point]] = field(default_factory=dict)
+    """Open loops, by system."""
+    where_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of Triton's mean request, milliseconds by load and part."""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def add_where(
+        self, case: str, outside_ms: Mapping[str, float], counted: triton_time.Counts, mean_ms: float
+    ) -> None:
+        """Take in where Triton's mean request spends its time: beside what its own account holds, and within that."""
+        parts_ms = {**outside_ms, **triton_time.split(counted, mean_ms)}
+        self.where_ms[case] = parts_ms
+        meta = {**self.meta, "batch_sizes": triton_time.batch_sizes(counted)}
+        self.records += [
+            Record(f"{part}, {case}", value, "ms", f"{TRITON}, {case}", mean_ms / value, 0.0, meta)
+            for part, value in {TRITON: mean_ms, **parts_ms}.items()
+            if value > 0
+        ]
+
+
+async def measure(
+    repository: Path,
+    plan: Plan,
+    *,
+    picture_size: int | None,
+    frames: int,
+    bound_ms: float,
+    threads: int,
+    peers: bool,
+    report: Callable[[str], None] = lambda step: None,
+) -> Measured:
+    """Measure every system.
+
+    Args:
+        repository: folder that `homomorph export` wrote.
+        plan: how long.
+        picture_size: height and width in pixels of the pictures; None is what the model was trained at.
+        frames: S of a sequence.
+        bound_ms: what the 99th percentile may be in the Server scenario.
+        threads: torch's, in process.
+        peers: whether the peers take part.
+        report: called with what is done next.
+
+    Raises:
+        ServerError: a server does not start, refuses a request, or answers other frames.
+        PictureError: `picture_size` is no multiple of the model's stride.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        async with started(repository, picture_size=picture_size, frames=frames, peers=peers, report=report) as running:
+            _, steps, branches = running.inputs.strengths.shape
+            size = running.inputs.source.shape[1]
+            measured = Measured(meta={**environment(), "picture_size": size, "frames": steps, "branches": branches})
+            await _single_stream(running, plan, measured, report)
+            servers = {name: system for name, system in running.systems.items() if name != CLIENT}
+            saturating = await _offline(servers, plan, measured, report)
+            await _server(servers, saturating, plan, bound_ms, measured, report)
+            await _curves(servers, saturating, running.url, plan, measured, report)
+            await _sweep(servers, plan, measured, report)
+        return measured
+    except RequestFailed as error:
+        raise ServerError(f"a request failed while time was measured: {error}") from error
+    finally:
+        torch.set_num_threads(before)
+
+
+async def _single_stream(running: Running, plan: Plan, measured: Measured, report: Callable[[str], None]) -> None:
+    """One request at a time."""
+    systems = running.systems
+    loads: dict[str, list[Load]] = {name: [] for name in systems}
+    for system in systems.values():
+        await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests)
+    counted: triton_time.Counts = Counter()
+    for turn in range(plan.turns):
+        report(f"SingleStream, turn {turn + 1} of {plan.turns}")
+        for name, system in systems.items():
+            before = await triton_time.counts(running.url)
+            loads[name].append(await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests))
+            if name == TRITON:
+                counted += await triton_time.counts(running.url) - before
+    latencies_ms = {name: [latency for load in turns for latency in load.latencies_ms] for name, turns in loads.items()}
+    for percent in PERCENTILES:
+        case = f"SingleStream p{percent}"
+        baseline = percentile(latencies_ms[IN_PROCESS], percent)
+        for name, turns in loads.items():
+            value = percentile(latencies_ms[name], percent)
+            meta = {
+                **measured.meta,
+                "requests": len(latencies_ms[name]),
+                "client_cpu_ms": statistics.median(load.cpu_s / len(load.latencies_ms) for load in turns) * 1e3,
+            }
+            spread = _spread([load.percentile(percent) for load in turns])
+            measured.records.append(
+                Record(f"{name}, {case}", value, "ms", f"{IN_PROCESS}, {case}", baseline / value, spread, meta)
+            )
+    means = {name: statistics.fmean(values) for name, values in latencies_ms.items()}
+    measured.add_where(ALONE, {"client library": means[CLIENT] - means[TRITON]}, counted, means[TRITON])
+
+
+async def _offline(
+    systems: Mapping[str, System], plan: Plan, measured: Measured, report: Callable[[str], None]
+) -> dict[str, float]:
+    """As many sequences a second as possible; returns how many, by system, one sequence a request."""
+    sends: dict[str, tuple[Send, int, int]] = {}  # how to send, sequences in a request, requests on their way
+    for name, system in systems.items():
+        sends[name] = (system.request.send, 1, plan.outstanding)
+        if system.batches:
+            sends[f"{name} {BATCHES}"] = (system.batches.send, MAX_BATCH_SIZE, plan.outstanding // MAX_BATCH_SIZE)
+    rates: dict[str, list[float]] = {name: [] for name in sends}
+    client_ms: dict[str, list[float]] = {name: [] for name in sends}
+    server_ms: dict[str, list[float]] = {name: [] for name in sends}
+    for turn in range(-1, plan.turns):  # the first warms up
+        report(f"Offline, turn {max(turn, 0) + 1} of {plan.turns}")
+        for name, (send, sequences, outstanding) in sends.items():
+            roots = systems[name.removesuffix(f" {BATCHES}")].roots
+            start_s = processes.cpu_s(roots)
+            load = await closed_loop(send, concurrency=outstanding, duration_s=plan.offline_s)
+            if turn >= 0:
+                answered = sequences * len(load.latencies_ms)
+                rates[name].append(sequences * load.rate)
+                client_ms[name].append(load.cpu_s / answered * 1e3)
+                server_ms[name].append((processes.cpu_s(roots) - start_s) / answered * 1e3)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    # In process, whichever is faster: nobody would choose the other.
+    baseline = max((IN_PROCESS, f"{IN_PROCESS} {BATCHES}"), key=lambda name: medians[name])
+    for name, value in medians.items():
+        roots = systems[name.removesuffix(f" {BATCHES}")].roots
+        meta = {
+            **measured.meta,
+            "outstanding": sends[name][2],
+            "client_cpu_ms": statistics.median(client_ms[name]),
+            "server_cpu_ms": statistics.median(server_ms[name]),
+            "server_memory_mib": processes.memory_mib(roots),
+        }
+        measured.records.append(
+            Record(
+                f"{name}, Offline",
+                value,
+                "sequences/s",
+                f"{baseline}, Offline",
+                value / medians[baseline],
+                _spread(rates[name]),
+                meta,
+            )
+        )
+    return {name: medians[name] for name in systems}
+
+
+async def _server(
+    systems: Mapping[str, System],
+    saturating: Mapping[str, float],
+    plan: Plan,
+    bound_ms: float,
+    measured: Measured,
+    report: Callable[[str], None],
+) -> None:
+    """The largest rate of Poisson arrivals whose 99th percentile stays under the bound."""
+    searches = {name: RateSearch(saturating[name], tolerance=plan.tolerance) for name in systems}
+    tried = 0
+    while not all(search.done for search in searches.values()):
+        tried += 1
+        for name, search in searches.items():
+            if not search.done:
+                report(f"Server, step {tried}: {name} at {search.rate:.3g} requests/s")
+                load = await _poisson(systems[name], search.rate, plan.load_s, seed=tried)
+                search.tell(met=load.percentile(99) <= bound_ms)
+    case = f"Server, p99 <= {bound_ms:g} ms"
+    meta = {**measured.meta, "seconds_each": plan.load_s, "spread": "what the search left open"}
+    baseline = searches[IN_PROCESS].best
+    for name, search in searches.items():
+        # JSON knows neither infinity nor what is no number: 0 where nothing met the bound.
+        ratio = search.best / baseline if baseline else 0.0
+        width = plan.tolerance * saturating[name] / search.best if search.best else 0.0
+        measured.records.append(
+            Record(f"{name}, {case}", search.best, "sequences/s", f"{IN_PROCESS}, {case}", ratio, width, meta)
+        )
+
+
+async def _curves(
+    systems: Mapping[str, System],
+    saturating: Mapping[str, float],
+    url: str,
+    plan: Plan,
+    measured: Measured,
+    report: Callable[[str], None],
+) -> None:
+    """Latency at shares of each system's own saturating rate."""
+    for share in plan.shares:
+        for name, system in systems.items():
+            rate = share * saturating[name]
+            report(f"open loop at {share:.0%}: {name} at {rate:.3g} requests/s")
+            before = await triton_time.counts(url)
+            load = await _poisson(system, rate, plan.load_s, seed=100)
+            point = _point(rate, load)
+            measured.curves.setdefault(name, []).append(point)
+            if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
+                if name == TRITON:
+                    counted = await triton_time.counts(url) - before
+                    measured.add_where(LOADED, {}, counted, statistics.fmean(load.latencies_ms))
+                case = f"at {share:.0%} of its saturating rate"
+                meta = {**measured.meta, "requests": len(load.latencies_ms), "offered": rate}
+                for percent, value in ((50, point.p50_ms), (99, point.p99_ms)):
+                    measured.records.append(
+                        Record(
+                            f"{name}, p{percent} {case}",
+                            value,
+                            "ms",
+                            f"{name}, p50 {case}",
+                            point.p50_ms / value,
+                            0.0,
+                            meta,
+                        )
+                    )
+
+
+async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, report: Callable[[str], None]) -> None:
+    """Closed loops of more and more users."""
+    for concurrency in plan.concurrencies:
+        for name, system in systems.items():
+            if name == IN_PROCESS and concurrency > 1:
+                continue  # it computes one request at a time, however many wait
+            report(f"{concurrency} at once: {name}")
+            load = await closed_loop(system.request.send, concurrency=concurrency, duration_s=plan.load_s / 2)
+            measured.sweep.setdefault(name, []).append(_point(concurrency, load))
+    for name, points in measured.sweep.items():
+        for point in points:
+            meta = {**measured.meta, "p50_ms": point.p50_ms, "p99_ms": point.p99_ms}
+            measured.records.append(
+                Record(
+                    f"{name}, {point.offered:g} at once",
+                    point.rate,
+                    "sequences/s",
+                    f"{name}, {points[0].offered:g} at once",
+                    point.rate / points[0].rate,
+                    0.0,
+                    meta,
+                )
+            )
+
+
+async def _poisson(system: System, rate: float, duration_s: float, *, seed: int) -> Load:
+    # Never nothing: a rate may be so low that none arrive.
+    return await open_loop(system.request.send, poisson_arrivals(rate, duration_s, seed) or [0.0])
+
+
+def _point(offered: float, load: Load) -> Point:
+    return Point(offered, load.rate, load.percentile(50), load.percentile(99))
+
+
+def _spread(values: Sequence[float]) -> float:
+    low, median, high = statistics.quantiles(values, n=4)
+    return (high - low) / median

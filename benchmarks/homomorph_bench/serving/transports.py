@@ -1,0 +1,121 @@
+"""Requests that are encoded once and sent many times, over gRPC and over HTTP.
+
+What the load generator does for a request is what the system's other side cannot do without: bytes out, bytes in. The
+answer is not parsed while time is measured; the first one is, and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import service_pb2
+
+from homomorph_bench.serving.load import RequestFailed
+
+_MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+"""The call of Triton's public protocol."""
+_TYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
+_ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+"""gRPC stops at 4 MiB unless told otherwise."""
+_READ_BUFFER_BYTES = 1 << 20
+"""Holds a whole answer of the usual size, so that reading one does not pause the connection."""
+
+
+class GrpcRequest:
+    """One inference request to Triton; make it within the event loop that sends it."""
+
+    def __init__(self, url: str, model: str, inputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Encode a request.
+
+        Args:
+            url: host:port of Triton's gRPC.
+            model: name of the served model.
+            inputs: tensors by name, with their batch axis.
+        """
+        request = service_pb2.ModelInferRequest(model_name=model)
+        for name, array in inputs.items():
+            request.inputs.add(name=name, datatype=_TYPES[array.dtype], shape=array.shape)
+            request.raw_input_contents.append(array.tobytes())
+        self._request: bytes = request.SerializeToString()
+        self._channel = grpc.aio.insecure_channel(url, options=_ANY_LENGTH)
+        self._call = self._channel.unary_unary(_MODEL_INFER)  # without serialisers, it takes and gives bytes
+
+    async def send(self) -> bytes:
+        """Send it and return the answer's bytes.
+
+        Raises:
+            RequestFailed: Triton refused it, or is not there.
+        """
+        try:
+            answer: bytes = await self._call(self._request)
+        except grpc.aio.AioRpcError as error:
+            raise RequestFailed(f"{error.code().name}: {error.details()}") from error
+        return answer
+
+    @staticmethod
+    def frames(answer: bytes) -> bytes:
+        """Return the only output's bytes."""
+        (output,) = service_pb2.ModelInferResponse.FromString(answer).raw_output_contents
+        return bytes(output)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+
+class HttpRequest:
+    """One HTTP/1.1 POST over connections that are kept; make it within the event loop that sends it."""
+
+    def __init__(self, host: str, port: int, path: str, body: bytes) -> None:
+        """Encode a request with a body of `application/octet-stream`."""
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/octet-stream\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        self._request = head.encode() + body
+        self._address = host, port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def send(self) -> bytes:
+        """Send it on an idle connection or a new one, and return the answer's body.
+
+        Raises:
+            RequestFailed: the answer's status is not 200, or there is no answer.
+        """
+        while True:
+            kept = bool(self._idle)
+            try:
+                reader, writer = self._idle.pop() if kept else await self._connect()
+                writer.write(self._request)
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                length = re.search(r"^content-length: *(\d+)", head, re.IGNORECASE | re.MULTILINE)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                break
+            except (OSError, EOFError) as error:  # an incomplete answer is an EOFError
+                # Servers close connections that were idle for seconds, which shows when one is used again.
+                if not kept:
+                    raise RequestFailed(f"no answer: {error}") from error
+        self._idle.append((reader, writer))
+        status = head.split(maxsplit=2)[1]
+        if status != "200":
+            raise RequestFailed(f"status {status}")
+        return body
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self._address, limit=_READ_BUFFER_BYTES)
+
+    @staticmethod
+    def frames(answer: bytes) -> bytes:
+        """Return the answer: the body is nothing else."""
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()

@@ -1,0 +1,62 @@
+"""Where a request's time goes within Triton, from the statistics that the server itself keeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from tritonclient.grpc.aio import InferenceServerClient
+
+PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
+"""What Triton's statistics divide a model's time into, in their order."""
+NETWORK = "network"
+SCHEDULING = "scheduling"
+
+Counts = Counter[tuple[str, str]]
+"""By model and what was counted: `requests`, `executions` and, in nanoseconds, `total` and `PARTS`."""
+
+
+async def counts(url: str) -> Counts:
+    """Return what Triton has counted since it started.
+
+    Args:
+        url: host:port of its gRPC.
+    """
+    async with InferenceServerClient(url) as client:
+        answer: dict[str, Any] = await client.get_inference_statistics(as_json=True)
+    counted: Counts = Counter()
+    for model in answer["model_stats"]:
+        stats, name = model.get("inference_stats", {}), model["name"]
+        # In JSON, numbers of 64 bits are strings, and zeros are left out.
+        counted[name, "requests"] = int(stats.get("success", {}).get("count", 0))
+        counted[name, "executions"] = int(model.get("execution_count", 0))
+        counted[name, "total"] = int(stats.get("success", {}).get("ns", 0))
+        for part in PARTS:
+            counted[name, part] = int(stats.get(part, {}).get("ns", 0))
+    return counted
+
+
+def split(counted: Counts, mean_ms: float, *, model: str = "morph") -> dict[str, float]:
+    """Divide the mean request's time.
+
+    Args:
+        counted: what Triton counted meanwhile, a difference of two `counts`.
+        mean_ms: the mean latency that the client saw, in milliseconds.
+        model: what was asked for: an ensemble, or a model that computes by itself.
+
+    Returns:
+        Milliseconds by part: the network, with gRPC on both sides; every part of every model that computed; and
+        scheduling, which is what Triton does between them.
+    """
+    requests = counted[model, "requests"]
+    total_ms = counted[model, "total"] / requests / 1e6
+    # An ensemble's own parts repeat its members'.
+    members = [name for name, what in counted if what == "executions" and counted[name, what] and name != model]
+    parts_ms = {f"{name} {part}": counted[name, part] / requests / 1e6 for name in members or [model] for part in PARTS}
+    return {NETWORK: mean_ms - total_ms, SCHEDULING: total_ms - sum(parts_ms.values()), **parts_ms}
+
+
+def batch_sizes(counted: Counts) -> dict[str, float]:
+    """Return how many requests one execution of each model served, on average."""
+    executed = {name: counted[name, what] for name, what in counted if what == "executions" and counted[name, what]}
+    return {name: counted[name, "requests"] / executions for name, executions in executed.items()}

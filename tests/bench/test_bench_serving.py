@@ -1,0 +1,358 @@
+"""`homomorph bench serving`: its arithmetic, its load generators, and a short run against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from homomorph.config import CompactConfig, ModelConfig
+from homomorph.networks import MorphModel
+from homomorph.run import save_model
+from homomorph_bench.serving import processes, scenarios, systems, triton_time
+from homomorph_bench.serving.arrivals import poisson_arrivals
+from homomorph_bench.serving.latencies import percentile
+from homomorph_bench.serving.load import RequestFailed, closed_loop, open_loop
+from homomorph_bench.serving.peers import wire
+from homomorph_bench.serving.search import RateSearch
+from homomorph_bench.serving.transports import HttpRequest
+from homomorph_export.exporter import export_run
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"), [(50, 5.0), (90, 9.0), (91, 10.0), (99, 10.0), (100, 10.0), (1, 1.0), (29, 3.0)]
+)
+def test_percentile_is_the_nearest_rank(percent: float, expected: float) -> None:
+    assert percentile([10.0, 1.0, 9.0, 2.0, 8.0, 3.0, 7.0, 4.0, 6.0, 5.0], percent) == expected
+
+
+def test_percentile_of_a_whole_hundred_is_not_moved_by_rounding() -> None:
+    assert percentile([float(value) for value in range(1, 101)], 29) == 29  # 0.29 * 100 is a little more than 29
+
+
+def test_failed_requests_are_the_slowest() -> None:
+    latencies_ms = [1.0] * 98 + [math.inf] * 2
+    assert percentile(latencies_ms, 98) == 1
+    assert percentile(latencies_ms, 99) == math.inf
+
+
+@pytest.mark.parametrize(("values", "percent"), [([], 50), ([1.0], 0), ([1.0], 101)])
+def test_percentile_of_nothing(values: list[float], percent: float) -> None:
+    with pytest.raises(ValueError, match="percentile"):
+        percentile(values, percent)
+
+
+def test_arrivals_are_a_poisson_process() -> None:
+    arrivals = poisson_arrivals(200, 100, seed=0)
+    assert arrivals == sorted(arrivals)
+    assert arrivals[0] >= 0
+    assert arrivals[-1] < 100
+    assert len(arrivals) == pytest.approx(20_000, rel=0.03)  # 4 standard deviations
+    gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+    # Of an exponential distribution the mean and the standard deviation are equal; even gaps would have none.
+    assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.05)
+    counts = Counter(int(arrival) for arrival in arrivals)
+    assert statistics.variance(counts[second] for second in range(100)) == pytest.approx(200, rel=0.5)
+
+
+def test_arrivals_depend_on_the_seed_alone() -> None:
+    assert poisson_arrivals(50, 10, seed=1) == poisson_arrivals(50, 10, seed=1) != poisson_arrivals(50, 10, seed=2)
+
+
+@pytest.mark.parametrize("capacity", [3.0, 41.7, 99.9, 120.0])
+def test_search_finds_the_largest_rate(capacity: float) -> None:
+    search = RateSearch(100, tolerance=0.01)
+    tried = []
+    while not search.done:
+        tried.append(search.rate)
+        search.tell(met=search.rate <= capacity)
+    assert min(capacity, 100) - 1 <= search.best <= min(capacity, 100)
+    assert search.best in tried, "only what was measured is reported"
+    assert len(tried) <= 7
+
+
+def test_search_without_any_rate() -> None:
+    search = RateSearch(100)
+    while not search.done:
+        search.tell(met=False)
+    assert search.best == 0
+
+
+def test_closed_loop_keeps_so_many_on_their_way() -> None:
+    together, most = 0, 0
+
+    async def send() -> bytes:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        await asyncio.sleep(0.01)
+        together -= 1
+        return b""
+
+    load = asyncio.run(closed_loop(send, concurrency=4, requests=20))
+    assert most == 4
+    assert len(load.latencies_ms) == 20
+    assert load.percentile(1) >= 10
+    assert load.rate == pytest.approx(20 / load.elapsed_s)
+
+
+def test_closed_loop_ends_after_its_time() -> None:
+    async def send() -> bytes:
+        await asyncio.sleep(0.01)
+        return b""
+
+    load = asyncio.run(closed_loop(send, concurrency=1, duration_s=0.1))
+    assert 1 <= len(load.latencies_ms) <= 10
+    assert load.elapsed_s >= 0.1
+
+
+def test_open_loop_omits_nothing() -> None:
+    """A system that stands still for 0.2 s in the sender's own thread holds up every request that was due meanwhile."""
+    sent = 0
+
+    async def send() -> bytes:
+        nonlocal sent
+        sent += 1
+        if sent == 1:
+            time.sleep(0.2)
+        return b""
+
+    load = asyncio.run(open_loop(send, [0.0, 0.05, 0.1, 0.15]))
+    for due_s, latency_ms in zip([0.0, 0.05, 0.1, 0.15], load.latencies_ms, strict=True):
+        assert latency_ms >= 200 - due_s * 1e3 - 1
+
+
+def test_open_loop_does_not_wait_for_answers() -> None:
+    async def send() -> bytes:
+        await asyncio.sleep(0.3)
+        return b""
+
+    load = asyncio.run(open_loop(send, [0.0] * 20))
+    assert load.elapsed_s < 2, "they were on their way together"
+    assert load.percentile(1) >= 299
+
+
+def test_open_loop_counts_failures_as_never_answered() -> None:
+    async def send() -> bytes:
+        raise RequestFailed("the queue is full")
+
+    load = asyncio.run(open_loop(send, [0.0, 0.0]))
+    assert load.latencies_ms == [math.inf, math.inf]
+    assert load.rate == 0
+
+
+def test_time_is_divided_without_rest() -> None:
+    ms = 1_000_000
+    counted: triton_time.Counts = Counter(
+        {
+            ("morph", "requests"): 10,
+            ("morph", "total"): 200 * ms,
+            ("morph", "compute_infer"): 150 * ms,  # an ensemble repeats what its members did
+            ("decoder", "requests"): 10,
+            ("decoder", "executions"): 5,
+            ("decoder", "queue"): 30 * ms,
+            ("decoder", "compute_infer"): 150 * ms,
+        }
+    )
+    parts_ms = triton_time.split(counted, mean_ms=22)
+    assert parts_ms["network"] == pytest.approx(2)
+    assert parts_ms["decoder queue"] == pytest.approx(3)
+    assert parts_ms["decoder compute_infer"] == pytest.approx(15)
+    assert parts_ms["scheduling"] == pytest.approx(2)
+    assert sum(parts_ms.values()) == pytest.approx(22)
+    assert triton_time.batch_sizes(counted) == {"decoder": 2}
+
+
+def test_time_of_a_model_that_is_no_ensemble() -> None:
+    counted: triton_time.Counts = Counter(
+        {
+            ("morph", "requests"): 1,
+            ("morph", "executions"): 1,
+            ("morph", "total"): 5_000_000,
+            ("morph", "compute_infer"): 4_000_000,
+        }
+    )
+    parts_ms = triton_time.split(counted, mean_ms=6)
+    assert parts_ms["morph compute_infer"] == pytest.approx(4)
+    assert (parts_ms["network"], parts_ms["scheduling"]) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_a_body_holds_the_request() -> None:
+    inputs = systems.Inputs.random(16, 5, 3)
+    source, target, strengths = wire.decode(wire.encode(inputs.source, inputs.target, inputs.strengths))
+    assert np.array_equal(source.numpy(), inputs.source)
+    assert np.array_equal(target.numpy(), inputs.target)
+    assert np.array_equal(strengths.numpy(), inputs.strengths)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
+def test_http_requests_keep_their_connection_until_it_is_closed(status: str) -> None:
+    bodies, connections = [], 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for _ in range(2):  # then the connection is closed, as an idle one would be
+            head = await reader.readuntil(b"\r\n\r\n")
+            bodies.append((head.split()[1], await reader.readexactly(5)))
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nyes".encode())
+        writer.close()
+
+    async def main() -> list[bytes | str]:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        request = HttpRequest("127.0.0.1", server.sockets[0].getsockname()[1], "/predict", b"hello")
+
+        async def answered() -> bytes | str:
+            try:
+                return await request.send()
+            except RequestFailed as error:
+                return str(error)
+
+        answers = [await answered() for _ in range(3)]
+        await request.close()
+        server.close()
+        return answers
+
+    answers = asyncio.run(main())
+    assert answers == ([b"yes"] * 3 if status == "200 OK" else ["status 503"] * 3)
+    assert bodies == [(b"/predict", b"hello")] * 3
+    assert connections == 2
+
+
+def test_processes_are_counted_with_what_they_start() -> None:
+    before = processes.children()
+    code = (
+        "import subprocess, sys; data = bytearray(100 << 20); sum(range(10**6)); "
+        "inner = subprocess.Popen(['sleep', '60']); print('up', flush=True); sys.stdin.read(); inner.kill()"
+    )
+    started = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert started.stdout is not None
+        started.stdout.readline()
+        assert processes.children() - before == {started.pid}
+        assert processes.memory_mib([started.pid]) > 100
+        assert processes.cpu_s([started.pid]) > 0
+    finally:
+        started.communicate()
+    assert processes.cpu_s([started.pid]) == 0
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of small random networks."""
+    torch.manual_seed(0)
+    network = CompactConfig(
+        feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
+    )
+    model = MorphModel(ModelConfig(groups={"hair": ("red",)}, picture_size=32, network=network))
+    torch.nn.init.normal_([weights for weights in model.decoder.parameters() if weights.ndim == 4][-1], std=0.3)
+    folder = tmp_path_factory.mktemp("bench_serving")
+    save_model(folder / "run", model)
+    export_run(folder / "run", folder / "repository", onnx=False, threads=1)
+    return folder / "repository"
+
+
+@pytest.mark.server
+def test_the_command_measures_the_real_server(
+    homomorph: Callable[..., Any], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = scenarios.Plan(
+        stream_requests=3, offline_s=0.05, outstanding=8, load_s=0.4, tolerance=0.3, concurrencies=(1, 4), shares=(0.7,)
+    )
+    monkeypatch.setattr(scenarios, "QUICK", plan)
+    words = ("--repository", repository, "--frames", 3, "--bound-ms", 10_000, "--no-peers", "--quick")
+    outcome = homomorph("bench", "serving", "--out", tmp_path, *words)
+    assert outcome.code == 0, outcome.err
+    records = {record["name"]: record for record in json.loads((tmp_path / "results.json").read_text())}
+    for name in ("in process", "Triton", "Triton through MorphClient"):
+        p50, p90, p99 = (records[f"{name}, SingleStream p{percent}"] for percent in (50, 90, 99))
+        assert 0 < p50["value"] <= p90["value"] <= p99["value"]
+        assert p50["baseline"] == "in process, SingleStream p50"
+    for record in records.values():
+        assert record["baseline"] in records
+        assert record["meta"]["frames"] == 3
+    fastest = max(records[f"in process{batches}, Offline"]["value"] for batches in ("", " by 8"))
+    assert records["Triton, Offline"]["ratio"] == pytest.approx(records["Triton, Offline"]["value"] / fastest)
+    assert records["Triton, Offline"]["meta"]["server_memory_mib"] > 100
+    assert records["Triton, Server, p99 <= 10000 ms"]["value"] > 0
+
+    # The parts make up the whole, as the client saw it.
+    case = scenarios.ALONE
+    whole = records[f"Triton, {case}"]
+    parts = [r for r in records.values() if r["baseline"] == whole["name"] and r is not whole]
+    parts = [record for record in parts if not record["name"].startswith("client library")]
+    assert sum(record["value"] for record in parts) == pytest.approx(whole["value"], rel=0.2)
+    assert records[f"decoder compute_infer, {case}"]["value"] > 0
+
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert "src=" not in page, "nothing beside it"
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("name", systems.PEERS)
+def test_peers_answer_the_same_frames(repository: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systems, "PEERS", {name: systems.PEERS[name]})
+
+    async def names() -> list[str]:
+        async with systems.started(repository, picture_size=64, frames=2, peers=True, report=lambda _: None) as running:
+            return list(running.systems)  # `started` has compared the frames
+
+    assert asyncio.run(names())[-1] == name
+
+
+@pytest.mark.server
+def test_other_frames_are_found(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = systems.InProcess.send
+
+    async def other(self: systems.InProcess) -> bytes:
+        return bytes(len(await compute(self)))
+
+    monkeypatch.setattr(systems.InProcess, "send", other)
+
+    async def start() -> None:
+        async with systems.started(repository, picture_size=None, frames=3, peers=False, report=lambda _: None):
+            raise AssertionError("the frames differ")
+
+    with pytest.raises(systems.ServerError, match=r"Triton answers other frames: they are \d+ grey levels off"):
+        asyncio.run(start())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--frames", "0"], "--frames"),
+        (["--bound-ms", "0"], "--bound-ms"),
+        (["--repository", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(homomorph: Callable[..., Any], tmp_path: Path, words: list[str], said: str) -> None:
+    outcome = homomorph("bench", "serving", "--out", tmp_path / "out", *words)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert said in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.server
+def test_a_picture_size_that_the_model_cannot_take(
+    homomorph: Callable[..., Any], repository: Path, tmp_path: Path
+) -> None:
+    words = ("--repository", repository, "--picture-size", 30, "--no-peers", "--quick")
+    outcome = homomorph("bench", "serving", "--out", tmp_path / "out", *words)
+    assert outcome.code == 2
+    assert "picture_size must be a positive multiple of 8, not 30" in outcome.err
+    assert not (tmp_path / "out").exists()
