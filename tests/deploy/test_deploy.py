@@ -1,0 +1,207 @@
+"""`deploy/`: every manifest fits Kubernetes' schemas, every query parses, and the names in them fit each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import promql_parser
+import pytest
+import yaml
+
+from homomorph.config import CompactConfig, ModelConfig
+from homomorph.networks import MorphModel
+from homomorph.run import save_model
+from homomorph_export.exporter import export_run
+from homomorph_export.server import TritonServer
+from homomorph_export.triton_distribution import environment, find_distribution
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+VERSIONS = ("1.29", "1.37")
+"""Schemas of these, the oldest and the newest that the manifests are meant for."""
+BASE = sorted(file for file in (KUBERNETES / "base").glob("*.yaml") if file.name != "kustomization.yaml")
+RULES = yaml.safe_load((DEPLOY / "prometheus" / "rules.yaml").read_text())
+DASHBOARD = json.loads((DEPLOY / "grafana" / "homomorph.json").read_text())
+ADAPTER = yaml.safe_load((DEPLOY / "prometheus" / "adapter-values.yaml").read_text())
+SCRAPE = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which builds overlays, is missing")
+
+
+def built(overlay: str) -> list[dict[str, Any]]:
+    command = ["kubectl", "kustomize", str(KUBERNETES / overlay)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return list(yaml.safe_load_all(result.stdout))
+
+
+def the(kind: str, documents: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = (document for document in documents if document["kind"] == kind)
+    return found
+
+
+def rules(kind: str) -> dict[str, str]:
+    return {rule[kind]: rule["expr"] for group in RULES["groups"] for rule in group["rules"] if kind in rule}
+
+
+def queries() -> Iterator[str]:
+    yield from rules("record").values()
+    yield from rules("alert").values()
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            yield target["expr"].replace("$namespace", "homomorph")
+
+
+def metrics(query: str) -> set[str]:
+    """Return what Triton counts and what the rules record, as far as a query names it."""
+    return set(re.findall(r"\b(?:nv|homomorph)_\w+", query))
+
+
+@pytest.mark.parametrize("file", BASE, ids=lambda file: file.stem)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_manifests_fit_the_schemas(file: Path, version: str) -> None:
+    manifest = yaml.safe_load(file.read_text())
+    if manifest["kind"] == "Deployment":  # kustomize adds what it selects
+        manifest["spec"]["selector"] = {"matchLabels": {}}
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_what_does_not_fit_is_found() -> None:
+    manifest = yaml.safe_load((KUBERNETES / "base" / "service.yaml").read_text())
+    manifest["spec"]["ports"][0]["targetPrt"] = "grpc"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, VERSIONS[0], strict=True)
+
+
+def test_every_file_is_used() -> None:
+    kustomization = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())
+    assert sorted(kustomization["resources"]) == [file.name for file in BASE]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", ["base", "overlays/gpu"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_kustomize_builds_fits_the_schemas(overlay: str, version: str) -> None:
+    for document in built(overlay):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+@needs_kubectl
+def test_names_within_the_manifests_fit_each_other() -> None:
+    documents = built("base")
+    deployment, service = the("Deployment", documents), the("Service", documents)
+    template = deployment["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    labels = template["metadata"]["labels"].items()
+    assert service["spec"]["selector"].items() <= labels
+    assert the("PodDisruptionBudget", documents)["spec"]["selector"]["matchLabels"].items() <= labels
+    assert the("HorizontalPodAutoscaler", documents)["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == ports
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == str(ports["metrics"])
+    assert template["spec"]["serviceAccountName"] == the("ServiceAccount", documents)["metadata"]["name"]
+    assert container["envFrom"][0]["configMapRef"]["name"] == the("ConfigMap", documents)["metadata"]["name"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in template["spec"]["volumes"]
+    }
+
+
+def test_triton_knows_every_argument() -> None:
+    """Of the release that nvidia-pytriton carries, which is that of the image."""
+    template = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]["template"]
+    distribution = find_distribution()
+    command = [str(distribution / "bin" / "tritonserver"), "--help"]
+    result = subprocess.run(
+        command, env=environment(distribution), capture_output=True, text=True, timeout=60, check=False
+    )
+    known = set(re.findall(r"^ *(--[\w-]+)", result.stdout + result.stderr, re.MULTILINE))
+    used = {word.partition("=")[0] for word in template["spec"]["containers"][0]["args"]}
+    assert not used - known
+
+
+@needs_kubectl
+def test_pods_answer_what_is_on_its_way_before_they_end() -> None:
+    spec = the("Deployment", built("base"))["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    wait_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    (exit_s,) = (int(word.partition("=")[2]) for word in container["args"] if word.startswith("--exit-timeout-secs="))
+    assert spec["terminationGracePeriodSeconds"] > wait_s + exit_s
+
+
+@needs_kubectl
+def test_the_gpu_overlay_asks_for_one() -> None:
+    base, gpu = (
+        the("Deployment", built(overlay))["spec"]["template"]["spec"]["containers"][0]
+        for overlay in ("base", "overlays/gpu")
+    )
+    assert gpu["resources"]["limits"] == {**base["resources"]["limits"], "nvidia.com/gpu": "1"}
+    assert gpu["args"] == base["args"]
+
+
+@pytest.mark.parametrize("query", list(queries()))
+def test_queries_parse(query: str) -> None:
+    promql_parser.parse(query)
+
+
+def test_a_query_that_does_not_parse_is_found() -> None:
+    with pytest.raises(ValueError, match="unclosed"):
+        promql_parser.parse("sum by (pod (rate(x[1m]))")
+
+
+def test_the_autoscalers_metric_is_recorded_and_brought() -> None:
+    autoscaler = yaml.safe_load((KUBERNETES / "base" / "autoscaler.yaml").read_text())
+    (metric,) = autoscaler["spec"]["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    assert "by (namespace, pod)" in rules("record")[name]
+    (rule,) = ADAPTER["rules"]["custom"]
+    assert rule["seriesQuery"].partition("{")[0] == name
+    promql_parser.parse(
+        rule["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.Series>>{<<.LabelMatchers>>}", name)
+    )
+
+
+def test_alerts_fire_only_beyond_what_the_autoscaler_keeps() -> None:
+    autoscaler = yaml.safe_load((KUBERNETES / "base" / "autoscaler.yaml").read_text())
+    target = float(autoscaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"])
+    assert float(rules("alert")["HomomorphQueues"].rpartition(">")[2]) > target
+
+
+def test_prometheus_reads_the_rules_and_scrapes_what_asks_for_it() -> None:
+    assert SCRAPE["rule_files"] == ["rules.yaml"]
+    template = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]["template"]
+    assert template["metadata"]["annotations"]["prometheus.io/scrape"] == "true"
+    (pods,) = (job for job in SCRAPE["scrape_configs"] if "kubernetes_sd_configs" in job)
+    assert {rule.get("target_label") for rule in pods["relabel_configs"]} >= {"namespace", "pod"}
+
+
+def test_panels_have_their_own_places() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+@pytest.mark.server
+def test_every_metric_is_one_that_triton_counts(tmp_path: Path) -> None:
+    network = CompactConfig(
+        feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
+    )
+    save_model(tmp_path / "run", MorphModel(ModelConfig(groups={"hair": ("red",)}, picture_size=32, network=network)))
+    export_run(tmp_path / "run", tmp_path / "repository", onnx=False, threads=1)
+    with TritonServer(tmp_path / "repository") as server:
+        url = f"http://127.0.0.1:{server.ports['metrics']}/metrics"
+        text = urllib.request.urlopen(url, timeout=10).read().decode()
+    counted = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    used = set().union(*(metrics(query) for query in queries()))
+    # Gauges of GPUs are there where a GPU is.
+    missing = {name for name in used - counted - set(rules("record")) if not name.startswith("nv_gpu_")}
+    assert not missing
+    assert "nv_inference_queue_duration_us" in counted
