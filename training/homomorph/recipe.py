@@ -18,7 +18,7 @@ class Recipe:
     """Share of the steps that train E, D and the decomposition of d alone, before anything is morphed."""
     critics: float = 0.4
     """Share of the steps before the critics and the attribute head join."""
-    l_recon: float = 1.0
+    l_recon: float = 2.0
     """Reconstruction: Phi3 and pixels, for E and D."""
     l_pixel: float = 4.0
     """Pixels within the reconstruction."""
@@ -50,7 +50,7 @@ class Recipe:
     """What labels say of a morph's pixels, for E, the T_i and D."""
     focus: float = 1.0
     """What the pixels that labels change count in it beside all pixels."""
-    l_path: float = 0.5
+    l_path: float = 0.4
     """Energy of the way from a to b, for E, the T_i and D."""
     path_pairs: int = 4
     """Pairs of a batch whose ways are looked at."""
