@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from homomorph_cli import bench, edit, evaluate, export, import_run, label, morph, render, serve, train, translate
+from homomorph_cli import bench, edit, evaluate, export, grid, import_run, label, morph, render, serve, train, translate
 from homomorph_cli.one_line_errors import run_app
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("morph")(morph.morph)
 app.command("edit")(edit.edit)
+app.command("grid")(grid.grid)
 app.command("translate")(translate.translate)
 app.add_typer(import_run.app, name="import")
 app.add_typer(bench.app, name="bench")

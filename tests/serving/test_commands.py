@@ -52,6 +52,22 @@ def test_morph_of_one_group(
     assert np.abs(strip - np.concatenate(list(expected), axis=1)).max() <= 1
 
 
+def test_grid(
+    homomorph: Callable[..., Any], served: Any, client: MorphClient, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ["--rows", "glasses", "--columns", "hair", "--size", 3, "--url", served.url]
+    outcome = homomorph("grid", *files, *words, "--out", tmp_path / "out" / "grid.png")
+    assert (outcome.code, outcome.err) == (0, "")
+    table = np.asarray(Image.open(tmp_path / "out" / "grid.png")).astype(int)
+    assert table.shape == (3 * 64, 3 * 64, 3)
+    grid = client.grid(*files, rows="glasses", columns="hair", size=3)
+    assert np.abs(table[64:128, 128:] - grid[1, 2]).max() <= 1
+    refused = homomorph("grid", *files, "--rows", "hair", *words[2:], "--out", tmp_path / "x.png")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "rows and columns must be different groups" in refused.err
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_unknown_group(homomorph: Callable[..., Any], served: Any, files: tuple[Path, Path], tmp_path: Path) -> None:
     outcome = homomorph("morph", *files, "--out", tmp_path / "x.png", "--set", "beard=1", "--url", served.url)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
