@@ -194,7 +194,7 @@ def serving(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure pytriton, LitServe and FastAPI in the same turns.")
     ] = True,
-    quick: Annotated[bool, typer.Option("--quick", help="A first look: two minutes instead of 25.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: two minutes instead of 15.")] = False,
 ) -> None:
     """Measure the served morph under load: latency one at a time, the largest rate, throughput, where the time goes.
 

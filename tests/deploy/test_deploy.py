@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import urllib.request
@@ -14,11 +15,13 @@ from typing import Any
 import kubernetes_validate
 import promql_parser
 import pytest
+import typer
 import yaml
 
 from homomorph.config import CompactConfig, ModelConfig
 from homomorph.networks import MorphModel
 from homomorph.run import save_model
+from homomorph_cli.main import app
 from homomorph_export.exporter import export_run
 from homomorph_export.server import TritonServer
 from homomorph_export.triton_distribution import environment, find_distribution
@@ -31,6 +34,7 @@ BASE = sorted(file for file in (KUBERNETES / "base").glob("*.yaml") if file.name
 RULES = yaml.safe_load((DEPLOY / "prometheus" / "rules.yaml").read_text())
 DASHBOARD = json.loads((DEPLOY / "grafana" / "homomorph.json").read_text())
 ADAPTER = yaml.safe_load((DEPLOY / "prometheus" / "adapter-values.yaml").read_text())
+PAGE = (DEPLOY.parent / "docs" / "deployment.md").read_text()
 SCRAPE = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which builds overlays, is missing")
@@ -205,3 +209,21 @@ def test_every_metric_is_one_that_triton_counts(tmp_path: Path) -> None:
     missing = {name for name in used - counted - set(rules("record")) if not name.startswith("nv_gpu_")}
     assert not missing
     assert "nv_inference_queue_duration_us" in counted
+
+
+@pytest.mark.parametrize("line", re.findall(r"^ *(homomorph .*)$", PAGE, re.MULTILINE))
+def test_commands_of_the_page_exist(line: str) -> None:
+    _, *words = shlex.split(line)
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context(name, words)
+
+
+def test_files_that_the_page_names_exist() -> None:
+    root = DEPLOY.parent
+    for path in re.findall(r"\]\(([^)#:]+)", PAGE):
+        assert (root / "docs" / path).exists(), path
+    for path in re.findall(r"\bdeploy/[\w./-]+\w", PAGE):
+        assert (root / path).exists() or path.endswith("/yours"), path

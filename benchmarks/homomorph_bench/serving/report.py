@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -62,18 +63,11 @@ def _where(cases: Mapping[str, Mapping[str, float]]) -> str:
     for number, part in enumerate(parts):
         widths = [max(0.0, case.get(part, 0.0)) for case in cases.values()]
         left = [sum(max(0.0, case.get(other, 0.0)) for other in parts[:number]) for case in cases.values()]
-        axes.barh(list(cases), widths, left=left, label=part, color=_colour(number))
+        axes.barh(list(cases), widths, left=left, label=part, color=colormaps["tab20"](number % 20))
     axes.set_xlabel("milliseconds")
     axes.invert_yaxis()
     axes.legend(frameon=False, fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
     return _svg(figure)
-
-
-def _colour(number: int) -> tuple[float, float, float]:
-    from matplotlib import colormaps
-
-    red, green, blue = colormaps["tab20"](number % 20)[:3]
-    return red, green, blue
 
 
 def _finite(values: Sequence[float]) -> list[float]:

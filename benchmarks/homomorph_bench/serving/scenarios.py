@@ -38,18 +38,18 @@ class Plan:
 
     turns: int = 10
     """Of SingleStream and Offline, each system once in every turn."""
-    stream_requests: int = 100
+    stream_requests: int = 60
     """In a turn of SingleStream."""
-    offline_s: float = 3.0
+    offline_s: float = 2.0
     """A turn of Offline."""
     outstanding: int = 4 * MAX_BATCH_SIZE
     """Requests on their way in Offline."""
-    load_s: float = 12.0
+    load_s: float = 10.0
     """Each step of the search, of the sweep and of the curves."""
     tolerance: float = 0.03
     """How closely the largest rate is searched, as a share of the saturating one."""
     concurrencies: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    shares: tuple[float, ...] = (0.1, 0.3, 0.5, TYPICAL_SHARE, 0.8, 0.9, 0.95)
+    shares: tuple[float, ...] = (0.1, 0.3, 0.5, TYPICAL_SHARE, 0.9)
     """Of the saturating rate, in the curves."""
 
 
