@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import math
+import socket
 import statistics
 import subprocess
 import sys
@@ -188,6 +189,13 @@ def test_time_of_a_model_that_is_no_ensemble() -> None:
     parts_ms = triton_time.split(counted, mean_ms=6)
     assert parts_ms["morph compute_infer"] == pytest.approx(4)
     assert (parts_ms["network"], parts_ms["scheduling"]) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_statistics_of_a_server_that_is_gone() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and nobody listens
+        with pytest.raises(RequestFailed, match="Triton's statistics"):
+            asyncio.run(triton_time.counts(f"127.0.0.1:{free.getsockname()[1]}"))
 
 
 def test_a_body_holds_the_request() -> None:

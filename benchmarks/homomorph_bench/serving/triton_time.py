@@ -6,6 +6,9 @@ from collections import Counter
 from typing import Any
 
 from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from homomorph_bench.serving.load import RequestFailed
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 """What Triton's statistics divide a model's time into, in their order."""
@@ -21,9 +24,15 @@ async def counts(url: str) -> Counts:
 
     Args:
         url: host:port of its gRPC.
+
+    Raises:
+        RequestFailed: it does not say.
     """
-    async with InferenceServerClient(url) as client:
-        answer: dict[str, Any] = await client.get_inference_statistics(as_json=True)
+    try:
+        async with InferenceServerClient(url) as client:
+            answer: dict[str, Any] = await client.get_inference_statistics(as_json=True)
+    except InferenceServerException as error:
+        raise RequestFailed(f"Triton's statistics: {error.message()}") from error
     counted: Counts = Counter()
     for model in answer["model_stats"]:
         stats, name = model.get("inference_stats", {}), model["name"]
