@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +94,8 @@ def smooth_pictures(count: int, height: int, width: int) -> npt.NDArray[np.uint8
 def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository as an export writes it, but of `blender.py`: it starts at once, and a frame takes 20 ms."""
     repository = tmp_path_factory.mktemp("blender") / "triton_repo"
-    parameters = {"groups": "hair,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
-    for model in served_models(("hair", "residual"), channels=3 * 8 * 8, stride=8, labels=0):
+    parameters = {"groups": "hair_colour,skin,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
+    for model in served_models(("hair_colour", "skin", "residual"), channels=3 * 8 * 8, stride=8, labels=0):
         if model.steps:
             write_ensemble(repository / model.name, model, parameters=parameters)
         else:
@@ -123,3 +124,31 @@ def blended(pictures: npt.NDArray[np.uint8]) -> Callable[[int], npt.NDArray[np.u
         return blend
 
     return frames
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files: an authority, and the certificate and key of each side."""
+
+    ca: Path
+    server: tuple[Path, Path]
+    client: tuple[Path, Path]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, and what it vouches for: a server called morph.test and a client."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority")
+    for name in ("morph.test", "client"):
+        (folder / "names").write_text(f"subjectAltName=DNS:{name}\n")
+        openssl("req", *key[:-2], "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+    server, client = ((folder / f"{name}.pem", folder / f"{name}.key") for name in ("morph.test", "client"))
+    return Certificates(folder / "ca.pem", server, client)

@@ -32,7 +32,7 @@ def kill(server: TritonServer) -> None:
             os.kill(int(folder.name), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["morph", "stream"])
+@pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["morph", "stream"])
 def test_a_server_that_is_killed_and_started_again(
     blender_repository: Path, pictures: npt.NDArray[np.uint8], streaming: bool
 ) -> None:
@@ -125,8 +125,8 @@ def test_who_is_looking_overtakes_who_waits(blender: TritonServer, pictures: npt
         for film in films:
             film.add_done_callback(lambda _: order.append("film"))
         time.sleep(0.3)
-        calm = client.submit(*pictures, strengths={"hair": [0.5]})
-        urgent = client.submit(*pictures, strengths={"hair": [0.5, 1]}, urgent=True)
+        calm = client.submit(*pictures, strengths={"skin": [0.5]})
+        urgent = client.submit(*pictures, strengths={"skin": [0.5, 1]}, urgent=True)
         calm.add_done_callback(lambda _: order.append("calm"))
         urgent.add_done_callback(lambda _: order.append("urgent"))
         wait([*films, calm, urgent], timeout=60)
@@ -182,6 +182,7 @@ def test_encoded_pictures_are_cached(
         assert hits() == 2
 
 
+@pytest.mark.slow
 def test_nobody_notices_that_one_of_two_servers_stops(
     blender: TritonServer, blender_repository: Path, pictures: npt.NDArray[np.uint8]
 ) -> None:
