@@ -106,7 +106,7 @@ def measure(
         AssertionError: they do not.
     """
     report("the values of all terms")
-    preset = dataclasses.replace(preset, learning_rate=_RATE)
+    preset = dataclasses.replace(preset, learning_rate=_RATE, critic_learning_rate=_RATE)
     published = prepare(preset, phi, torch.contiguous_format)
     published_channels_last = prepare(preset, phi, torch.channels_last)
     ours_contiguous = prepare(preset, phi, torch.contiguous_format)
