@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -93,14 +94,21 @@ class Latent(_Coded):
 
 
 class Slerp(_Coded):
-    """Features mixed along the great circle between their directions (Shoemake, 1985)."""
+    """Features mixed along the great circle between their directions (Shoemake, 1985).
+
+    Features of one direction, of opposite ones, or without any, have no single great circle: they are mixed linearly.
+    """
 
     def _mix(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
         v = strengths.amax(dim=2)
         a, b = source.flatten(1), target.flatten(1)
-        cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
-        angle = torch.acos(cosine).clamp(min=1e-4).unsqueeze(1)
-        share_a, share_b = torch.sin((1 - v) * angle) / torch.sin(angle), torch.sin(v * angle) / torch.sin(angle)
+        towards_a, towards_b = F.normalize(a), F.normalize(b)
+        # Exact for small and for large angles, where the cosine hardly changes.
+        angle = 2 * torch.atan2((towards_a - towards_b).norm(dim=1), (towards_a + towards_b).norm(dim=1)).unsqueeze(1)
+        sine = torch.sin(angle)
+        straight = (sine < 1e-3) | ~(a.any(dim=1) & b.any(dim=1)).unsqueeze(1)
+        share_a = torch.where(straight, 1 - v, torch.sin((1 - v) * angle) / sine)
+        share_b = torch.where(straight, v, torch.sin(v * angle) / sine)
         mixed = share_a.unsqueeze(2) * a.unsqueeze(1) + share_b.unsqueeze(2) * b.unsqueeze(1)
         return mixed.view(*v.shape, *source.shape[1:])
 
