@@ -69,3 +69,4 @@ def cyclegan(
 
     model = import_cyclegan(file, out, direction=direction, generator=generator, picture_size=picture_size)
     typer.echo(f"{out}: {model.config.generator}, {model.config.filters} filters, direction {direction}")
+    typer.echo(f"`homomorph export {out} --repository triton_repo` makes it servable")

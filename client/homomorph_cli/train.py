@@ -148,7 +148,6 @@ def train(
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )
-        next_step = "strips.png shows what it does"
     else:
         from homomorph.recipe import PRESETS, RECIPES
         from homomorph.run import resolve_run
@@ -192,10 +191,9 @@ def train(
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )
-        next_step = f"`homomorph export {out} --repository triton_repo` makes it servable"
     _show(reports, shown=processes.first)
     if processes.first:
-        print(f"{out}: {next_step}")
+        print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
 
 
 def _show(reports: Generator[Progress, None, None], *, shown: bool) -> None:
