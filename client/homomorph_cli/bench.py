@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from homomorph_client.errors import HomomorphError
+from homomorph_client.output import check_writable
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -45,7 +46,7 @@ def kernel(
 
     from homomorph_bench import kernel as benchmark
     from homomorph_bench import kernel_summary
-    from homomorph_bench.results import table, write
+    from homomorph_bench.results import RESULTS_FILE, table, write
 
     if device != "cpu" and not torch.cuda.is_available():
         raise HomomorphError(f"--device {device}: torch finds no CUDA device on this machine")
@@ -56,6 +57,7 @@ def kernel(
     matrix = dataclasses.replace(matrix, dtypes=dtype or matrix.dtypes, layouts=layout or matrix.layouts)
     if features:
         matrix = dataclasses.replace(matrix, features=[_parse_features(text) for text in features])
+    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
     with Console(stderr=True).status("Loading") as status:
         records = benchmark.run(
             matrix,
@@ -97,10 +99,11 @@ def train(
 
     from homomorph.recipe import PRESETS
     from homomorph_bench import train as benchmark
-    from homomorph_bench.results import table, write
+    from homomorph_bench.results import RESULTS_FILE, table, write
 
     if preset not in PRESETS:
         raise HomomorphError(f"--preset must be {' or '.join(PRESETS)}, not {preset!r}")
+    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
     with Console(stderr=True).status("Loading") as status:
         records = benchmark.run(
             PRESETS[preset],
@@ -142,7 +145,7 @@ def model(
     from homomorph.recipe import PRESETS
     from homomorph_bench import model as benchmark
     from homomorph_bench import model_picture
-    from homomorph_bench.results import table, write
+    from homomorph_bench.results import RESULTS_FILE, table, write
     from homomorph_bench.runtimes import RUNTIMES
 
     if preset not in PRESETS:
@@ -153,6 +156,7 @@ def model(
     network = PRESETS[preset].network
     if picture_size % network.stride:
         raise HomomorphError(f"--picture-size must be a multiple of {network.stride} for {preset}, not {picture_size}")
+    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
     with Console(stderr=True).status("Loading") as status:
         measured = benchmark.run(
             network,
@@ -194,7 +198,7 @@ def serving(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure pytriton, LitServe and FastAPI in the same turns.")
     ] = True,
-    quick: Annotated[bool, typer.Option("--quick", help="A first look: two minutes instead of 15.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: a few minutes instead of 20.")] = False,
 ) -> None:
     """Measure the served morph under load: latency one at a time, the largest rate, throughput, where the time goes.
 
@@ -207,10 +211,11 @@ def serving(
 
     from rich.console import Console
 
-    from homomorph_bench.results import table, write
+    from homomorph_bench.results import RESULTS_FILE, table, write
     from homomorph_bench.serving import report, scenarios
     from homomorph_export.exporter import export_run
 
+    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
     with contextlib.ExitStack() as stack:
         status = stack.enter_context(Console(stderr=True).status("Loading"))
         if repository is None:

@@ -45,6 +45,10 @@ def run_app(app: typer.Typer) -> NoReturn:
         sys.exit(2)
     except HomomorphError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.filename is None:  # not about a file that was named, so not for its user to mend
+            raise
+        _fail(f"{error.filename} cannot be used: {error.strerror}")
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(arguments[0], "all")
         _fail(f"{error.name} is not installed: pip install 'homomorph[{extra}]'")

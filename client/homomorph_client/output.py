@@ -33,6 +33,15 @@ def check_output(path: Path) -> None:
         raise OutputError(f"{path}: .mp4 needs PyAV: pip install av, or write a .gif")
     if writer is _write_folder and path.exists():
         _check_replaceable(path)
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be made at a path, folders on the way included.
+
+    Raises:
+        OutputError: something else than a folder is in the way, or the permission is missing.
+    """
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -122,6 +122,17 @@ def test_mistakes_are_one_line(homomorph: Callable[..., Any], tmp_path: Path, wo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["kernel", "model", "train", "serving"])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(
+    homomorph: Callable[..., Any], tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = homomorph("bench", command, "--out", tmp_path / "file" / "out")
+    assert outcome.code == 2
+    assert f"{tmp_path / 'file'} is not a folder" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 def test_the_command_writes_what_it_measured(
     homomorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: model.Measured
 ) -> None:

@@ -92,3 +92,11 @@ def test_a_cyclegan_is_trained_for_one_attribute(homomorph: Callable[..., Any], 
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["method"], config["generator"]) == ("cyclegan", "unet_64")
     assert config["directions"] == ["smiling", "not_smiling"]
+
+
+def test_a_file_in_the_way_is_one_line(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = homomorph("render", tmp_path / "file" / "data", "--count", 2)
+    assert outcome.code == 2
+    assert str(tmp_path / "file") in outcome.err
+    assert outcome.err.count("\n") == 1
