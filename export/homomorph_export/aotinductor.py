@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from homomorph_export import contract
 from homomorph_export.errors import ExportError
@@ -37,16 +37,12 @@ class _Positional(nn.Module):
         return outputs
 
 
-def compile_package(module: nn.Module, entry: contract.Model, path: Path) -> None:
-    """Write a served model as a package for any batch size, number of frames, height and width.
+def record(module: nn.Module, entry: contract.Model) -> ExportedProgram:
+    """Return a served model's operations, which hold for any batch size, number of frames, height and width.
 
     Args:
         module: its forward() takes the inputs of `entry`, in their order.
         entry: the served model that it computes.
-        path: of the file, which ends in `.pt2`.
-
-    Raises:
-        ExportError: it cannot be compiled; Inductor needs a C++ compiler.
     """
     batch = Dim("B", min=1, max=contract.MAX_BATCH_SIZE)
     found = [dim for tensor in entry.inputs for dim in tensor.dims if isinstance(dim, contract.Axis)]
@@ -65,7 +61,22 @@ def compile_package(module: nn.Module, entry: contract.Model, path: Path) -> Non
         chosen = {place: axes[dim.letter] for place, dim in enumerate(tensor.dims, 1) if isinstance(dim, contract.Axis)}
         shapes.append({0: batch, **chosen})
     with _quiet(), torch.no_grad():
-        program = torch.export.export(_Positional(module).eval(), tuple(examples), dynamic_shapes=(tuple(shapes),))
+        return torch.export.export(_Positional(module).eval(), tuple(examples), dynamic_shapes=(tuple(shapes),))
+
+
+def compile_package(module: nn.Module, entry: contract.Model, path: Path) -> None:
+    """Write a served model as a package.
+
+    Args:
+        module: as for `record`.
+        entry: the same.
+        path: of the file, which ends in `.pt2`.
+
+    Raises:
+        ExportError: it cannot be compiled; Inductor needs a C++ compiler.
+    """
+    program = record(module, entry)
+    with _quiet(), torch.no_grad():
         try:
             # Freezing lays the weights out for this processor.
             torch._inductor.aoti_compile_and_package(

@@ -68,8 +68,10 @@ class EncoderPairServable(nn.Module):
         self.encoder = encoder
 
     def forward(self, SOURCE: Tensor, TARGET: Tensor) -> tuple[Tensor, Tensor]:
-        source, target = self.encoder(torch.cat([SOURCE, TARGET])).chunk(2)
-        return source, target
+        features = self.encoder(torch.cat([SOURCE, TARGET]))
+        # Not chunk(): torch.export would take the batch size that it divides for fixed.
+        count = SOURCE.size(0)
+        return features[:count], features[count:]
 
 
 class DifferenceServable(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from homomorph.label_features import load_label_features
 from homomorph.networks import MorphModel
 from homomorph_export import aotinductor, contract
 from homomorph_export.errors import ExportError
@@ -19,8 +20,19 @@ from homomorph_export.repository import AOTINDUCTOR_FILE
 
 def served(model: MorphModel) -> dict[str, contract.Model]:
     config = model.config
-    models = contract.served_models(config.branches, config.network.feature_channels, config.network.stride, 0)
+    network = config.network
+    labels = len(config.attributes)
+    models = contract.served_models(config.branches, network.feature_channels, network.stride, labels)
     return {entry.name: entry for entry in models}
+
+
+def test_every_model_is_recorded_for_any_size(run: Path, model: MorphModel):
+    modules = aotinductor_modules(exported_parts(model, load_label_features(run, model.config), torch.float32))
+    entries = served(model)
+    assert set(modules) == {name for name, entry in entries.items() if not entry.steps}
+    for name, module in modules.items():
+        program = aotinductor.record(module, entries[name])  # which refuses what holds for the example's sizes only
+        assert len(program.graph_signature.user_outputs) == len(entries[name].outputs)
 
 
 @torch.no_grad()

@@ -45,9 +45,7 @@ class LabelFeatures(nn.Module):
             size: height and width of the features; what was fitted at another size is resized.
         """
         features: Tensor = self.base + torch.tensordot(labels, self.labels, dims=1)
-        if features.shape[2] != size[0] or features.shape[3] != size[1]:
-            features = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
-        return features
+        return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 
 @torch.no_grad()
