@@ -13,7 +13,10 @@ from homomorph_client.errors import HomomorphError
 
 def evaluate(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN ...", help="Run folders to compare, or names of shipped weights.")
+        list[str],
+        typer.Argument(
+            metavar="RUN ...", help="Run folders to compare, CycleGANs' among them, or names of shipped weights."
+        ),
     ],
     data: Annotated[Path, typer.Option(help="Labelled pictures that no run was trained on.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
@@ -32,7 +35,8 @@ def evaluate(
     """Measure morphs against pixel blending, linear and spherical latent interpolation; write figures and a report.
 
     A classifier of the labels, trained on the other pictures of the folder, judges all systems. On a rendered set of
-    the built-in style each group alone is also compared with the truth: the picture drawn again.
+    the built-in style each group alone is also compared with the truth: the picture drawn again. A CycleGAN is measured
+    on its attribute, in the pairs that differ in it; every system's costs stand beside its figures.
     """
     from rich.console import Console
     from rich.table import Table

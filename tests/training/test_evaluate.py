@@ -26,6 +26,7 @@ from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import STRENGTHS, frechet_floor, measure
 from homomorph.evaluation.report import shown, write_report
 from homomorph.evaluation.systems import Homomorph, Latent, Pictures, Pixel, Slerp
+from homomorph.evaluation.tasks import whole_task
 from homomorph.networks import MorphModel
 from homomorph.recipe import Preset
 from homomorph.run import save_model
@@ -97,8 +98,10 @@ def model(tiny: Preset, held_out: HeldOut) -> MorphModel:
 class Oracle:
     """Knows the truth: shows pictures as they are, and morphs one group by drawing it."""
 
-    name = "oracle"
     has_groups = True
+    switches = False
+    parameters = 0
+    attributes = 0
 
     def __init__(self, held_out: HeldOut) -> None:
         self.held_out = held_out
@@ -128,7 +131,8 @@ def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypat
     # The oracle finds its truth by the picture, so it cannot morph moved ones.
     monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
     distance = evaluator_distance(evaluator)
-    oracle = measure(Oracle(held_out), held_out, evaluator, distance, strips=2, report=lambda done: None)
+    tasks = [whole_task(Oracle(held_out), held_out)]
+    oracle = measure(tasks, held_out, evaluator, distance, strips=2, report=lambda done: None)
     assert oracle.figures["counterfactual"] == pytest.approx(dict.fromkeys(avatars.GROUPS, 1.0))
     assert oracle.figures["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     assert oracle.figures["background"] == {"reconstruction": 0, "morph": 0}
@@ -150,7 +154,8 @@ def test_reconstructions_of_either_side_count_for_frechet(held_out: HeldOut, eva
             return pictures if (held_out.source == pictures[0]).all(axis=(1, 2, 3)).any() else 255 - pictures
 
     distance = evaluator_distance(evaluator)
-    taken = measure(LosesTargets(), held_out, evaluator, distance, strips=1, report=lambda done: None).figures
+    tasks = [whole_task(LosesTargets(), held_out)]
+    taken = measure(tasks, held_out, evaluator, distance, strips=1, report=lambda done: None).figures
     assert taken["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     shown_as = evaluator.judge(np.concatenate([held_out.source, 255 - held_out.target]))[1]
     real = evaluator.judge(np.concatenate([held_out.source, held_out.target]))[1]
@@ -160,13 +165,14 @@ def test_reconstructions_of_either_side_count_for_frechet(held_out: HeldOut, eva
 
 def test_the_floor_of_frechet_is_that_of_as_many_other_pictures(held_out: HeldOut, evaluator: Evaluator) -> None:
     pairs = np.concatenate([held_out.source, held_out.target])
-    floor = frechet_floor(held_out, evaluator)
+    rows = np.arange(PAIRS)
+    floor = frechet_floor(held_out, evaluator, rows)
     assert floor > 0.01
     # Only the first 2N pictures are looked at: with more of them the floor would be lower than a system's own noise.
-    assert frechet_floor(replace(held_out, pictures=held_out.pictures[: 2 * PAIRS]), evaluator) == floor
-    assert frechet_floor(replace(held_out, pictures=pairs), evaluator) == pytest.approx(0, abs=1e-4)
-    assert frechet_floor(replace(held_out, pictures=255 - pairs), evaluator) > floor
-    assert np.isnan(frechet_floor(replace(held_out, pictures=pairs[1:]), evaluator))
+    assert frechet_floor(replace(held_out, pictures=held_out.pictures[: 2 * PAIRS]), evaluator, rows) == floor
+    assert frechet_floor(replace(held_out, pictures=pairs), evaluator, rows) == pytest.approx(0, abs=1e-4)
+    assert frechet_floor(replace(held_out, pictures=255 - pairs), evaluator, rows) > floor
+    assert np.isnan(frechet_floor(replace(held_out, pictures=pairs[1:]), evaluator, rows))
 
 
 def test_distances_go_around_the_frames(held_out: HeldOut, evaluator: Evaluator) -> None:
@@ -217,13 +223,13 @@ def test_systems_begin_at_a_and_end_at_b(model: MorphModel, held_out: HeldOut) -
     a, b = held_out.source[:3], held_out.target[:3]
     ends = np.zeros((3, 2, 7), dtype=np.float32)
     ends[:, 1] = 1
-    for system in (Pixel(), Latent(model, "latent"), Slerp(model, "slerp"), Homomorph(model, "homomorph")):
+    for system in (Pixel(), Latent(model), Slerp(model), Homomorph(model)):
         frames = system.morph(a, b, ends)
         assert frames.shape == (3, 2, 3, 32, 32)
         assert frames.dtype == np.uint8
-        assert np.abs(frames[:, 0].astype(int) - system.reconstruct(a)).max() <= 1, system.name
-        if system.name != "homomorph":  # whose T_i are not trained here
-            assert np.abs(frames[:, 1].astype(int) - system.reconstruct(b)).max() <= 1, system.name
+        assert np.abs(frames[:, 0].astype(int) - system.reconstruct(a)).max() <= 1, system
+        if not system.has_groups:  # whose T_i are not trained here
+            assert np.abs(frames[:, 1].astype(int) - system.reconstruct(b)).max() <= 1, system
 
 
 def test_slerp_keeps_the_norm() -> None:
@@ -259,7 +265,12 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
         "homomorph:again",
         "meta",
     ]
+    # The time alone differs.
+    for name in ("homomorph", "homomorph:again"):
+        assert metrics[name]["cost"].pop("frame_time") > 0
     assert metrics["homomorph"] == metrics["homomorph:again"]
+    assert metrics["pixel"]["cost"]["training_pictures_thousands"] == 0
+    assert metrics["homomorph"]["cost"]["training_pictures_thousands"] is None
     for figure in ("transfer", "preservation", "monotonicity", "counterfactual"):
         assert list(metrics["homomorph"][figure]) == list(avatars.GROUPS)
     assert metrics["pixel"]["reconstruction"]["psnr"] == pytest.approx(100)

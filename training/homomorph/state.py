@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from homomorph.config import CompactConfig, ModelConfig
+from homomorph.cyclegan.config import CycleGANConfig
 from homomorph.errors import CheckpointError, ConfigError
 from homomorph.networks import grow
 from homomorph.run import load_model, save_tensors
@@ -105,6 +106,22 @@ def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> None:
         state |= {name: value for name, value in earlier.items() if name in state and value.shape == state[name].shape}
     state |= {f"{part}.{name}": value for part in ("model", "ema") for name, value in served.items()}
     networks.load_state_dict(state)
+
+
+def pictures_seen(run: Path) -> int | None:
+    """How many pictures a run's training took, each as often as it came; None where no training state tells.
+
+    Those of a run that it started from are not among them.
+
+    Raises:
+        CheckpointError: the state is damaged.
+    """
+    if not (run / STATE_FILE).is_file():
+        return None
+    metadata = _read(run / STATE_FILE)[1]
+    settings = json.loads(metadata["settings"])
+    domains = 2 if settings["model"].get("method") == CycleGANConfig.method else 1
+    return int(metadata["step"]) * int(settings["preset"]["batch_size"]) * domains
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -11,21 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from homomorph.cyclegan.networks import CycleGAN
+from homomorph.cyclegan.run import is_cyclegan, load_cyclegan
 from homomorph.data import avatars
 from homomorph.data.labels import read_labelled
 from homomorph.data.provenance import read_provenance
 from homomorph.environment import environment
 from homomorph.errors import CheckpointError, DataError
+from homomorph.evaluation.cost import FRAMES, TURNS, cost, frame_times
 from homomorph.evaluation.distance import Choice, evaluator_distance, find_lpips
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import PATH_FRAMES, Measured, frechet_floor, measure
 from homomorph.evaluation.report import write_report
-from homomorph.evaluation.systems import Pixel, System, systems_of
+from homomorph.evaluation.systems import Pixel, systems_of
+from homomorph.evaluation.tasks import Task, translation_tasks, whole_task
+from homomorph.evaluation.translation import Direction, directions_of
 from homomorph.networks import MorphModel
 from homomorph.run import MODEL_FILE, load_model, sha256
+from homomorph.state import pictures_seen
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
@@ -63,7 +70,8 @@ def evaluate(
     """Compare the systems on pairs that no model was trained on, and write `metrics.json` and `report.html`.
 
     Args:
-        runs: name -> run folder; the first one's systems have plain names, the others' end in `:name`.
+        runs: name -> run folder of either method; the systems of each method's first one have plain names, the
+            others' end in `:name`.
         folder: labelled pictures, other ones than those of the training.
         out: folder for the two files; they appear whole or not at all.
         pairs: number of pairs.
@@ -72,21 +80,23 @@ def evaluate(
         distance: what measures d.
 
     Raises:
-        CheckpointError: a run cannot be loaded, or takes other pictures or groups than the first one.
+        CheckpointError: a run cannot be loaded, or the runs take pictures of different sizes.
         ConfigError: the distance cannot be had.
-        DataError: the data cannot be used.
+        DataError: the data cannot be used, or lacks a group or an attribute that a run changes.
     """
     began = time.perf_counter()
-    models = _load(runs)
-    first = next(iter(models.values()))
+    morphs, translations, picture_size = _load(runs)
     data = read_labelled(folder)
-    if data.groups != first.config.groups:
-        raise DataError(
-            f"{folder} has the groups {', '.join(data.groups)} with their labels, the model has "
-            f"{', '.join(first.config.groups)} with its own: evaluate on data with the labels that it was trained on"
-        )
+    attributes = [name for group in data.groups.values() for name in group]
+    for name, model in morphs.items():
+        if data.groups != model.config.groups:
+            raise DataError(
+                f"{folder} has the groups {', '.join(data.groups)} with their labels, {name} has "
+                f"{', '.join(model.config.groups)} with its own: evaluate on data with its labels"
+            )
+    directions = {name: directions_of(model.config.directions, data.groups) for name, model in translations.items()}
     # What cannot be had or written is said now, not after minutes of work.
-    lpips = find_lpips(distance, first.config.picture_size)
+    lpips = find_lpips(distance, picture_size)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,11 +106,12 @@ def evaluate(
     provenance = read_provenance(folder)
     built_in = provenance is not None and provenance.style == avatars.STYLE
     seed = provenance.seed if provenance is not None and built_in else None
-    held_out = read_held_out(data, first.config.picture_size, pairs, seed, functools.partial(report, "pictures"))
+    held_out = read_held_out(data, picture_size, pairs, seed, functools.partial(report, "pictures"))
+    compared = _compared(runs, morphs, translations, directions, held_out)
 
     # Train the evaluator; a tenth of its pictures tells how good it is.
     torch.manual_seed(0)
-    evaluator = Evaluator(len(first.config.attributes))
+    evaluator = Evaluator(len(attributes))
     kept = len(held_out.pictures) // 10
     training = train_evaluator(
         evaluator, held_out.pictures[kept:], held_out.labels[kept:], steps=evaluator_steps, seed=0
@@ -112,36 +123,40 @@ def evaluate(
 
     # Measure.
     d = lpips or evaluator_distance(evaluator)
-    systems: list[System] = [Pixel()]
-    for index, (name, model) in enumerate(models.items()):
-        systems += systems_of(model, f":{name}" if index else "")
-    measured = {
-        system.name: measure(
-            system,
-            held_out,
-            evaluator,
-            d,
-            strips=min(STRIPS, pairs),
-            report=lambda done, name=system.name: report(name, done, pairs),  # type: ignore[misc]
+    measured: dict[str, Measured] = {}
+    for name, one in compared.items():
+        pairs_done = functools.partial(_report_pairs, report, name, sum(len(task.rows) for task in one.tasks))
+        measured[name] = measure(one.tasks, held_out, evaluator, d, strips=min(STRIPS, pairs), report=pairs_done)
+    times_ms = frame_times({name: one.tasks[0].system for name, one in compared.items()}, held_out)
+    for name, one in compared.items():
+        measured[name].figures["cost"] = cost(
+            one.tasks[0].system,
+            frame_time=times_ms[name] / times_ms.get("homomorph", math.nan),
+            pictures_seen=0 if one.run is None else pictures_seen(one.run),
         )
-        for system in systems
-    }
 
     meta = {
         "pairs": pairs,
+        "pairs_of_systems": {name: taken.pairs for name, taken in measured.items()},
         "data": {"pictures": len(data.paths), "style": provenance.style if provenance else None, "seed": seed},
         "seeds": {"evaluator": 0, "frames": 0, "shift": 0},
         "weights": {name: sha256(path / MODEL_FILE) for name, path in runs.items()},
-        "picture_size": first.config.picture_size,
+        "picture_size": picture_size,
         "evaluator": {
             "accuracy": float(accuracy.mean()),
-            "accuracy_per_label": dict(zip(first.config.attributes, accuracy.tolist(), strict=True)),
+            "accuracy_per_label": dict(zip(attributes, accuracy.tolist(), strict=True)),
             "pictures": len(held_out.pictures) - kept,
             "steps": evaluator_steps,
         },
         "d": d.name,
-        "frechet_floor": _plain(frechet_floor(held_out, evaluator)),
+        "frechet_floor": _plain(frechet_floor(held_out, evaluator, np.arange(pairs))),
+        "frechet_floor_of_translations": {
+            name: _plain(frechet_floor(held_out, evaluator, np.concatenate([task.rows for task in one.tasks])))
+            for name, one in compared.items()
+            if one.tasks[0].system.switches
+        },
         "path_frames": PATH_FRAMES,
+        "timing": {"frames": FRAMES, "turns": TURNS, "reference": "homomorph"},
         "environment": environment(),
         "seconds": round(time.perf_counter() - began),
     }
@@ -152,14 +167,57 @@ def evaluate(
     return evaluation
 
 
-def _load(runs: dict[str, Path]) -> dict[str, MorphModel]:
-    models = {name: load_model(path).to(memory_format=torch.channels_last) for name, path in runs.items()}
-    (first_name, first), *others = models.items()
-    for name, model in others:
-        for field in ("groups", "picture_size"):
-            if getattr(model.config, field) != getattr(first.config, field):
-                raise CheckpointError(f"{name} has other {field} than {first_name}: they cannot be compared on one set")
-    return models
+@dataclass(frozen=True)
+class _Compared:
+    """One column of the table."""
+
+    run: Path | None
+    """Where its networks come from; None if it needs none."""
+    tasks: list[Task]
+
+
+def _compared(
+    runs: dict[str, Path],
+    morphs: dict[str, MorphModel],
+    translations: dict[str, CycleGAN],
+    directions: dict[str, list[Direction]],
+    held_out: HeldOut,
+) -> dict[str, _Compared]:
+    """Return what is compared, by the names in the table."""
+    every = list(dict.fromkeys(direction for found in directions.values() for direction in found))
+    compared = {"pixel": _Compared(None, [whole_task(Pixel(), held_out, every)])}
+    for index, (run, model) in enumerate(morphs.items()):
+        for name, system in systems_of(model).items():
+            compared[_column(name, run, index)] = _Compared(runs[run], [whole_task(system, held_out, every)])
+    for index, (run, cyclegan) in enumerate(translations.items()):
+        tasks = translation_tasks(cyclegan, directions[run], held_out)
+        compared[_column("cyclegan", run, index)] = _Compared(runs[run], tasks)
+    return compared
+
+
+def _column(system: str, run: str, index: int) -> str:
+    return f"{system}:{run}" if index else system
+
+
+def _load(runs: dict[str, Path]) -> tuple[dict[str, MorphModel], dict[str, CycleGAN], int]:
+    """Read the runs of either method, and the height and width that all of them take."""
+    morphs: dict[str, MorphModel] = {}
+    translations: dict[str, CycleGAN] = {}
+    for name, path in runs.items():
+        if is_cyclegan(path):
+            translations[name] = load_cyclegan(path).to(memory_format=torch.channels_last)
+        else:
+            morphs[name] = load_model(path).to(memory_format=torch.channels_last)
+    sizes = {name: model.config.picture_size for name, model in morphs.items()}
+    sizes |= {name: cyclegan.config.picture_size for name, cyclegan in translations.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise CheckpointError(f"the runs take pictures of different sizes and cannot be compared on one set: {listed}")
+    return morphs, translations, next(iter(sizes.values()))
+
+
+def _report_pairs(report: Report, name: str, total: int, done: int) -> None:
+    report(name, done, total)
 
 
 def _plain(figures: Any) -> Any:

@@ -25,6 +25,7 @@ Pictures = NDArray[np.uint8]
 ABOUT = {
     "reconstruction": "D(E(a)) against a: dB, and structural similarity; higher is better",
     "transfer": "labels of the group that differ and now read as b's, at v_g = 1; higher is better",
+    "transfer_direction": "labels that a CycleGAN changes, in the pairs that differ its way; higher is better",
     "preservation": "labels outside the group that still read as a's, at v_g = 1; higher is better",
     "monotonicity": "rank correlation of v_g with the probability of b's labels; 1 is even",
     "counterfactual": "against a drawn again with b's options of the group: 0 = doing nothing, 1 = the truth, encoded",
@@ -38,8 +39,12 @@ ABOUT = {
     "background": "error on pure white, in grey levels",
     "endpoint": "v = 1 against b encoded and decoded, in grey levels",
     "shift": "transfer of moved pictures minus transfer; 0 is best",
+    "cost": "of training and of a frame; frame_time is a multiple of homomorph's",
 }
 """What each figure says, and which way is better."""
+
+_UNLIKE_PARTS = ("reconstruction", "background", "cost")
+"""Figures whose parts are not groups, and have no mean."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,14 @@ def table_rows(measured: dict[str, Measured]) -> list[tuple[str, list[float | No
     for name in (name for name in ABOUT if any(name in figures for figures in taken)):
         found = [figures.get(name) for figures in taken]
         parts = next((list(value) for value in found if isinstance(value, dict)), [])
-        if parts and name not in ("reconstruction", "background"):
+        if parts and name not in _UNLIKE_PARTS:
             means = [float(np.mean(list(value.values()))) if isinstance(value, dict) else None for value in found]
             rows.append((name, means, ABOUT[name], False))
         elif not parts:
             rows.append((name, [value if isinstance(value, float) else None for value in found], ABOUT[name], False))
         for part in parts:
             values = [value.get(part) if isinstance(value, dict) else None for value in found]
-            whole = name in ("reconstruction", "background")
+            whole = name in _UNLIKE_PARTS
             rows.append((f"{name} {part}" if whole else part, values, ABOUT[name] if whole else "", not whole))
     return rows
 
@@ -100,6 +105,7 @@ def write_report(measured: dict[str, Measured], held_out: HeldOut, meta: dict[st
     """
     template = resources.files("homomorph.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     ours = {name: system for name, system in measured.items() if name.startswith("homomorph")}
+    by_group = ours | {name: system for name, system in measured.items() if name.startswith("cyclegan")}
     accuracy: dict[str, float] = meta["evaluator"]["accuracy_per_label"]
     return (
         jinja2.Environment(autoescape=True)
@@ -107,20 +113,26 @@ def write_report(measured: dict[str, Measured], held_out: HeldOut, meta: dict[st
         .render(
             meta=meta,
             floor=shown(meta["frechet_floor"]),
+            translations=[
+                (name, measured[name].pairs, shown(its_floor))
+                for name, its_floor in meta["frechet_floor_of_translations"].items()
+            ],
             meta_text=json.dumps(meta, indent=2),
             hardest=sorted(accuracy.items(), key=lambda item: item[1])[:3],
             systems=list(measured),
             rows=[_Row(name, [shown(v) for v in row], about, part) for name, row, about, part in table_rows(measured)],
-            paths=[_Strip(name, _strips(system.path_strips, held_out)) for name, system in measured.items()],
+            paths=[
+                _Strip(name, _strips(system.path_strips, system.shown, held_out)) for name, system in measured.items()
+            ],
             groups=[
-                _Strip(f"{group} ({name})" if len(ours) > 1 else group, _strips(strips, held_out))
+                _Strip(f"{group} ({name})" if len(ours) > 1 else group, _strips(strips, system.shown, held_out))
                 for name, system in ours.items()
                 for group, strips in system.group_strips.items()
             ],
-            plots=[_steps_plot(measured), *(_response_plot(name, system) for name, system in ours.items())],
+            plots=[_steps_plot(measured), *(_response_plot(name, system) for name, system in by_group.items())],
             worst=[
-                _Strip(f"{group} ({name})" if len(ours) > 1 else group, _worst(group, ranked, held_out))
-                for name, system in ours.items()
+                _Strip(f"{group} ({name})" if len(by_group) > 1 else group, _worst(group, ranked, held_out))
+                for name, system in by_group.items()
                 for group, ranked in system.worst.items()
                 if ranked
             ],
@@ -130,10 +142,9 @@ def write_report(measured: dict[str, Measured], held_out: HeldOut, meta: dict[st
     )
 
 
-def _strips(frames: Pictures, held_out: HeldOut) -> str:
-    """Rows of a, the frames, b: [P, S, 3, H, W] -> data URI."""
-    count = len(frames)
-    a, b = held_out.source[:count, None], held_out.target[:count, None]
+def _strips(frames: Pictures, pairs: list[int], held_out: HeldOut) -> str:
+    """Rows of a, the frames, b: [P, S, 3, H, W] of these pairs -> data URI."""
+    a, b = held_out.source[pairs, None], held_out.target[pairs, None]
     return _data_uri(np.concatenate([a, frames, b], axis=1))
 
 

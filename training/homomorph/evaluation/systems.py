@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from homomorph.networks import MorphModel, interpolate
+from homomorph.networks import MorphModel, interpolate, parameter_counts
 from homomorph.pixels import from_normalised, normalise
 
 Pictures = NDArray[np.uint8]
@@ -19,11 +19,19 @@ Pictures = NDArray[np.uint8]
 class System(Protocol):
     """One way to morph. Systems without groups have one slider for everything, moved by the largest strength."""
 
-    name: str
     has_groups: bool
+    switches: bool
+    """Whether there is nothing between a picture as it is and the changed one."""
+    parameters: int
+    """Weights of the networks, in numbers."""
+    attributes: int
+    """How many attributes it can change while the others stay."""
 
-    def reconstruct(self, pictures: Pictures) -> Pictures:
-        """Show pictures as the system shows them unchanged: uint8 [B, 3, H, W] -> the same shape."""
+    def reconstruct(self, pictures: Pictures) -> Pictures | None:
+        """Show pictures after they have been through the networks: uint8 [B, 3, H, W] -> the same shape.
+
+        For a system that switches that is there and back, of pictures that can be changed; None if it has no way back.
+        """
         ...
 
     def morph(self, source: Pictures, target: Pictures, strengths: NDArray[np.float32]) -> Pictures:
@@ -34,8 +42,10 @@ class System(Protocol):
 class Pixel:
     """Linear blend of the pixels."""
 
-    name = "pixel"
     has_groups = False
+    switches = False
+    parameters = 0
+    attributes = 0
 
     def reconstruct(self, pictures: Pictures) -> Pictures:
         """A blend shows its ends as they are."""
@@ -53,10 +63,13 @@ class _Coded:
     """What the systems with an encoder and a decoder share."""
 
     has_groups = False
+    switches = False
+    attributes = 0
 
-    def __init__(self, model: MorphModel, name: str) -> None:
+    def __init__(self, model: MorphModel) -> None:
         self.model = model
-        self.name = name
+        counts = parameter_counts(model)
+        self.parameters = counts["encoder"] + counts["decoder"]
 
     @torch.no_grad()
     def reconstruct(self, pictures: Pictures) -> Pictures:
@@ -118,10 +131,15 @@ class Homomorph(_Coded):
 
     has_groups = True
 
+    def __init__(self, model: MorphModel) -> None:
+        super().__init__(model)
+        self.parameters = sum(parameter_counts(model).values())
+        self.attributes = len(model.config.attributes)
+
     def _mix(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
         return interpolate(source, self.model.deltas(source, target), strengths)
 
 
-def systems_of(model: MorphModel, suffix: str = "") -> list[System]:
-    """The systems that one model gives."""
-    return [Latent(model, f"latent{suffix}"), Slerp(model, f"slerp{suffix}"), Homomorph(model, f"homomorph{suffix}")]
+def systems_of(model: MorphModel) -> dict[str, System]:
+    """The systems that one model gives, by their names."""
+    return {"latent": Latent(model), "slerp": Slerp(model), "homomorph": Homomorph(model)}

@@ -1,0 +1,190 @@
+"""CycleGANs among the systems that are compared: only what they do counts, and what they lack is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from homomorph.config import ModelConfig
+from homomorph.cyclegan.config import CycleGANConfig
+from homomorph.cyclegan.networks import CycleGAN
+from homomorph.cyclegan.recipe import CycleGANPreset
+from homomorph.cyclegan.trainer import train_cyclegan
+from homomorph.cyclegan.translator import Translator
+from homomorph.data.labels import LabelledPictures, read_labelled
+from homomorph.data.render_set import render_set
+from homomorph.evaluation.distance import evaluator_distance
+from homomorph.evaluation.evaluator import Evaluator
+from homomorph.evaluation.held_out import HeldOut, read_held_out
+from homomorph.evaluation.measure import PATH_FRAMES, measure
+from homomorph.evaluation.systems import Pictures
+from homomorph.evaluation.tasks import translation_tasks, whole_task
+from homomorph.evaluation.translation import SWITCH_AT, Translation, directions_of
+from homomorph.networks import MorphModel
+from homomorph.recipe import Preset
+from homomorph.run import save_model
+from homomorph.state import pictures_seen
+
+PAIRS = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 rendered pictures of 32 pixels."""
+    path = tmp_path_factory.mktemp("held_out") / "avatars"
+    for _ in render_set(path, count=600, size=32, seed=11, workers=1):
+        pass
+    return path
+
+
+@pytest.fixture(scope="module")
+def held_out(folder: Path) -> HeldOut:
+    return read_held_out(read_labelled(folder), 32, PAIRS, 11, lambda done, total: None)
+
+
+@pytest.fixture(scope="module")
+def cyclegan() -> CycleGAN:
+    """Untrained: it changes every picture, and not towards what it is called."""
+    torch.manual_seed(0)
+    config = CycleGANConfig(("dark_skin", "not_dark_skin"), "resnet_6blocks", filters=2, picture_size=32)
+    return CycleGAN(config).eval().requires_grad_(False)
+
+
+def test_directions_are_found_by_their_names(held_out: HeldOut) -> None:
+    add, remove = directions_of(("dark_skin", "not_dark_skin"), held_out.groups)
+    assert (add.group, add.column, add.value, remove.value) == ("skin", remove.column, 1, 0)
+    assert [name for group in held_out.groups.values() for name in group][add.column] == "dark_skin"
+    differs = held_out.labels_a[:, add.column] != held_out.labels_b[:, add.column]
+    assert (add.applies(held_out) ^ remove.applies(held_out)).tolist() == differs.tolist()
+
+
+def test_it_switches_and_comes_back(cyclegan: CycleGAN, held_out: HeldOut) -> None:
+    system = Translation(cyclegan, "dark_skin")
+    a, b = held_out.source[:3], held_out.target[:3]
+    strengths = np.zeros((3, 4, 7), np.float32)
+    strengths[:, :, 2] = (0, SWITCH_AT - 0.01, SWITCH_AT, 1)
+    frames = system.morph(a, b, strengths)
+    translator = Translator([cyclegan])
+    for row in range(3):
+        there, back = translator.chained(a[row].transpose(1, 2, 0), ["dark_skin", "not_dark_skin"])
+        assert (frames[row, :2] == a[row]).all()
+        assert (frames[row, 2:] == there.transpose(2, 0, 1)).all()
+        returned = system.reconstruct(a)
+        assert returned is not None
+        assert np.abs(returned[row].astype(int) - back.transpose(2, 0, 1)).max() <= 1
+    alone = CycleGAN(CycleGANConfig(("dark_skin",), "resnet_6blocks", filters=2, picture_size=32)).eval()
+    assert Translation(alone, "dark_skin").reconstruct(a) is None
+
+
+class Painter(Translation):
+    """A perfect one: draws what the group shall look like."""
+
+    def __init__(self, held_out: HeldOut, cyclegan: CycleGAN) -> None:
+        super().__init__(cyclegan, "dark_skin")
+        self.held_out = held_out
+
+    def reconstruct(self, pictures: Pictures) -> Pictures:
+        return pictures
+
+    def _changed(self, direction: str, pictures: Pictures) -> Pictures:
+        rows = [next(i for i, a in enumerate(self.held_out.source) if (a == picture).all()) for picture in pictures]
+        return self.held_out.truths["skin"][rows]
+
+
+def test_only_pairs_that_differ_its_way_count(
+    cyclegan: CycleGAN, held_out: HeldOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
+    directions = directions_of(("dark_skin", "not_dark_skin"), held_out.groups)
+    tasks = translation_tasks(cyclegan, directions, held_out)
+    assert [task.rows.tolist() for task in tasks] == [
+        np.flatnonzero(direction.applies(held_out)).tolist() for direction in directions
+    ]
+    torch.manual_seed(0)
+    evaluator = Evaluator(held_out.labels.shape[1], widths=(8, 8, 8)).eval()
+    object.__setattr__(tasks[0], "system", Painter(held_out, cyclegan))
+    taken = measure(tasks[:1], held_out, evaluator, evaluator_distance(evaluator), strips=2, report=lambda done: None)
+    assert taken.pairs == len(tasks[0].rows)
+    assert taken.shown == tasks[0].rows[:2].tolist()
+    figures = taken.figures
+    assert figures["counterfactual"] == {"skin": pytest.approx(1)}
+    assert figures["jump"] == pytest.approx(PATH_FRAMES - 1)
+    assert figures["background"] == {"reconstruction": 0, "morph": 0}
+    assert figures["shift"] == 0
+    assert isinstance(figures["transfer"], dict)
+    assert list(figures["transfer"]) == ["skin"]
+    # What it has not is no number.
+    assert np.isnan([figures["endpoint"], *figures["monotonicity"].values()]).all()  # type: ignore[union-attr]
+    assert "counterfactual_half" not in figures
+    # Of one attribute, transfer is the share of pairs that now show it.
+    assert figures["transfer_direction"] == {"dark_skin": figures["transfer"]["skin"]}
+    whole = whole_task(Painter(held_out, cyclegan), held_out, directions)
+    assert list(whole.columns) == list(held_out.groups)
+
+
+def test_the_command_compares_it_with_the_others(
+    homomorph: Callable[..., Any], folder: Path, data: LabelledPictures, tiny: Preset, tmp_path: Path
+) -> None:
+    preset = CycleGANPreset("resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2)
+    steps = list(train_cyclegan(data, "dark_skin", tmp_path / "skin", preset=preset, steps=3, workers=0))
+    assert pictures_seen(tmp_path / "skin") == 2 * 2 * len(steps)
+    torch.manual_seed(0)
+    config = ModelConfig(groups=read_labelled(folder).groups, picture_size=32, network=tiny.network)
+    save_model(tmp_path / "morph", MorphModel(config))
+    words = ["--data", folder, "--out", tmp_path / "report", "--pairs", PAIRS, "--evaluator-steps", 3]
+    outcome = homomorph("evaluate", tmp_path / "morph", tmp_path / "skin", *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    meta = metrics.pop("meta")
+    assert list(metrics) == ["pixel", "latent", "slerp", "homomorph", "cyclegan"]
+    assert list(metrics["cyclegan"]["transfer"]) == ["skin"]
+    assert metrics["cyclegan"]["monotonicity"] == {"skin": None}
+    assert metrics["cyclegan"]["endpoint"] is None
+    assert metrics["cyclegan"]["reconstruction"]["psnr"] < 100
+    for system in metrics.values():
+        assert set(system["transfer_direction"]) == {"dark_skin", "not_dark_skin"}
+    assert meta["pairs_of_systems"]["homomorph"] == PAIRS > meta["pairs_of_systems"]["cyclegan"] > 0
+    assert meta["frechet_floor_of_translations"]["cyclegan"] > meta["frechet_floor"]
+    assert set(meta["weights"]) == {"morph", "skin"}
+    cost = metrics["cyclegan"]["cost"]
+    assert cost["parameters_per_attribute_millions"] == cost["parameters_millions"] > 0
+    assert cost["training_pictures_thousands"] == pytest.approx(0.012)
+    assert cost["frame_time"] > 0
+    assert metrics["homomorph"]["cost"]["frame_time"] == 1
+    assert metrics["pixel"]["cost"] | {"frame_time": None} == {
+        "training_pictures_thousands": 0,
+        "parameters_millions": 0,
+        "parameters_per_attribute_millions": None,
+        "weights_mb": 0,
+        "frame_time": None,
+    }
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "cyclegan changes one attribute and has nothing between its ends" in page
+
+    # Alone, it is compared with blending pixels.
+    assert homomorph("evaluate", tmp_path / "skin", *words).code == 0
+    alone = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert list(alone) == ["pixel", "cyclegan", "meta"]
+    assert alone["cyclegan"]["transfer_direction"].keys() == metrics["cyclegan"]["transfer_direction"].keys()
+    assert alone["cyclegan"]["cost"]["frame_time"] is None
+
+
+def test_what_cannot_be_compared_is_refused_at_once(
+    homomorph: Callable[..., Any], folder: Path, cyclegan_runs: tuple[Path, Path], tiny: Preset, tmp_path: Path
+) -> None:
+    groups = read_labelled(folder).groups
+    save_model(tmp_path / "morph", MorphModel(ModelConfig(groups=groups, picture_size=32, network=tiny.network)))
+    for runs, message in (
+        ([tmp_path / "morph", cyclegan_runs[0]], "pictures of different sizes"),
+        ([cyclegan_runs[1]], "'blond' is no attribute of the pictures"),
+    ):
+        outcome = homomorph("evaluate", *runs, "--data", folder, "--out", tmp_path / "report", "--pairs", PAIRS)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert message in outcome.err
+        assert not (tmp_path / "report").exists()
