@@ -16,6 +16,7 @@ from homomorph_client.errors import (
     ServerError,
     ServerUnavailableError,
     SettingsError,
+    SharedMemoryError,
     StrengthError,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "ServerError",
     "ServerUnavailableError",
     "SettingsError",
+    "SharedMemoryError",
     "StrengthError",
     "Tls",
 ]

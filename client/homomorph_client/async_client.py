@@ -11,12 +11,14 @@ import grpc
 import grpc.aio
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelReadyRequest
+from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
 from homomorph_client.base import STREAM_MODEL, BaseClient
 from homomorph_client.codec import decode, decode_part, edit_request, morph_request, translate_request
+from homomorph_client.errors import RestartedServerError
 from homomorph_client.labels import EDIT_MODEL, Labels
 from homomorph_client.pictures import Picture
+from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, grid_strengths
 from homomorph_client.translation import TRANSLATE_MODEL, ServedTranslation
@@ -65,7 +67,7 @@ class AsyncMorphClient(BaseClient):
         request = await asyncio.to_thread(
             morph_request, model, source, target, steps=steps, strengths=strengths, urgent=urgent
         )
-        return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+        return await self._infer(request, timeout_s)
 
     async def edit(
         self,
@@ -82,7 +84,7 @@ class AsyncMorphClient(BaseClient):
         request = await asyncio.to_thread(
             edit_request, model, source, labels, steps=steps, strengths=strengths, urgent=urgent
         )
-        return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+        return await self._infer(request, timeout_s)
 
     async def translate(
         self,
@@ -95,7 +97,7 @@ class AsyncMorphClient(BaseClient):
         """Change a picture in several directions: arguments, result and errors are those of `MorphClient.translate`."""
         model = await self.served_translation(timeout_s=timeout_s)
         request = await asyncio.to_thread(translate_request, model, picture, steps, urgent=urgent)
-        return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+        return await self._infer(request, timeout_s)
 
     async def served_translation(self, *, timeout_s: float | None = None) -> ServedTranslation:
         """Return what `MorphClient.served_translation` returns; errors are those too."""
@@ -152,9 +154,11 @@ class AsyncMorphClient(BaseClient):
         return frames.reshape(size, size, *frames.shape[1:])
 
     async def close(self) -> None:
-        """Close the connection; the client cannot be used afterwards."""
+        """Close the connection and give shared memory back; the client cannot be used afterwards."""
         self._closed = True
         await self._channel.close()
+        if self._regions:
+            await asyncio.to_thread(self._regions.close)
 
     async def __aenter__(self) -> AsyncMorphClient:
         return self
@@ -170,3 +174,18 @@ class AsyncMorphClient(BaseClient):
             return await method(request, **options)
         except grpc.RpcError as error:
             raise self._typed(error, options["timeout"]) from error
+
+    async def _infer(self, request: ModelInferRequest, timeout_s: float | None) -> npt.NDArray[np.uint8]:
+        """Return the frames that a request asks for."""
+        if self._regions is None:
+            return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+        try:
+            return await self._infer_shared(self._regions, request, timeout_s)
+        except RestartedServerError:
+            return await self._infer_shared(self._regions, request, timeout_s)
+
+    async def _infer_shared(
+        self, regions: Regions, request: ModelInferRequest, timeout_s: float | None
+    ) -> npt.NDArray[np.uint8]:
+        with await asyncio.to_thread(regions.lend, request) as lease:  # which may have to ask the server
+            return lease.frames(await self._call(self._stub.ModelInfer, lease.request, timeout_s))

@@ -21,6 +21,7 @@ from homomorph_client.connection import (
     parse_urls,
 )
 from homomorph_client.errors import HomomorphError, RequestError, ServerUnavailableError
+from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel, to_json
 from homomorph_client.translation import ServedTranslation
 
@@ -45,6 +46,7 @@ class BaseClient:
         tls: Tls | None = None,
         headers: Headers | None = None,
         gzip: bool = False,
+        shared_memory: bool = False,
     ) -> None:
         """Prepare a connection. Nothing is sent before the first call.
 
@@ -61,11 +63,14 @@ class BaseClient:
             headers: sent with every call, such as {"authorization": "Bearer ..."}; or what returns them, asked for
                 each call.
             gzip: whether requests are compressed; for slow networks.
+            shared_memory: whether pictures and frames are passed in shared memory instead of messages; for a server on
+                the same machine. Streams are sent in messages all the same.
 
         Raises:
             ServerUnavailableError: `url` is not host:port.
             DeadlineError: `timeout_s` is not positive.
-            SettingsError: `retries` is out of range, or a file of `tls` cannot be used.
+            SettingsError: `retries` is out of range, a file of `tls` cannot be used, or memory is to be shared with
+                several servers.
         """
         self.timeout_s = check_timeout(timeout_s)
         self._connection = Connection(parse_urls(url), retries, tls, headers, gzip)
@@ -75,6 +80,7 @@ class BaseClient:
         self._translation: ServedTranslation | None = None
         self._channel = self._connection.open(self._grpc)
         self._stub = GRPCInferenceServiceStub(self._channel)
+        self._regions = Regions(self._connection) if shared_memory else None
         self._closed = False
 
     @property
@@ -117,4 +123,6 @@ class BaseClient:
             # The server that comes back may serve another run.
             self._models.clear()
             self._translation = None
+            if self._regions:
+                self._regions.forget()
         return typed

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelReadyRequest
+from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
 from homomorph_client.base import STREAM_MODEL, BaseClient
 from homomorph_client.codec import decode, decode_part, edit_request, morph_request, translate_request
-from homomorph_client.errors import HomomorphError
+from homomorph_client.errors import HomomorphError, RestartedServerError
 from homomorph_client.labels import EDIT_MODEL, Labels
 from homomorph_client.pictures import Picture
+from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, grid_strengths
 from homomorph_client.translation import TRANSLATE_MODEL, ServedTranslation
@@ -105,7 +107,7 @@ class MorphClient(BaseClient):
         """
         model = self.served_model(timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
-        return decode(self._call(self._stub.ModelInfer, request, timeout_s))
+        return self._infer(request, timeout_s)
 
     def edit(
         self,
@@ -139,7 +141,7 @@ class MorphClient(BaseClient):
         """
         model = self.served_model(EDIT_MODEL, timeout_s=timeout_s)
         request = edit_request(model, source, labels, steps=steps, strengths=strengths, urgent=urgent)
-        return decode(self._call(self._stub.ModelInfer, request, timeout_s))
+        return self._infer(request, timeout_s)
 
     def translate(
         self,
@@ -169,7 +171,7 @@ class MorphClient(BaseClient):
         """
         model = self.served_translation(timeout_s=timeout_s)
         request = translate_request(model, picture, steps, urgent=urgent)
-        return decode(self._call(self._stub.ModelInfer, request, timeout_s))
+        return self._infer(request, timeout_s)
 
     def served_translation(self, *, timeout_s: float | None = None) -> ServedTranslation:
         """Return the directions and the picture size of `translate`; the server is asked once.
@@ -234,18 +236,26 @@ class MorphClient(BaseClient):
         model = self.served_model(timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
         options = self._call_options(timeout_s)
-        call = self._stub.ModelInfer.future(request, **options)
+        lease = self._regions.lend(request) if self._regions else None
+        call = self._stub.ModelInfer.future(lease.request if lease else request, **options)
         future: Future[npt.NDArray[np.uint8]] = Future()
 
+        def frames(call: Any) -> npt.NDArray[np.uint8]:
+            if call.code() is not grpc.StatusCode.OK:
+                raise self._typed(call, options["timeout"])
+            return lease.frames(call.result()) if lease else decode(call.result())
+
         def answered(call: Any) -> None:
-            if not future.set_running_or_notify_cancel():
-                return
+            wanted = future.set_running_or_notify_cancel()
             try:
-                if call.code() is not grpc.StatusCode.OK:
-                    raise self._typed(call, options["timeout"])
-                future.set_result(decode(call.result()))
+                with lease or nullcontext():
+                    result = frames(call)
             except HomomorphError as error:
-                future.set_exception(error)
+                if wanted:
+                    future.set_exception(error)
+            else:
+                if wanted:
+                    future.set_result(result)
 
         future.add_done_callback(lambda future: future.cancelled() and call.cancel())
         call.add_done_callback(answered)
@@ -285,9 +295,11 @@ class MorphClient(BaseClient):
         return frames.reshape(size, size, *frames.shape[1:])
 
     def close(self) -> None:
-        """Close the connection; the client cannot be used afterwards."""
+        """Close the connection and give shared memory back; the client cannot be used afterwards."""
         self._closed = True
         self._channel.close()
+        if self._regions:
+            self._regions.close()
 
     def __enter__(self) -> MorphClient:
         return self
@@ -303,6 +315,21 @@ class MorphClient(BaseClient):
             return method(request, **options)
         except grpc.RpcError as error:
             raise self._typed(error, options["timeout"]) from error
+
+    def _infer(self, request: ModelInferRequest, timeout_s: float | None) -> npt.NDArray[np.uint8]:
+        """Return the frames that a request asks for."""
+        if self._regions is None:
+            return decode(self._call(self._stub.ModelInfer, request, timeout_s))
+        try:
+            return self._infer_shared(self._regions, request, timeout_s)
+        except RestartedServerError:
+            return self._infer_shared(self._regions, request, timeout_s)
+
+    def _infer_shared(
+        self, regions: Regions, request: ModelInferRequest, timeout_s: float | None
+    ) -> npt.NDArray[np.uint8]:
+        with regions.lend(request) as lease:
+            return lease.frames(self._call(self._stub.ModelInfer, lease.request, timeout_s))
 
     def _frames(self, call: Any, timeout_s: float) -> Iterator[npt.NDArray[np.uint8]]:
         try:

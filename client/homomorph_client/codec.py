@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -83,16 +84,31 @@ def encode(
     return request
 
 
-def decode(response: ModelInferResponse) -> npt.NDArray[np.uint8]:
+def frames_shape(request: ModelInferRequest) -> tuple[int, ...]:
+    """Return the shape of the frames that a request of `encode` asks for, (1, S, H, W, 3)."""
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in request.inputs}
+    picture = shapes.get("SOURCE") or shapes["IMAGE"]
+    steps = shapes.get("STRENGTHS") or shapes["STEPS"]
+    return (1, steps[1], *picture[1:])
+
+
+def decode(response: ModelInferResponse, contents: Sequence[bytes | memoryview] | None = None) -> npt.NDArray[np.uint8]:
     """Return the frames of an answer: uint8 [S, H, W, 3], RGB, values in [0, 255].
+
+    Args:
+        response: the answer.
+        contents: the bytes of its outputs, where they are not in the message itself.
 
     Raises:
         RequestError: the answer holds no frames.
     """
-    for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
-        if output.name == "FRAMES" and output.datatype == "UINT8" and len(output.shape) == 5 and output.shape[0] == 1:
-            # A copy, because the message's own bytes are read-only.
-            frames: npt.NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(output.shape)[0].copy()
+    for output, content in zip(response.outputs, contents or response.raw_output_contents, strict=False):
+        shape = tuple(output.shape)
+        if (output.name, output.datatype, len(shape), shape[:1]) == ("FRAMES", "UINT8", 5, (1,)) and (
+            len(content) == math.prod(shape)
+        ):
+            # A copy, because the message's own bytes are read-only, and shared memory is used again.
+            frames: npt.NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(shape)[0].copy()
             return frames
     raise RequestError("the server's answer holds no FRAMES of uint8 [1, S, H, W, 3]: is another model served there?")
 

@@ -22,8 +22,10 @@ from homomorph_client.errors import (
     HomomorphError,
     OverloadedError,
     RequestError,
+    RestartedServerError,
     ServerUnavailableError,
     SettingsError,
+    SharedMemoryError,
 )
 from homomorph_client.tracing import trace_headers
 
@@ -39,6 +41,7 @@ Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
 _SERVICE = "inference.GRPCInferenceService"
 _RETRIED = {
     "ModelConfig": ["UNAVAILABLE"],
+    "SystemSharedMemoryRegister": ["UNAVAILABLE"],
     # By then the model was there: a server that has it no more is about to stop.
     "ModelInfer": ["UNAVAILABLE", "NOT_FOUND"],
     "ModelStreamInfer": ["UNAVAILABLE", "NOT_FOUND"],
@@ -190,6 +193,13 @@ class Connection:
             return RequestError("the request was given up: its client was closed")
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or "is restricted" in reason:
             return AccessError(f"the server at {self.name} wants other credentials: check the headers ({reason})")
+        if "open shared memory region" in reason:
+            return SharedMemoryError(
+                f"the server at {self.name} cannot map this machine's shared memory: leave that off where the server "
+                f"runs on another machine, in another container or as another user ({reason})"
+            )
+        if "find shared memory region" in reason:
+            return RestartedServerError(f"the server at {self.name} was started anew: ask again ({reason})")
         if code is grpc.StatusCode.UNAVAILABLE and any(words in reason for words in _OVERLOADED):
             return OverloadedError(f"the server at {self.name} is overloaded: ask again later ({reason})")
         if code is grpc.StatusCode.NOT_FOUND and "has no available versions" in reason:

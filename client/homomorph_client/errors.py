@@ -33,8 +33,16 @@ class SettingsError(HomomorphError):
     """A client's settings are out of range, contradict each other, or name files that cannot be read."""
 
 
+class SharedMemoryError(HomomorphError):
+    """Shared memory cannot be had, or the server cannot map it, as one on another machine."""
+
+
 class ServerUnavailableError(HomomorphError):
     """No server answers at the address."""
+
+
+class RestartedServerError(ServerUnavailableError):
+    """The server was started anew since the client shared memory with it."""
 
 
 class OverloadedError(HomomorphError):

@@ -285,7 +285,7 @@ def test_the_command_measures_the_real_server(
     outcome = homomorph("bench", "serving", "--out", tmp_path, *words)
     assert outcome.code == 0, outcome.err
     records = {record["name"]: record for record in json.loads((tmp_path / "results.json").read_text())}
-    for name in ("in process", "Triton", "Triton through MorphClient"):
+    for name in ("in process", "Triton", "Triton through MorphClient", "Triton through MorphClient, shared memory"):
         p50, p90, p99 = (records[f"{name}, SingleStream p{percent}"] for percent in (50, 90, 99))
         assert 0 < p50["value"] <= p90["value"] <= p99["value"]
         assert p50["baseline"] == "in process, SingleStream p50"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -111,6 +112,15 @@ def blender(blender_repository: Path) -> Iterator[TritonServer]:
     """A real server of `blender_repository`, which tests leave running."""
     with TritonServer(blender_repository, models=("morph", "morph_stream")) as server:
         yield server
+
+
+@pytest.fixture
+def short_queues(blender_repository: Path, tmp_path: Path) -> Path:
+    """The blender's repository with queues of two requests."""
+    shutil.copytree(blender_repository, tmp_path / "repository")
+    for path in (tmp_path / "repository").glob("*/config.pbtxt"):
+        path.write_text(re.sub(r"max_queue_size: \d+", "max_queue_size: 2", path.read_text()))
+    return tmp_path / "repository"
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import signal
 import threading
 import time
@@ -84,15 +82,6 @@ def test_requests_on_their_way_finish_when_the_server_stops(
         with pytest.raises(ServerUnavailableError):
             client.morph(*pictures, steps=2)
         stopping.join()
-
-
-@pytest.fixture
-def short_queues(blender_repository: Path, tmp_path: Path) -> Path:
-    """The blender's repository with queues of two requests."""
-    shutil.copytree(blender_repository, tmp_path / "repository")
-    for path in (tmp_path / "repository").glob("*/config.pbtxt"):
-        path.write_text(re.sub(r"max_queue_size: \d+", "max_queue_size: 2", path.read_text()))
-    return tmp_path / "repository"
 
 
 def test_a_full_queue(

@@ -19,7 +19,7 @@ from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.latencies import percentile
 from homomorph_bench.serving.load import Load, RequestFailed, Send, closed_loop, open_loop
 from homomorph_bench.serving.search import RateSearch
-from homomorph_bench.serving.systems import CLIENT, IN_PROCESS, TRITON, Running, System, started
+from homomorph_bench.serving.systems import CLIENT, IN_PROCESS, SHARED, TRITON, Running, System, started
 from homomorph_client.errors import ServerError
 from homomorph_export.contract import MAX_BATCH_SIZE
 
@@ -138,7 +138,7 @@ async def measure(
             size = running.inputs.source.shape[1]
             measured = Measured(meta={**environment(), "picture_size": size, "frames": steps, "branches": branches})
             await _single_stream(running, plan, measured, report)
-            servers = {name: system for name, system in running.systems.items() if name != CLIENT}
+            servers = {name: system for name, system in running.systems.items() if name not in (CLIENT, SHARED)}
             saturating = await _offline(servers, plan, measured, report)
             await _server(servers, saturating, plan, bound_ms, measured, report)
             await _curves(servers, saturating, running.url, plan, measured, report)

@@ -28,6 +28,7 @@ from homomorph_export.server import TritonServer
 IN_PROCESS = "in process"
 TRITON = "Triton"
 CLIENT = "Triton through MorphClient"
+SHARED = f"{CLIENT}, shared memory"
 PEERS = {"pytriton": "pytriton", "LitServe": "litserve", "FastAPI": "fastapi"}
 """Modules in `peers`, by name."""
 
@@ -185,6 +186,7 @@ async def started(
 
         report("loading the exported files in process")
         client = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size))
+        sharing = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size, shared_memory=True))
         model = client.served_model()
         inputs = Inputs.random(model.picture_size, frames, len(model.groups))
         several = inputs.repeated(MAX_BATCH_SIZE)
@@ -194,6 +196,7 @@ async def started(
             System(IN_PROCESS, InProcess(morph, inputs), InProcess(morph, several), frozenset()),
             System(TRITON, triton[0], triton[1], roots[TRITON]),
             System(CLIENT, ThroughClient(client, inputs), None, roots[TRITON]),
+            System(SHARED, ThroughClient(sharing, inputs), None, roots[TRITON]),
         ]
         for name, peer in running.items():
             request: GrpcRequest | HttpRequest

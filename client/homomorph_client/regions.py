@@ -1,0 +1,156 @@
+"""The shared memory of one client: lent to a request at a time, used again, and given back to the machine at the end.
+
+Triton (24.09 and newer) refuses to forget a region that a request still uses, and this is how a client learns what the
+server does with a region after a request that failed here, by its deadline for example: until the server lets go of
+it, the region is not touched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc.service_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryUnregisterRequest,
+)
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from homomorph_client.connection import Connection
+from homomorph_client.errors import SettingsError
+from homomorph_client.shared_memory import Region, region_size
+
+_CALL_TIMEOUT_S = 5.0
+"""For the server's answer when it shall map a region or forget it, which takes it less than a millisecond."""
+_CLOSE_TIMEOUT_S = 10.0
+"""Longest wait at the end for requests that were given up; what the server still uses then, it keeps until it ends."""
+
+
+class Regions:
+    """All regions of one client that its server has mapped; thread-safe."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Prepare a channel, which shares the connection of the client's own. Nothing is sent yet.
+
+        Raises:
+            SettingsError: there are several servers, and the one that answers may not be the one that has mapped.
+        """
+        if len(connection.urls) > 1:
+            raise SettingsError(f"shared memory is for one server, not for {len(connection.urls)}: give one address")
+        self._connection = connection
+        self._channel = connection.open(grpc)
+        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._lock = threading.Lock()
+        self._lent: set[Region] = set()
+        self._free: list[Region] = []
+        self._retired: list[Region] = []
+
+    def lend(self, request: ModelInferRequest) -> Lease:
+        """Put a request's tensors into a free region, or into a new one if none is large enough.
+
+        Raises:
+            SharedMemoryError: there is no room, or the server cannot map what is this machine's.
+            HomomorphError: the server does not answer, or refuses.
+        """
+        size = region_size(request)
+        with self._lock:
+            fitting = [region for region in self._free if region.size >= size]
+            region = min(fitting, key=lambda region: region.size) if fitting else None
+            if region:
+                self._free.remove(region)
+                self._lent.add(region)
+            elif self._free:  # which would stay too small for what is asked for now
+                self._retired.append(self._free.pop())
+        return Lease(self, region or self._mapped(size), request)
+
+    def take_back(self, region: Region, *, usable: bool) -> None:
+        """Take back what was lent; after an error nobody knows what the server still does with it."""
+        with self._lock:
+            if region in self._lent:  # not if they were forgotten meanwhile
+                self._lent.remove(region)
+                (self._free if usable else self._retired).append(region)
+
+    def forget(self) -> None:
+        """Use none of them again: the server that had mapped them has ended."""
+        with self._lock:
+            self._retired += [*self._free, *self._lent]
+            self._free.clear()
+            self._lent.clear()
+
+    def close(self) -> None:
+        """Have the server let go of all, after requests that were given up, and close the channel."""
+        self.forget()
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        while not self._release_retired() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._channel.close()
+
+    def _mapped(self, size: int) -> Region:
+        """Return a new region that the server has mapped; it counts as lent."""
+        self._release_retired()
+        region = Region(size)
+        message = SystemSharedMemoryRegisterRequest(name=region.name, key=f"/{region.name}", byte_size=region.size)
+        try:
+            self._stub.SystemSharedMemoryRegister(message, **self._options())
+        except grpc.RpcError as error:
+            raise self._connection.typed_error(error, timeout_s=_CALL_TIMEOUT_S) from error
+        finally:
+            region.unlink()
+        with self._lock:
+            self._lent.add(region)
+        return region
+
+    def _release_retired(self) -> bool:
+        """Have the server let go of what is not to be used again, and return whether it holds none of that any more."""
+        with self._lock:
+            retired, self._retired = self._retired, []
+        held = [region for region in retired if self._is_held(region)]
+        with self._lock:
+            self._retired += held
+        return not held
+
+    def _is_held(self, region: Region) -> bool:
+        """Have the server let go of a region, and return whether it cannot yet; a server that is gone holds nothing."""
+        try:
+            self._stub.SystemSharedMemoryUnregister(
+                SystemSharedMemoryUnregisterRequest(name=region.name), **self._options()
+            )
+        except grpc.RpcError as error:
+            return "currently in use" in (error.details() or "")
+        return False
+
+    def _options(self) -> dict[str, Any]:
+        return {"timeout": _CALL_TIMEOUT_S, "metadata": self._connection.metadata()}
+
+
+class Lease:
+    """One request's use of a region, which ends with the `with` block."""
+
+    def __init__(self, regions: Regions, region: Region, request: ModelInferRequest) -> None:
+        self._regions = regions
+        self._region = region
+        self.request = region.place(request)
+        """To be sent instead of the original."""
+
+    def frames(self, response: ModelInferResponse) -> npt.NDArray[np.uint8]:
+        """Return a copy of the answer's frames: uint8 [S, H, W, 3], RGB, values in [0, 255].
+
+        Raises:
+            RequestError: the answer holds no frames.
+        """
+        return self._region.frames(self.request, response)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._regions.take_back(self._region, usable=error is None)
