@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
 import re
 import secrets
 import subprocess
@@ -27,10 +28,13 @@ from homomorph_export.flavours import LIBTORCH, PYTHON, Flavour
 from homomorph_export.ports import choose_ports
 from homomorph_export.triton_distribution import environment, find_backend, find_distribution, link_backends
 
+_LOGGER = logging.getLogger(__name__)
 _KILL_MARGIN_S = 5.0
 """What the keeper may take on top of the server's own time to stop."""
 _ATTEMPTS = 3
 """Starts before giving up when ports that were picked as free are taken by the time that the models are loaded."""
+_STARVED = "boost::interprocess::lock_exception"
+"""What Triton's Python backend (24.10) dies of now and then while it starts and other work leaves it no processor."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class TritonServer:
         distribution = find_distribution()
         backend = find_backend(self.flavour, self._backends)
         ports_may_change = None in self._asked_ports.values()
-        for attempts_left in reversed(range(_ATTEMPTS)):
+        for attempt in range(1, _ATTEMPTS + 1):
             self.ports = choose_ports(self.host, self._asked_ports)
             self._launch(distribution, backend)
             try:
@@ -146,11 +150,17 @@ class TritonServer:
                 return
             except BaseException as error:
                 # Loading takes seconds, in which another process may have taken a port that was free before.
-                lost_a_port = isinstance(error, ServerError) and "already in use" in str(error)
-                if not (lost_a_port and ports_may_change and attempts_left):
-                    self._end(keep_log=isinstance(error, ServerError))
+                failed = isinstance(error, ServerError)
+                lost_a_port = failed and "already in use" in str(error) and ports_may_change and attempt < _ATTEMPTS
+                starved = failed and _STARVED in self._log() and attempt == 1
+                if not (lost_a_port or starved):
+                    self._end(keep_log=failed)
                     raise
                 self._end(keep_log=False)
+                if starved:
+                    _LOGGER.warning(
+                        "Triton's Python backend did not get to run and died (%s): starting again", _STARVED
+                    )
 
     def wait(self) -> None:
         """Wait until the server ends by itself.
@@ -263,7 +273,10 @@ class TritonServer:
             return connection.getresponse().read()
 
     def _reason(self) -> str:
-        return f"{failure_reason(self.log_path.read_text(errors='replace'))} (log: {self.log_path})"
+        return f"{failure_reason(self._log())} (log: {self.log_path})"
+
+    def _log(self) -> str:
+        return self.log_path.read_text(errors="replace")
 
     def _end(self, *, keep_log: bool, idle: bool = False) -> None:
         """Tell the keeper to stop the server, wait for it, and remove the temporary files."""
@@ -326,7 +339,12 @@ def failure_reason(log: str) -> str:
     if failed:
         reason = failed[2].split("\\n")[0]  # the log writes line ends as \n; a Python model's traceback follows
         return f"model {failed[1]!r} failed to load: {reason}"
+    uncaught = re.search(r"^terminate called after throwing an instance of '(.*)'$", log, re.MULTILINE)
+    if uncaught:
+        return f"it ended with an uncaught {uncaught[1]}"
     errors = re.findall(r"^(?:error: |E\d{4} .*?\] \")(.*?)\s*\"?$", log, re.MULTILINE)
+    # On machines without a GPU an ensemble brings a harmless line about its driver.
+    errors = [error for error in errors if "CUDA driver version" not in error]
     return errors[-1] if errors else "its log names no error"
 
 

@@ -201,6 +201,31 @@ def test_port_lost_while_loading_is_replaced(
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_python_backend_that_is_starved_gets_a_second_start(
+    repository: Path, temporary: Path, caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    starts = temporary.parent / "starts"
+    die = (
+        f"import os, sys; starts = open({str(starts)!r}, 'a'); starts.write('x'); starts.close()\n"
+        f"        if os.path.getsize({str(starts)!r}) <= {times}:\n"
+        "            line = \"terminate called after throwing an instance of 'boost::interprocess::lock_exception'\"\n"
+        "            print(line, file=sys.stderr, flush=True); os.abort()"
+    )
+    (repository / "good" / "1" / "model.py").write_text(MODEL.format(initialize=die))
+    server = TritonServer(repository, models=["good"])
+    if times == 1:
+        with server:
+            pass
+    else:
+        with pytest.raises(ServerError, match="did not start"):
+            server.start()
+    assert starts.read_text() == "xx"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert processes(repository) == {}
+
+
+@pytest.mark.server
 def test_start_that_takes_too_long(repository: Path, temporary: Path) -> None:
     (repository / "good" / "1" / "model.py").write_text(MODEL.format(initialize="import time; time.sleep(60)"))
     server = TritonServer(repository, models=["good"], start_timeout_s=1, stop_timeout_s=1)
@@ -307,9 +332,20 @@ def test_flavour_is_what_triton_loads(repository: Path, temporary: Path) -> None
             "E1123 06:06:05.185777 17414 main.cc:245] \"failed to start GRPC service: Socket '127.0.0.1:1' in use \"\n",
             "failed to start GRPC service: Socket '127.0.0.1:1' in use",
         ),
+        (
+            'E1123 06:06:05.185777 17414 ensemble_scheduler.cc:1481] "unable to create stream for morph: CUDA driver '
+            'version is insufficient for CUDA runtime version"\n',
+            "its log names no error",
+        ),
+        (
+            'E1123 06:06:05.185777 17414 x.cc:1] "unable to create stream: CUDA driver version is insufficient"\n'
+            "terminate called after throwing an instance of 'boost::interprocess::lock_exception'\n"
+            "  what():  boost::interprocess::lock_exception\n",
+            "it ended with an uncaught boost::interprocess::lock_exception",
+        ),
         ("", "its log names no error"),
     ],
-    ids=["model", "error", "glog", "empty"],
+    ids=["model", "error", "glog", "cuda", "uncaught", "empty"],
 )
 def test_failure_reason(log: str, reason: str) -> None:
     assert failure_reason(log) == reason
