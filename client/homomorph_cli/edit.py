@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from homomorph_cli.options import Out, TimeoutS, Url
-from homomorph_client import LabelError, MorphClient, StrengthError
-from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_cli.options import Out, Server, asks_server
+from homomorph_client import LabelError, StrengthError
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
 from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, even_ramp, to_strengths
 
 
+@asks_server
 def edit(
     source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change.")],
     looks: Annotated[
@@ -28,11 +28,10 @@ def edit(
         ),
     ],
     out: Out,
+    server: Server,
     steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, the picture itself included.")] = (
         DEFAULT_STEPS
     ),
-    url: Url = DEFAULT_URL,
-    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Change a picture towards labels on a running server, without a second picture to take the look from."""
     # Whatever can be refused is refused before the server is asked.
@@ -41,7 +40,7 @@ def edit(
     labels, ends = parse_looks(looks)
     picture = load_picture(source)
     ramp = even_ramp(steps)
-    with MorphClient(url, timeout_s=timeout_s) as client:
+    with server.client() as client:
         frames = client.edit(picture, labels, strengths={group: end * ramp for group, end in ends.items()})
     for path in out:
         write_output(path, frames)

@@ -10,18 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from homomorph_cli.options import Out, TimeoutS, Url
-from homomorph_client import MorphClient, StrengthError
-from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_cli.options import Out, Server, asks_server
+from homomorph_client import StrengthError
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
 from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, even_ramp, to_strengths
 
 
+@asks_server
 def morph(
     source: Annotated[Path, typer.Argument(metavar="A", help="Picture to start from.")],
     target: Annotated[Path, typer.Argument(metavar="B", help="Picture to reach.")],
     out: Out,
+    server: Server,
     steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, A and B included.")] = DEFAULT_STEPS,
     sliders: Annotated[
         list[str] | None,
@@ -32,8 +33,6 @@ def morph(
             "May be given several times; without it, every group goes from 0 to 1.",
         ),
     ] = None,
-    url: Url = DEFAULT_URL,
-    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Morph one picture into another on a running server.
 
@@ -45,7 +44,7 @@ def morph(
     ends = parse_sliders(sliders or [])
     pictures = load_picture(source), load_picture(target)
 
-    with MorphClient(url, timeout_s=timeout_s) as client:
+    with server.client() as client:
         strengths = slider_strengths(client.groups, ends, steps)
         start = time.perf_counter()
         frames = client.morph(*pictures, strengths=strengths)

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from homomorph_cli.options import Out, TimeoutS, Url
-from homomorph_client import MorphClient
-from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_cli.options import Out, Server, asks_server
+from homomorph_client import SettingsError
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import fit_picture, load_picture
 from homomorph_client.translation import check_steps, chosen_steps
 
 
+@asks_server
 def translate(
     source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change.")],
     steps: Annotated[
@@ -27,6 +27,7 @@ def translate(
         ),
     ],
     out: Out,
+    server: Server,
     run: Annotated[
         list[Path] | None,
         typer.Option(
@@ -34,11 +35,11 @@ def translate(
             help="A CycleGAN's run folder, to compute here instead of on a server. May be given several times.",
         ),
     ] = None,
-    url: Url = DEFAULT_URL,
-    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
 ) -> None:
     """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server."""
     # Whatever can be refused is refused before the server is asked.
+    if run and server != Server():
+        raise SettingsError("--run computes here: leave out --url, --timeout and what else is about a server")
     for path in out:
         check_output(path)
     names = [name.strip() for name in steps.split(",")]
@@ -47,7 +48,7 @@ def translate(
     if run:
         frames = _computed_here(picture, names, run)
     else:
-        with MorphClient(url, timeout_s=timeout_s) as client:
+        with server.client() as client:
             frames = client.translate(picture, names)
     for path in out:
         write_output(path, frames)

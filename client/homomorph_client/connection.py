@@ -39,6 +39,8 @@ Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
 """Metadata of each call, or what returns it, for tokens that expire."""
 
 _SERVICE = "inference.GRPCInferenceService"
+_HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
+_HEADER_VALUE = re.compile(r"[ -~]*")
 _RETRIED = {
     "ModelConfig": ["UNAVAILABLE"],
     "SystemSharedMemoryRegister": ["UNAVAILABLE"],
@@ -176,8 +178,19 @@ class Connection:
         return options
 
     def metadata(self) -> list[tuple[str, str]]:
-        """Return the headers of one call: the caller's, and the trace that it is part of."""
+        """Return the headers of one call: the caller's, and the trace that it is part of.
+
+        Raises:
+            SettingsError: gRPC cannot send one of the caller's.
+        """
         headers = self.headers() if callable(self.headers) else self.headers or {}
+        for name, value in headers.items():
+            if not (_HEADER_NAME.fullmatch(name.lower()) and _HEADER_VALUE.fullmatch(value)):
+                # The value may be a secret.
+                raise SettingsError(
+                    f"the header {name!r} cannot be sent: names are letters, digits, '_', '-' and '.', values "
+                    "printable ASCII without line ends"
+                )
         # gRPC takes names in small letters only.
         return [(name.lower(), value) for name, value in {**trace_headers(), **headers}.items()]
 
