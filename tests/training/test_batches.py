@@ -122,6 +122,16 @@ def test_the_placement_repeats_the_augmentation(data: LabelledPictures) -> None:
     assert (moved.pictures - placed).abs().mean() < 0.5
 
 
+def test_mined_pairs_are_moved_alike_and_random_pairs_are_not(data: LabelledPictures) -> None:
+    batch = _batches(data)[0]
+    placed = batch.placement
+    mined, others = slice(None, 4), slice(4, None)
+    assert torch.equal(placed[batch.source[mined]], placed[batch.target[mined]])
+    assert len(placed.unique(dim=0)) == 4
+    differ = (placed[batch.source[others]] != placed[batch.target[others]]).flatten(1).any(dim=1)
+    assert differ.any()
+
+
 def test_pairs_name_pictures_of_the_batch(data: LabelledPictures) -> None:
     batch = _batches(data)[0]
     assert batch.pictures.shape == (8, 3, 32, 32)

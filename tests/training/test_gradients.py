@@ -34,10 +34,11 @@ PARTS = {
     "prototypes": "prototypes",
     "label_prior": "label_prior",
     "critic": "critic",
+    "rest_reader": "rest_reader",
     "picture_critic": "picture_critic",
     "phi": "phi",
 }
-CRITICS = {"critic", "picture_critic"}
+CRITICS = {"critic", "picture_critic", "rest_reader"}
 
 # The weights that switch a term on, its phase, the networks that it may update, and the terms that have to fall.
 CASES = {
@@ -53,9 +54,11 @@ CASES = {
         {"encoder", "branches", "decoder", "label_prior"},
         ("counterfactual", "label_prior"),
     ),
+    "rest": ({"l_rest": 1.0}, "morphs", {"encoder", "branches"}, ("rest",)),
     "gan": ({"l_gan": 1.0, "anchor": 1.0}, "critics", {"encoder", "branches"}, ("gan",)),
     "homomorphism": ({"l_hom": 1.0}, "critics", {"branches"}, ("homomorphism",)),
     "path": ({"l_path": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("path",)),
+    "agreement": ({"l_agreement": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("agreement",)),
     "picture": ({"l_picture": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("picture",)),
 }
 
@@ -109,7 +112,7 @@ def test_a_term_updates_its_own_networks_only(term: str, nets: Networks, batch: 
     _run(nets, batch, tiny, dataclasses.replace(OFF, **weights), phase, learning=set(PARTS))
     # The critics learn by their own losses in every step of their phase.
     expected = networks | ({"critic"} if phase == "critics" else set())
-    expected |= {"picture_critic"} if term == "picture" else set()
+    expected |= {"picture": {"picture_critic"}, "rest": {"rest_reader"}}.get(term, set())
     assert _changed(before, nets) == expected
 
 
@@ -128,6 +131,7 @@ def test_a_term_falls_when_its_networks_learn(term: str, nets: Networks, batch: 
         (dataclasses.replace(OFF, lambda_p=1000.0), "penalty"),
         (OFF, "head"),
         (dataclasses.replace(OFF, l_picture=1e-9), "picture_critic"),
+        (dataclasses.replace(OFF, l_rest=1e-9), "rest_reader"),
     ],
 )
 def test_a_critic_learns_its_own_losses(

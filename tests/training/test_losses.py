@@ -180,33 +180,52 @@ def test_counterfactual_target_changes_what_labels_change_and_keeps_the_rest() -
     mean = torch.tensor([0.0, 0.0, 0.0, 0.0]).expand(1, 3, 1, 4)
     changed = torch.tensor([1.0, 0.0, 0.0, 1.0]).expand(1, 3, 1, 4)
     variance = torch.tensor([0.001, 0.001, 1.0, 1.0]).view(1, 1, 1, 4)
-    target, weight, change = losses.counterfactual_target(picture, mean, changed, variance)
+    target, weight = losses.counterfactual_target(picture, mean, changed, variance)
     torch.testing.assert_close(target[0, :, 0, :3], torch.tensor([1.0, 0.2, 0.3]).expand(3, 3), atol=0.003, rtol=0)
     assert (target[0, :, 0, 3] > 0.6).all()
     assert (weight[..., :3] > 0.9).all()
     assert (weight[..., 3] < 0.05).all()
-    torch.testing.assert_close(change.flatten(), torch.tensor([1.0, 0.0, 0.0, 1.0]), atol=1e-4, rtol=0)
+
+
+def test_attention_is_a_share_of_where_labels_change_something() -> None:
+    changed = torch.zeros(2, 3, 1, 8)
+    changed[0, ..., :1] = 0.5
+    changed[1, ..., 2:6] = 2.0
+    found = losses.attention(torch.zeros_like(changed), changed)
+    expected = torch.tensor([[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0.25, 0.25, 0.25, 0.25, 0, 0]])
+    torch.testing.assert_close(found[:, 0, 0], expected, atol=1e-6, rtol=0)
 
 
 def test_counterfactual_loss_counts_only_what_is_known() -> None:
     target = torch.zeros(1, 3, 1, 2)
     picture = torch.tensor([2.0, 5.0]).expand(1, 3, 1, 2)
     weight = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    share = torch.ones(1, 1, 1, 2)
-    assert losses.counterfactual_loss(picture, target, weight, share, 0.0).item() == pytest.approx((2 + 4) / 2)
+    attended, pair = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2), torch.tensor([0])
+    loss = losses.counterfactual_loss(picture, target, weight, pair, attended, 0.0)
+    assert loss.item() == pytest.approx((2 + 4) / 2)
+    loss = losses.counterfactual_loss(picture, target, weight, pair, attended, 2.0)
+    assert loss.item() == pytest.approx(3 + 2 * 6 / 4)
+    # No group differs.
+    nowhere = losses.counterfactual_loss(picture, target, weight, pair[:0], attended[:0], 2.0)
+    assert nowhere.item() == pytest.approx(3)
 
 
-def test_counterfactual_loss_counts_what_changes_whatever_its_size() -> None:
+def test_counterfactual_loss_counts_groups_alike_and_more_where_they_are_worse() -> None:
+    mouth, hair = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    mouth[..., 0, 0] = 1
+    hair[..., 1:3, :] = 1 / 8
+    attended, pair = torch.cat([mouth, hair]), torch.tensor([0, 0])
     target, weight = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
 
-    def focused(changing: int) -> float:
-        share = (torch.arange(16) < changing).float().view(1, 1, 4, 4)
-        picture = share.expand(1, 3, 4, 4)  # wrong by 1 wherever it has to change
-        plain = losses.counterfactual_loss(picture, target, weight, share, 0.0).item()
-        assert plain == pytest.approx(2 * changing / 16)
-        return losses.counterfactual_loss(picture, target, weight, share, 0.5).item() - plain
+    def focused(where: torch.Tensor) -> tuple[float, torch.Tensor]:
+        picture = (where > 0).float().expand(1, 3, 4, 4).clone().requires_grad_()  # wrong by 1 there
+        plain = losses.counterfactual_loss(picture, target, weight, pair, attended, 0.0)
+        loss = losses.counterfactual_loss(picture, target, weight, pair, attended, 1.0) - plain
+        (gradient,) = torch.autograd.grad(loss, picture)
+        return loss.item(), gradient.sum().item()
 
-    assert focused(1) == pytest.approx(0.5 * 2) == pytest.approx(focused(8))
+    for where in (mouth, hair, mouth + hair):
+        assert focused(where) == pytest.approx((2, 3), rel=1e-4)
 
 
 def test_the_path_of_least_energy_is_short_and_even() -> None:
@@ -224,3 +243,24 @@ def test_the_path_of_least_energy_is_short_and_even() -> None:
     # It follows the times of the frames, wherever they are.
     uneven = torch.tensor([[0.0, 0.1, 1.0]])
     assert losses.path_loss(torch.tensor([[0.01, 0.81]]), uneven, torch.ones(1)).item() == pytest.approx(1, rel=0.02)
+
+
+def test_nothing_is_concealed_from_a_reader_that_says_what_is_usual_only_then() -> None:
+    labels = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    known = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
+    usual = torch.tensor([[0.25, 1.0]]).logit(eps=1e-7).expand(4, 2)
+    assert losses.concealment_loss(usual, labels, known).item() == pytest.approx(0, abs=1e-6)
+    right = 4 * (2 * labels - 1)
+    assert losses.concealment_loss(right, labels, known).item() > 0.5
+    assert losses.concealment_loss(-right, labels, known).item() > 0.5
+    assert losses.concealment_loss(right, labels, known & False).item() == 0
+
+
+def test_agreement_asks_for_what_both_show_and_for_nothing_else() -> None:
+    a, b = torch.zeros(1, 3, 1, 2), torch.zeros(1, 3, 1, 2)
+    b[..., 1] = 1  # the second pixel differs
+    frames = torch.zeros(1, 4, 3, 1, 2)
+    frames[..., 1] = 7
+    assert losses.agreement_loss(frames, a, b).item() == pytest.approx(0, abs=1e-6)
+    frames[:, 0, :, :, 0] = 0.5  # one frame of four is off at the first pixel
+    assert losses.agreement_loss(frames, a, b).item() == pytest.approx((0.5 + 0.25) / 8)

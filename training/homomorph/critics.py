@@ -32,6 +32,27 @@ class FeatureCritic(nn.Module):
         return self.realism(pooled).squeeze(1), self.attributes(pooled)
 
 
+class RestReader(nn.Module):
+    """Reads labels from features of which a group's part has been taken away, and learns to find what was left."""
+
+    def __init__(self, feature_channels: int, attributes: int, width: int = 96) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(feature_channels, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.AdaptiveAvgPool2d(4),  # where something is matters
+            nn.Flatten(),
+            nn.Linear(16 * width, attributes),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [N, C, h, w] -> logits [N, L]."""
+        logits: Tensor = self.model(features)
+        return logits
+
+
 class PictureCritic(nn.Module):
     """Label-conditional critic on pictures [B, 3, H, W]: is each part of it real, and does it show these labels?
 

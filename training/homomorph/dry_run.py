@@ -86,6 +86,7 @@ def plan(
         "D": nets.model.decoder,
         "Dis and A'": nets.critic,
         "picture critic": nets.picture_critic,
+        "reader of the rest": nets.rest_reader,
         "P": nets.guidance,
         "prototypes": nets.prototypes,
         "label prior": nets.label_prior,
@@ -126,7 +127,9 @@ def _outputs(nets: Networks, preset: Preset, recipe: Recipe) -> int:
         nets.phi.relu5_1(nets.phi.relu3_1(seen))
     labels = torch.empty(pairs, nets.critic.attributes.out_features)
     nets.label_prior(labels, torch.empty(pairs, 2, 3))
-    # Each of its own steps, then the step of what it judges.
+    # Each of its own steps, then the step of what it judges; the reader's, once for every group.
+    for _ in range(2 * len(nets.model.config.groups)):
+        nets.rest_reader(features)
     for _ in range(4):
         nets.critic(features)
         nets.picture_critic(pictures, labels, labels[:, 0])

@@ -62,6 +62,23 @@ def attribute_loss(logits: Tensor, labels: Tensor, known: Tensor, balance: Tenso
     return F.binary_cross_entropy_with_logits(counted, labels[known], weight)
 
 
+def concealment_loss(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    """KL(p || A): what a reader A says of a label beyond how often it occurs, p, among the pictures of the batch.
+
+    0 where it knows no more of a picture than of any other; unlike -log(1 - A(z)), nothing is gained by having it say
+    the opposite, which is as good as the truth. (Lample et al., "Fader Networks", NeurIPS 2017, ask for the opposite.)
+
+    Args:
+        logits: of the reader, [B, L].
+        labels: in [0, 1], [B, L].
+        known: which labels count, bool [B, L].
+    """
+    often = (_mean_where(labels, known, (0,))).expand_as(labels)
+    said = F.binary_cross_entropy_with_logits(logits, often, reduction="none")
+    least = F.binary_cross_entropy(often, often, reduction="none")
+    return _mean_where(said - least, known, (0, 1))
+
+
 def mixed_labels(
     labels_a: Tensor, labels_b: Tensor, known_a: Tensor, known_b: Tensor, strengths: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -162,7 +179,7 @@ def label_prior_loss(mean: Tensor, variance: Tensor, picture: Tensor, known: Ten
 
 def counterfactual_target(
     picture: Tensor, mean: Tensor, changed_mean: Tensor, changed_variance: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """What a picture would be with other labels, and how surely, pixel by pixel.
 
     Two Gaussians are multiplied: the pixel stays as it is, with the variance (mu(z') - mu(z))^2; and it is what the
@@ -175,26 +192,51 @@ def counterfactual_target(
         changed_variance: sigma^2(z'), [B, 1, H, W].
 
     Returns:
-        Target [B, 3, H, W]; its weight in [0, 1], [B, 1, H, W]; and how much the labels change there, the variance
-        above, of the same shape.
+        Target [B, 3, H, W], and its weight in [0, 1], [B, 1, H, W].
     """
     stays = (changed_mean - mean).square().mean(dim=1, keepdim=True) + 1e-5
     share = stays / (stays + changed_variance)
     target = picture + share * (changed_mean - picture)
     variance = share * changed_variance
-    return target, 0.01 / (0.01 + variance), stays
+    return target, 0.01 / (0.01 + variance)
 
 
-def counterfactual_loss(picture: Tensor, target: Tensor, weight: Tensor, change: Tensor, focus: float) -> Tensor:
-    """w e, averaged over pixels, plus focus times its average over what changes, sum(c w e) / sum(c) of each picture.
+def attention(mean: Tensor, changed_mean: Tensor) -> Tensor:
+    """c = (mu(z') - mu(z))^2 / its sum over the picture: where a change of labels shows.
 
-    e = |D(F) - t|_1 + |D(F) - t|^2, with t, w and c of `counterfactual_target`, for v in {0, 1}. A mouth is a hundredth
-    of a picture: averaged over all pixels, whether it smiles would hardly count.
+    Args:
+        mean: mu(z), [N, 3, H, W].
+        changed_mean: mu(z'), [N, 3, H, W].
+
+    Returns:
+        [N, 1, H, W], with a sum of 1 over each picture.
+    """
+    change = (changed_mean - mean).square().mean(dim=1, keepdim=True) + 1e-8
+    return change / change.sum(dim=(1, 2, 3), keepdim=True)
+
+
+def counterfactual_loss(
+    picture: Tensor, target: Tensor, weight: Tensor, pair: Tensor, attended: Tensor, focus: float
+) -> Tensor:
+    """w e, averaged over pixels, plus focus times sum_i e_i^2 / sum_i e_i with e_i = sum(c_i w e), where group i shows.
+
+    e = |D(F) - t|_1 + |D(F) - t|^2, with t and w of `counterfactual_target` and c_i of `attention`, for v in {0, 1}.
+    Averaged over all pixels, whether a mouth smiles would hardly count. So each group is looked at where it shows,
+    whatever its size, and the worse it is, the more it counts (the e_i that weigh are held fixed). All groups that
+    differ in a pair are looked at, those with v = 0 too: there it has to change, or else to stay.
+
+    Args:
+        picture: D(F), [B, 3, H, W].
+        target: t, [B, 3, H, W].
+        weight: w, [B, 1, H, W].
+        pair: of which picture each c_i is, [N], each below B.
+        attended: the c_i, [N, 1, H, W].
+        focus: what these places count.
     """
     difference = picture - target
     error = weight * (difference.abs() + difference.square()).mean(dim=1, keepdim=True)
-    changed = (change * error).sum(dim=(1, 2, 3)) / change.sum(dim=(1, 2, 3))
-    return error.mean() + focus * changed.mean()
+    shown = (attended * error[pair]).sum(dim=(1, 2, 3))
+    return error.mean() + focus * (shown.detach() * shown).sum() / (shown.detach().sum() + 1e-6)
 
 
 def path_loss(distances: Tensor, times: Tensor, direct: Tensor) -> Tensor:
@@ -212,6 +254,21 @@ def path_loss(distances: Tensor, times: Tensor, direct: Tensor) -> Tensor:
     """
     energy = (distances / times.diff(dim=1)).sum(dim=1)
     return (energy / (direct + 1e-3)).mean()
+
+
+def agreement_loss(frames: Tensor, picture_a: Tensor, picture_b: Tensor) -> Tensor:
+    """w (|D(F) - m|_1 + |D(F) - m|^2), averaged over pixels, with m = (a + b) / 2 and w = exp(-100 |a - b|^2).
+
+    Where a and b show the same, as a white background, every frame on the way shows it too.
+
+    Args:
+        frames: all strengths equal, [P, S, 3, H, W].
+        picture_a: [P, 3, H, W].
+        picture_b: the same.
+    """
+    agreeing = torch.exp(-100 * (picture_a - picture_b).square().mean(dim=1, keepdim=True)).unsqueeze(1)
+    difference = frames - ((picture_a + picture_b) / 2).unsqueeze(1)
+    return (agreeing * (difference.abs() + difference.square())).mean()
 
 
 def _mean_where(values: Tensor, counts: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -38,20 +38,24 @@ class Recipe:
     """Updates of Dis and A' for one of E and the T_i."""
     l_projection: float = 1.0
     """What T_i carries, group i's labels explain; for E, the T_i and the prototypes."""
-    l_residual: float = 0.5
+    l_residual: float = 3.0
     """Price on the residual branch, for E and the T_i."""
     l_scale: float = 0.1
     """Unit variance of the features, for E."""
     feature_noise: float = 0.05
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
-    whole_strengths: float = 0.5
+    whole_strengths: float = 0.75
     """Share of the pairs whose strengths are 0 or 1 per branch, not from [0, 1]; all of them before the critics."""
     l_counterfactual: float = 3.0
     """What labels say of a morph's pixels, for E, the T_i and D."""
-    focus: float = 1.0
-    """What the pixels that labels change count in it beside all pixels."""
+    focus: float = 3.0
+    """What the places count in it where a pair's groups show, beside all pixels."""
+    l_rest: float = 1.0
+    """What the rest of the features still tells of a group, for E and the T_i."""
     l_path: float = 0.4
     """Energy of the way from a to b, for E, the T_i and D."""
+    l_agreement: float = 3.0
+    """What a and b agree in stays on the way, for E, the T_i and D."""
     path_pairs: int = 4
     """Pairs of a batch whose ways are looked at."""
     path_frames: int = 5
@@ -91,7 +95,9 @@ PUBLISHED = Recipe(
     feature_noise=0.0,
     whole_strengths=0.0,
     l_counterfactual=0.0,
+    l_rest=0.0,
     l_path=0.0,
+    l_agreement=0.0,
     l_picture=0.0,
     beta1=0.5,
 )

@@ -30,12 +30,15 @@ TERMS = (
     "total",
     "label_prior",
     "counterfactual",
+    "rest_reader",
+    "rest",
     "wasserstein",
     "penalty",
     "head",
     "gan",
     "homomorphism",
     "path",
+    "agreement",
     "picture_critic",
     "picture",
 )
@@ -94,7 +97,7 @@ class TrainingStep:
             if self.recipe.l_counterfactual > 0:
                 loss = loss + _label_prior(work)
             if phase != WARM_UP:
-                loss = loss + _counterfactual(work)
+                loss = loss + _counterfactual(work) + self._rest(work)
             if phase == CRITICS:
                 loss = loss + self._feature_critic(work) + _path(work) + self._picture_critic(work)
         self._update(_TOGETHER, loss, largest_norm=1.0, branches_loss=work.branches_loss)
@@ -128,6 +131,27 @@ class TrainingStep:
             if largest_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, largest_norm)
             self.optimizers[name].step()
+
+    def _rest(self, work: _Work) -> Tensor | float:
+        """Update what reads group i's labels from F - T_i(F); then E and the T_i, so that it cannot."""
+        if self.recipe.l_rest == 0:
+            return 0.0
+        reader, batch = self.nets.rest_reader, work.batch
+        groups = work.config.groups
+        parts = [work.nets.model.branches[group](work.encoded) for group in groups]
+        rests = torch.cat([work.encoded - part for part in parts])
+        rests = rests + work.noise(rests)
+        group_of = torch.tensor(_label_columns(groups), device=rests.device)
+
+        def read(features: Tensor) -> Tensor:
+            logits: Tensor = reader(features).unflatten(0, (len(groups), -1))
+            return logits[group_of, :, torch.arange(len(group_of))].T
+
+        work.terms["rest_reader"] = losses.attribute_loss(read(rests.detach()), batch.labels, batch.known, self.balance)
+        self._update(["rest_reader"], work.terms["rest_reader"])
+        with frozen(reader):
+            work.terms["rest"] = losses.concealment_loss(read(rests), batch.labels, batch.known)
+        return self.recipe.l_rest * work.terms["rest"]
 
     def _feature_critic(self, work: _Work) -> Tensor:
         """Update Dis and A' on features, several times; then what E and the T_i have to gain against them."""
@@ -247,16 +271,38 @@ class _Work:
         mean, variance = self.nets.label_prior(self.batch.labels, self.batch.placement)
         return mean, variance
 
+    @property
+    def changes(self) -> tuple[Tensor, Tensor]:
+        """What the label prior says of each told morph's base if one group alone were as in the pair's other picture.
+
+        Returns:
+            For each group of which both labels differ: which of the told morphs, [N], and the mean, [N, 3, H, W].
+        """
+        base = self.base[self.told]
+        labels = self.batch.labels[base]
+        other = torch.where(base == self.source[self.told], self.target[self.told], self.source[self.told])
+        columns = torch.tensor(_label_columns(self.config.groups), device=labels.device)
+        groups = nn.functional.one_hot(columns).T.bool()
+        differs = (labels != self.batch.labels[other]) & self.batch.known[other]
+        morph, group = (differs.unsqueeze(1) & groups).any(dim=2).nonzero(as_tuple=True)
+        changed = torch.where(groups[group] & differs[morph], self.batch.labels[other][morph], labels[morph])
+        return morph, self.nets.label_prior(changed, self.batch.placement[base][morph])[0]
+
+    @property
+    def path_pairs(self) -> slice:
+        """The P pairs whose ways are looked at: the last ones, which are paired at random."""
+        return slice(-min(self.recipe.path_pairs, len(self.source)), None)
+
     @functools.cached_property
     def times(self) -> Tensor:
-        """Times of the frames on the way from a to b, for some of the pairs, [P, S]."""
-        pairs = min(self.recipe.path_pairs, len(self.source))
+        """Times of the frames on the way from a to b, [P, S]."""
+        pairs = len(self.source[self.path_pairs])
         return draw_times(pairs, self.recipe.path_frames, self.generator).to(self.pictures.device)
 
     @functools.cached_property
     def frames(self) -> Tensor:
         """Frames on the way from a to b, every second time with some of the groups only, [P, S, 3, H, W]."""
-        pairs = slice(len(self.source) - len(self.times), None)
+        pairs = self.path_pairs
         some = self.strengths[pairs].round()
         everything = torch.arange(len(some), device=some.device) % 2 == 0
         along = torch.where(everything.unsqueeze(1), 1.0, some)
@@ -319,19 +365,27 @@ def _counterfactual(work: _Work) -> Tensor | float:
     with torch.no_grad():
         changed = work.nets.label_prior(work.labels_v[work.told], work.batch.placement[base])
         target = losses.counterfactual_target(work.pictures[base], work.expected[0][base], *changed)
-    work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, work.recipe.focus)
+        pair, alone = work.changes
+        attended = losses.attention(work.expected[0][base][pair], alone)
+    work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, pair, attended, work.recipe.focus)
     return work.recipe.l_counterfactual * work.terms["counterfactual"]
 
 
-def _path(work: _Work) -> Tensor | float:
-    """The way from a to b is even and short: E, T_i and D."""
-    if work.recipe.l_path == 0:
-        return 0.0
-    frames = work.frames
-    steps = frames.diff(dim=1).square().mean(dim=(2, 3, 4))
-    direct = (frames[:, -1] - frames[:, 0]).square().mean(dim=(1, 2, 3))
-    work.terms["path"] = losses.path_loss(steps, work.times, direct)
-    return work.recipe.l_path * work.terms["path"]
+def _path(work: _Work) -> Tensor:
+    """The way from a to b is even and short, and what both agree in stays: E, T_i and D."""
+    recipe, loss = work.recipe, work.pictures.new_zeros(())
+    if recipe.l_path > 0:
+        steps = work.frames.diff(dim=1).square().mean(dim=(2, 3, 4))
+        direct = (work.frames[:, -1] - work.frames[:, 0]).square().mean(dim=(1, 2, 3))
+        work.terms["path"] = losses.path_loss(steps, work.times, direct)
+        loss = loss + recipe.l_path * work.terms["path"]
+    if recipe.l_agreement > 0:
+        # Of the other ways, the end is not b.
+        whole, pairs = work.frames[::2, 1:-1], work.path_pairs
+        a, b = (work.pictures[side[pairs][::2]] for side in (work.source, work.target))
+        work.terms["agreement"] = losses.agreement_loss(whole, a, b)
+        loss = loss + recipe.l_agreement * work.terms["agreement"]
+    return loss
 
 
 def draw_strengths(pairs: int, branches: int, generator: torch.Generator, whole_share: float) -> Tensor:

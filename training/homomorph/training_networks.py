@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from homomorph.config import ModelConfig
-from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
+from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes, RestReader
 from homomorph.label_prior import LabelPrior
 from homomorph.networks import MorphModel
 from homomorph.perceptual import Perceptual
@@ -29,6 +29,7 @@ class Networks(nn.Module):
         self.prototypes = Prototypes(config.groups, channels, config.feature_size)
         self.label_prior = LabelPrior(attributes, config.picture_size)
         self.phi = phi
+        self.rest_reader = RestReader(channels, attributes)
 
 
 def make_optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str, torch.optim.Adam]:
@@ -45,6 +46,7 @@ def make_optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str,
         "label_prior": adam(nets.label_prior, preset.learning_rate, 0.9),
         "prototypes": adam(nets.prototypes, 10 * preset.critic_learning_rate, 0.9),
         "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
+        "rest_reader": adam(nets.rest_reader, 5 * preset.critic_learning_rate, 0.5),
         "picture_critic": adam(nets.picture_critic, preset.critic_learning_rate, 0.5),
     }
 

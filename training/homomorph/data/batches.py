@@ -82,7 +82,8 @@ class PairedBatches(Dataset[Batch]):
     """Item `step` is the batch of that training step.
 
     The first half of the pairs is mined: a and b differ in one labelled group, as far as the data has such a
-    picture; they show each branch what its group alone changes. The second half pairs pictures at random.
+    picture, and both are moved alike: they show each branch what its group alone changes. The second half pairs
+    pictures at random, each moved in its own way.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class PairedBatches(Dataset[Batch]):
         half = self.batch_size // 2
         first = generator.integers(len(self.data.paths), size=half)
         second = np.asarray([self._partner(int(index), generator) for index in first], dtype=np.int64)
-        augmentations = generator.integers(2**31, size=(2, half))
+        augmentations = np.tile(generator.integers(2**31, size=half), (2, 1))
         swap = generator.random(half) < 0.5
         mine = np.array_split(np.arange(half), self._shards)[self._shard]
         half, swap, augmentations = len(mine), swap[mine], augmentations[:, mine].reshape(-1)
