@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
 
 from homomorph_cli.options import Server, asks_server
-from homomorph_client import OutputError
+from homomorph_client import MethodError, OutputError, StrengthError
+from homomorph_client.methods import MAX_SQUARE
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
-from homomorph_client.strengths import MAX_STEPS
 
 
 @asks_server
 def grid(
-    source: Annotated[Path, typer.Argument(metavar="A", help="Picture at the top left.")],
-    target: Annotated[Path, typer.Argument(metavar="B", help="Picture that both groups are taken from.")],
-    rows: Annotated[str, typer.Option(metavar="GROUP", help="Group that goes from A's to B's down the rows.")],
-    columns: Annotated[str, typer.Option(metavar="GROUP", help="Group that does so along the columns.")],
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="A B [C D]",
+            help="A at the top left and B, which both groups are taken from; or four corners, A B above and C D below.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="X.png", help="Picture to write.")],
     server: Server,
-    size: Annotated[int, typer.Option(min=2, max=math.isqrt(MAX_STEPS), help="Rows, and columns.")] = 5,
+    rows: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="Of two pictures: group that goes from A's to B's down the rows."),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="GROUP", help="Of two pictures: group that does so along the columns.")
+    ] = None,
+    method: Annotated[
+        Literal["pixel", "latent", "slerp"] | None,
+        typer.Option(
+            help="Of four pictures: how they are mixed. Each is a served model of its name, which `homomorph serve "
+            "--model` loads.",
+            show_default="latent",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=2, max=MAX_SQUARE, help="Rows, and columns.")] = 5,
 ) -> None:
-    """Vary two groups against each other on a running server, in one request, and draw the frames as a table."""
+    """Draw a table of frames from a running server, in one request: two groups varied against each other, or a square
+    between four pictures.
+    """
     # Whatever can be refused is refused before the server is asked.
     if out.suffix.lower() != ".png":
         raise OutputError(f"{out}: a grid is written as .png")
     check_output(out)
-    pictures = load_picture(source), load_picture(target)
+    if len(pictures) not in (2, 4):
+        raise MethodError(f"a grid is of 2 pictures, or of 4 in its corners, not of {len(pictures)}")
+    if len(pictures) == 4 and (rows or columns):
+        raise MethodError("--rows and --columns are for 2 pictures: a square between 4 moves everything")
+    if len(pictures) == 2 and method:
+        raise MethodError(f"--method {method} is for 4 pictures: it has no groups to vary")
+    if len(pictures) == 2 and not (rows and columns):
+        raise StrengthError("a grid of 2 pictures needs --rows GROUP and --columns GROUP")
+    loaded = [load_picture(picture) for picture in pictures]
     with server.client() as client:
-        frames = client.grid(*pictures, rows=rows, columns=columns, size=size)
+        if len(loaded) == 4:
+            frames = client.square(loaded, method=method or "latent", size=size)
+        else:
+            frames = client.grid(loaded[0], loaded[1], rows=rows or "", columns=columns or "", size=size)
     lines = [np.concatenate(list(line), axis=1) for line in frames]
     write_output(out, np.concatenate(lines)[np.newaxis])
     typer.echo(out)

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from homomorph_cli.options import Out, Server, asks_server
-from homomorph_client import StrengthError
+from homomorph_cli.options import Method, Out, Server, asks_server
+from homomorph_client import MethodError, StrengthError
+from homomorph_client.methods import HOMOMORPH, blending_model
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
 from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, even_ramp, to_strengths
@@ -33,6 +34,7 @@ def morph(
             "May be given several times; without it, every group goes from 0 to 1.",
         ),
     ] = None,
+    method: Method = "homomorph",
 ) -> None:
     """Morph one picture into another on a running server.
 
@@ -42,12 +44,15 @@ def morph(
     for path in out:
         check_output(path)
     ends = parse_sliders(sliders or [])
+    if ends and method != HOMOMORPH:
+        raise MethodError(f"--set is for --method {HOMOMORPH}: {method} has one slider for everything")
     pictures = load_picture(source), load_picture(target)
 
     with server.client() as client:
-        strengths = slider_strengths(client.groups, ends, steps)
+        groups = client.served_model(blending_model(method)).groups
+        strengths = slider_strengths(groups, ends, steps)
         start = time.perf_counter()
-        frames = client.morph(*pictures, strengths=strengths)
+        frames = client.morph(*pictures, strengths=strengths, method=method)
         latency_ms = (time.perf_counter() - start) * 1000
 
     for path in out:

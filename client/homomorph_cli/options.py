@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,14 @@ Out = Annotated[
         metavar="PATH",
         help=".png (all frames side by side), .gif (a loop there and back), .mp4, or a folder for one .png each. "
         "May be given several times.",
+    ),
+]
+Method = Annotated[
+    Literal["homomorph", "pixel", "latent", "slerp"],
+    typer.Option(
+        help="How to get from A to B: by groups, or in simpler ways: pixels mixed linearly, features linearly "
+        "(latent) or spherically (slerp). Each of these is a served model of its name, which `homomorph serve "
+        "--model` loads."
     ),
 ]
 

@@ -14,9 +14,17 @@ import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
 from homomorph_client.base import STREAM_MODEL, BaseClient
-from homomorph_client.codec import decode, decode_part, edit_request, morph_request, translate_request
+from homomorph_client.codec import (
+    blend_request,
+    decode,
+    decode_part,
+    edit_request,
+    morph_request,
+    translate_request,
+)
 from homomorph_client.errors import RestartedServerError
 from homomorph_client.labels import EDIT_MODEL, Labels
+from homomorph_client.methods import HOMOMORPH, blending_model, places_in_square, square_model
 from homomorph_client.pictures import Picture
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel
@@ -58,11 +66,12 @@ class AsyncMorphClient(BaseClient):
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
+        method: str = HOMOMORPH,
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Morph one picture into another: arguments, result and errors are those of `MorphClient.morph`."""
-        model = await self.served_model(timeout_s=timeout_s)
+        model = await self.served_model(blending_model(method), timeout_s=timeout_s)
         # In a thread: reading and resizing pictures would keep the event loop from its other work.
         request = await asyncio.to_thread(
             morph_request, model, source, target, steps=steps, strengths=strengths, urgent=urgent
@@ -151,6 +160,21 @@ class AsyncMorphClient(BaseClient):
         groups = (await self.served_model(timeout_s=timeout_s)).groups
         strengths = grid_strengths(groups, rows=rows, columns=columns, size=size)
         frames = await self.morph(source, target, strengths=strengths, urgent=urgent, timeout_s=timeout_s)
+        return frames.reshape(size, size, *frames.shape[1:])
+
+    async def square(
+        self,
+        corners: Sequence[Picture],
+        *,
+        method: str = "latent",
+        size: int = 5,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Fill a square between four pictures: arguments, result and errors are those of `MorphClient.square`."""
+        model = await self.served_model(square_model(method, corners), timeout_s=timeout_s)
+        request = await asyncio.to_thread(blend_request, model, corners, places_in_square(size), urgent=urgent)
+        frames = await self._infer(request, timeout_s)
         return frames.reshape(size, size, *frames.shape[1:])
 
     async def close(self) -> None:

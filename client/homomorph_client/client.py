@@ -14,9 +14,17 @@ import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
 from homomorph_client.base import STREAM_MODEL, BaseClient
-from homomorph_client.codec import decode, decode_part, edit_request, morph_request, translate_request
+from homomorph_client.codec import (
+    blend_request,
+    decode,
+    decode_part,
+    edit_request,
+    morph_request,
+    translate_request,
+)
 from homomorph_client.errors import HomomorphError, RestartedServerError
 from homomorph_client.labels import EDIT_MODEL, Labels
+from homomorph_client.methods import HOMOMORPH, blending_model, places_in_square, square_model
 from homomorph_client.pictures import Picture
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel
@@ -78,6 +86,7 @@ class MorphClient(BaseClient):
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
+        method: str = HOMOMORPH,
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
@@ -90,6 +99,8 @@ class MorphClient(BaseClient):
             strengths: instead of steps, an array [S, K] with columns in the order of `groups`, or a mapping from
                 group to S numbers (or to one number for all frames), where groups that are not named stay 0.
                 0 is as in the source, 1 as in the target, 2 is the limit.
+            method: `homomorph`, or one of the simpler ways: `pixel`, `latent`, `slerp`. Those have one slider, `all`,
+                and a served model each, which must be loaded (`homomorph serve --model`).
             urgent: whether the request overtakes those that wait in the server; for what somebody is looking at.
             timeout_s: seconds that the call may take; None is the client's own timeout.
 
@@ -99,13 +110,14 @@ class MorphClient(BaseClient):
         Raises:
             PictureError: a picture cannot be used.
             StrengthError: steps or strengths cannot be used.
+            MethodError: there is no such method.
             ServerUnavailableError: there is no server, or it ended meanwhile and there is no other.
             OverloadedError: too many requests wait in the server.
             AccessError: the server wants other headers.
             DeadlineError: the server took longer than the timeout.
             RequestError: the server refused.
         """
-        model = self.served_model(timeout_s=timeout_s)
+        model = self.served_model(blending_model(method), timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
         return self._infer(request, timeout_s)
 
@@ -223,6 +235,7 @@ class MorphClient(BaseClient):
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
+        method: str = HOMOMORPH,
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> Future[npt.NDArray[np.uint8]]:
@@ -233,7 +246,7 @@ class MorphClient(BaseClient):
         Raises:
             HomomorphError: as `morph`, where it can be told before the server answers.
         """
-        model = self.served_model(timeout_s=timeout_s)
+        model = self.served_model(blending_model(method), timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
         options = self._call_options(timeout_s)
         lease = self._regions.lend(request) if self._regions else None
@@ -292,6 +305,36 @@ class MorphClient(BaseClient):
         groups = self.served_model(timeout_s=timeout_s).groups
         strengths = grid_strengths(groups, rows=rows, columns=columns, size=size)
         frames = self.morph(source, target, strengths=strengths, urgent=urgent, timeout_s=timeout_s)
+        return frames.reshape(size, size, *frames.shape[1:])
+
+    def square(
+        self,
+        corners: Sequence[Picture],
+        *,
+        method: str = "latent",
+        size: int = 5,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Fill a square between four pictures, one in each corner, in one request.
+
+        Args:
+            corners: the four of them, as for `morph`: upper left, upper right, lower left, lower right.
+            method: `pixel`, `latent` or `slerp`; its served model must be loaded (`homomorph serve --model`).
+            size: number N of rows and of columns, from 2 to 16.
+            urgent: as for `morph`.
+            timeout_s: as for `morph`.
+
+        Returns:
+            uint8 [N, N, H, W, 3], RGB, values in [0, 255].
+
+        Raises:
+            MethodError: the method blends no pictures, these are not four, or the square has too many cells.
+            HomomorphError: as `morph`.
+        """
+        model = self.served_model(square_model(method, corners), timeout_s=timeout_s)
+        request = blend_request(model, corners, places_in_square(size), urgent=urgent)
+        frames = self._infer(request, timeout_s)
         return frames.reshape(size, size, *frames.shape[1:])
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from homomorph_client.errors import RequestError
 from homomorph_client.labels import Labels, chosen_edit
+from homomorph_client.methods import BLENDS, places_between
 from homomorph_client.pictures import Picture, fit_picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, chosen_strengths
@@ -32,7 +33,17 @@ def morph_request(
 ) -> ModelInferRequest:
     """Return the request for a morph; arguments and errors are those of `MorphClient.morph`."""
     chosen = chosen_strengths(model.groups, steps=steps, strengths=strengths)
+    if model.name in BLENDS:
+        return blend_request(model, (source, target), places_between(chosen), urgent=urgent)
     return encode(model, {"SOURCE": source, "TARGET": target}, {"STRENGTHS": chosen}, urgent=urgent)
+
+
+def blend_request(
+    model: ServedModel, pictures: Sequence[Picture], places: npt.NDArray[np.float32], *, urgent: bool = False
+) -> ModelInferRequest:
+    """Return the request for frames at these places [S, 2] between two pictures, or four in the corners of a square."""
+    fitted = np.stack([fit_picture(picture, model.picture_size) for picture in pictures])
+    return encode(model, {}, {"PICTURES": fitted, "PLACES": places}, urgent=urgent)
 
 
 def edit_request(
@@ -59,7 +70,7 @@ def translate_request(
 def encode(
     model: ServedModel | ServedTranslation,
     pictures: Mapping[str, Picture],
-    numbers: Mapping[str, npt.NDArray[np.float32 | np.int64]],
+    arrays: Mapping[str, npt.NDArray[np.generic]],
     *,
     urgent: bool = False,
 ) -> ModelInferRequest:
@@ -68,7 +79,7 @@ def encode(
     Args:
         model: what is asked.
         pictures: by the names of the inputs; each one's centre is cropped and resized to the model's size.
-        numbers: arrays by the names of the inputs, without the batch axis.
+        arrays: what is sent as it is, by the names of the inputs, without the batch axis.
         urgent: whether the request overtakes others that wait.
 
     Raises:
@@ -79,7 +90,7 @@ def encode(
         request.parameters["priority"].uint64_param = URGENT
     for name, picture in pictures.items():
         _add(request, name, fit_picture(picture, model.picture_size))
-    for name, array in numbers.items():
+    for name, array in arrays.items():
         _add(request, name, array)
     return request
 
@@ -87,9 +98,9 @@ def encode(
 def frames_shape(request: ModelInferRequest) -> tuple[int, ...]:
     """Return the shape of the frames that a request of `encode` asks for, (1, S, H, W, 3)."""
     shapes = {tensor.name: tuple(tensor.shape) for tensor in request.inputs}
-    picture = shapes.get("SOURCE") or shapes["IMAGE"]
-    steps = shapes.get("STRENGTHS") or shapes["STEPS"]
-    return (1, steps[1], *picture[1:])
+    picture = next(shapes[name] for name in ("SOURCE", "IMAGE", "PICTURES") if name in shapes)
+    steps = next(shapes[name] for name in ("STRENGTHS", "STEPS", "PLACES") if name in shapes)
+    return (1, steps[1], *picture[-3:])
 
 
 def decode(response: ModelInferResponse, contents: Sequence[bytes | memoryview] | None = None) -> npt.NDArray[np.uint8]:

@@ -17,6 +17,10 @@ class StrengthError(HomomorphError):
     """Strengths name an unknown group, or are not numbers in range."""
 
 
+class MethodError(HomomorphError):
+    """A way of morphing is unknown, or cannot do what was asked for."""
+
+
 class LabelError(HomomorphError):
     """Labels to edit towards name an unknown group or label."""
 

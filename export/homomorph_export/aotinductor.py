@@ -20,7 +20,7 @@ from homomorph_export import contract
 from homomorph_export.errors import ExportError
 
 _EXAMPLE_BATCH = 2
-_EXAMPLE_LENGTHS = {"H": 6, "W": 8, "h": 6, "w": 8, "S": 3}
+_EXAMPLE_LENGTHS = {"H": 6, "W": 8, "h": 6, "w": 8, "S": 3, "P": 2}
 """Of the axes that requests choose, in multiples of what they must be multiples of. None is 1, which would be fixed."""
 _TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from homomorph.blending import FEATURE_METHODS, PIXEL
 from homomorph.cyclegan.config import SMALLEST_SIDE
 
 MAX_BATCH_SIZE = 8
@@ -43,6 +44,8 @@ class Axis:
 
 
 S = Axis("S", 1, MAX_STEPS)
+P = Axis("P", 2, 4, multiple_of=2)
+"""Pictures that are blended: two, or four in the corners of a square."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,14 @@ class _Tensors:
         """Return strengths [S, K], columns in the order of the branches."""
         return Tensor("STRENGTHS", "FP32", (S, len(self.branches)), range=(0.0, MAX_STRENGTH))
 
+    def pictures(self) -> Tensor:
+        """Return pictures to blend, [P, H, W, 3] in 0-255."""
+        return Tensor("PICTURES", "UINT8", (P, self._pixels("H"), self._pixels("W"), 3))
+
+    def corners(self) -> Tensor:
+        """Return the features [P, C, h, w] of pictures to blend."""
+        return Tensor("CORNERS", "FP32", (P, self.channels, self._cells("h"), self._cells("w")))
+
     def _pixels(self, letter: str) -> Axis:
         return Axis(letter, self.stride, MAX_PICTURE_SIZE, multiple_of=self.stride)
 
@@ -181,6 +192,7 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int, labels:
         Model("morph_stream", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS), streams=True),
         Model("morph_branches", (*pictures, sliders), (frames,), _ensemble_steps(_branches_steps(branches))),
         *(_editing_models(tensors, labels) if labels else ()),
+        *_blending_models(tensors),
     )
 
 
@@ -200,6 +212,37 @@ def _editing_models(tensors: _Tensors, labels: int) -> tuple[Model, Model]:
                 *_INTERPOLATOR_STEPS,
                 Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"}),
             ),
+        ),
+    )
+
+
+def mix_model(method: str) -> str:
+    """Return the name of the model that mixes features by a method of `FEATURE_METHODS`."""
+    return f"mix_{method}"
+
+
+def _blending_models(tensors: _Tensors) -> tuple[Model, ...]:
+    """Return the simpler ways between pictures, each under its method's name, and what they are made of."""
+    # Where each frame stands between the pictures, across and down.
+    places = Tensor("PLACES", "FP32", (S, 2), range=(0.0, MAX_STRENGTH))
+    pictures, corners, frames = tensors.pictures(), tensors.corners(), tensors.frames()
+    features = tensors.frame_features("FEATURES")
+    return (
+        Model(PIXEL, (pictures, places), (frames,)),
+        Model("encoder_corners", (pictures,), (corners,), cached=True),
+        *(Model(mix_model(method), (corners, places), (features,)) for method in FEATURE_METHODS),
+        *(
+            Model(
+                method,
+                (pictures, places),
+                (frames,),
+                (
+                    Step("encoder_corners", {"PICTURES": "PICTURES"}, {"CORNERS": "corners"}),
+                    Step(mix_model(method), {"CORNERS": "corners", "PLACES": "PLACES"}, {"FEATURES": "mixed"}),
+                    Step("decoder", {"FEATURES": "mixed"}, {"FRAMES": "FRAMES"}),
+                ),
+            )
+            for method in FEATURE_METHODS
         ),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from onnx import ModelProto
 
+from homomorph.blending import METHODS
 from homomorph.config import ModelConfig
 from homomorph.label_features import load_label_features
 from homomorph.run import load_model, resolve_run
@@ -102,7 +103,8 @@ def export_run(
             report(f"Writing {entry.name}")
             folder = staged / entry.name
             if entry.steps:
-                write_ensemble(folder, entry, parameters=_client_parameters(config))
+                parameters = _blend_parameters(config) if entry.name in METHODS else _client_parameters(config)
+                write_ensemble(folder, entry, parameters=parameters)
             else:
                 write_model(
                     folder,
@@ -111,6 +113,7 @@ def export_run(
                     graphs.get(entry.name),
                     lengths=_typical_lengths(config),
                     threads=threads,
+                    client_parameters=_blend_parameters(config) if entry.name in METHODS else {},
                     library=library,
                 )
         compiled = aotinductor_modules(parts) if aot else {}
@@ -151,7 +154,7 @@ def export_run(
 def _typical_lengths(config: ModelConfig) -> dict[str, int]:
     """Return a typical length of each axis that requests choose, by its letter."""
     pixels, cells = config.picture_size, config.feature_size
-    return {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS}
+    return {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS, "P": contract.P.minimum}
 
 
 def _client_parameters(config: ModelConfig) -> dict[str, str]:
@@ -166,3 +169,8 @@ def _client_parameters(config: ModelConfig) -> dict[str, str]:
         "max_steps": str(contract.MAX_STEPS),
         "max_strength": f"{contract.MAX_STRENGTH:g}",
     }
+
+
+def _blend_parameters(config: ModelConfig) -> dict[str, str]:
+    """Return the same of the models that blend, which have one slider for everything."""
+    return _client_parameters(config) | {"groups": "all", "labels": "{}"}

@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping
 import torch
 from onnx import ModelProto
 
+from homomorph.blending import FEATURE_METHODS, PIXEL
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.parts import Parts
 from homomorph_export.quantisation import quantised
 from homomorph_export.servable import (
     DenseInterpolatorServable,
     DifferenceServable,
+    EncoderCornersServable,
     EncoderPairServable,
     InterpolateServable,
     InterpolatorServable,
     LabelTargetServable,
+    MixServable,
+    PixelServable,
     interpolate_source,
 )
 
@@ -26,9 +30,9 @@ def torchscript_models(
 ) -> dict[str, torch.jit.ScriptModule]:
     """Return the TorchScript of every served model that is not an ensemble, by the model's name."""
 
-    def traced(name: str, module: torch.nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
+    def traced(name: str, module: torch.nn.Module, *example: torch.Tensor) -> torch.jit.ScriptModule:
         report(f"Tracing {name}")
-        return torchscript.trace(module, example)
+        return torchscript.trace(module, *example)
 
     encoder = traced("encoder", parts.encoder, parts.picture)
     branches = {
@@ -46,6 +50,9 @@ def torchscript_models(
     }
     if parts.label_features is not None:
         modules["label_target"] = torchscript.script(LabelTargetServable(parts.label_features))
+    modules["encoder_corners"] = torchscript.script(EncoderCornersServable(encoder))
+    for name, (module, example) in _blends(parts).items():
+        modules[name] = traced(name, module, *example)
     return modules
 
 
@@ -60,9 +67,9 @@ def onnx_models(
     The parts for which there are inputs to calibrate on are quantised.
     """
 
-    def exported(name: str, module: torch.nn.Module, example: torch.Tensor) -> ModelProto:
+    def exported(name: str, module: torch.nn.Module, *example: torch.Tensor) -> ModelProto:
         report(f"Exporting {name} to ONNX")
-        graph = onnx_graphs.export(module, entries[name], example)
+        graph = onnx_graphs.export(module, entries[name], *example)
         if name in calibration:
             report(f"Quantising {name}")
             graph = onnx_graphs.rebuilt(quantised(graph, calibration[name]), entries[name])
@@ -84,6 +91,9 @@ def onnx_models(
     }
     if parts.label_features is not None:
         graphs["label_target"] = onnx_graphs.label_target(entries["label_target"], parts.label_features)
+    graphs["encoder_corners"] = onnx_graphs.encoder_corners(entries["encoder_corners"], encoder)
+    for name, (module, example) in _blends(parts).items():
+        graphs[name] = exported(name, module, *example)
     return graphs
 
 
@@ -100,4 +110,17 @@ def aotinductor_modules(parts: Parts) -> dict[str, torch.nn.Module]:
     }
     if parts.label_features is not None:
         modules["label_target"] = LabelTargetServable(parts.label_features)
-    return modules
+    modules["encoder_corners"] = EncoderCornersServable(parts.encoder)
+    return modules | {name: module for name, (module, _) in _blends(parts).items()}
+
+
+def _blends(parts: Parts) -> dict[str, tuple[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]]]:
+    """Return what blends pictures without weights, by the model's name, and examples of its inputs."""
+    pictures = parts.picture.unsqueeze(1).repeat(1, 4, 1, 1, 1)
+    return {
+        PIXEL: (PixelServable(), (pictures, parts.places)),
+        **{
+            contract.mix_model(method): (MixServable(mix), (parts.corners, parts.places))
+            for method, mix in FEATURE_METHODS.items()
+        },
+    }

@@ -52,13 +52,13 @@ interpolate (source, deltas, strengths) => (features)
 """source [B, C, h, w], deltas [B, K, C, h, w], strengths [B, S, K] -> features [B, S, C, h, w]."""
 
 
-def export(module: nn.Module, entry: contract.Model, example: torch.Tensor) -> ModelProto:
-    """Export a module with weights; it then works for any batch size, number of frames, height and width.
+def export(module: nn.Module, entry: contract.Model, *example: torch.Tensor) -> ModelProto:
+    """Export a module; it then works for any batch size, number of frames, height and width.
 
     Args:
-        module: its forward() has the one input of `entry`.
+        module: its forward() has the inputs of `entry`.
         entry: the served model that it computes.
-        example: an input of a typical shape.
+        example: inputs of a typical shape.
     """
     tensors = (*entry.inputs, *entry.outputs)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), torch.no_grad():
@@ -72,7 +72,7 @@ def export(module: nn.Module, entry: contract.Model, example: torch.Tensor) -> M
         path = Path(scratch) / "part.onnx"
         torch.onnx.export(
             module,
-            (example,),
+            example,
             path,
             input_names=[tensor.name for tensor in entry.inputs],
             output_names=[tensor.name for tensor in entry.outputs],
@@ -97,6 +97,26 @@ def encoder_pair(entry: contract.Model, encoder: ModelProto) -> ModelProto:
             parse_node("pictures = Concat <axis = 0> (SOURCE, TARGET)"),
             *nodes,
             parse_node("SOURCE_FEATURES, TARGET_FEATURES = Split <axis = 0, num_outputs = 2> (features)"),
+        ],
+        weights,
+    )
+
+
+def encoder_corners(entry: contract.Model, encoder: ModelProto) -> ModelProto:
+    """Encode pictures to blend as one batch."""
+    nodes, weights = _embedded(encoder, "encoder", {"IMAGE": "pictures", "FEATURES": "features"})
+    return _model(
+        entry,
+        [
+            parse_node("batch_and_corners = Shape <start = 0, end = 2> (PICTURES)"),
+            parse_node("picture_shape = Shape <start = 2> (PICTURES)"),
+            parse_node("all = Constant <value_ints = [-1]> ()"),
+            parse_node("flat_shape = Concat <axis = 0> (all, picture_shape)"),
+            parse_node("pictures = Reshape (PICTURES, flat_shape)"),
+            *nodes,
+            parse_node("features_shape = Shape <start = 1> (features)"),
+            parse_node("shape = Concat <axis = 0> (batch_and_corners, features_shape)"),
+            parse_node("CORNERS = Reshape (features, shape)"),
         ],
         weights,
     )

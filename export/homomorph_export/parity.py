@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from homomorph.blending import FEATURE_METHODS, METHODS, PIXEL, blend
 from homomorph.config import ModelConfig
 from homomorph.label_features import LabelFeatures
 from homomorph.networks import MorphModel, interpolate
 from homomorph.pixels import from_normalised, normalise
-from homomorph_export.contract import MAX_STRENGTH, branch_model
+from homomorph_export.contract import MAX_STRENGTH, branch_model, mix_model
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Parity
 from homomorph_export.precision import TOLERANCES
@@ -42,6 +43,12 @@ class Case:
     """[B, L]; None if the run does not know what labels look like."""
     edited_frames: Tensor | None
     """Of the source edited towards the labels; None without labels."""
+    corners: Tensor
+    """Pictures to blend, uint8 [B, 4, H, W, 3]."""
+    places: Tensor
+    """Where frames stand between them, [B, S, 2]."""
+    blends: dict[str, Tensor]
+    """Of each method of blending: uint8 [B, S, H, W, 3]."""
 
 
 def random_pictures(size: tuple[int, int], count: int) -> Tensor:
@@ -79,13 +86,16 @@ def cases(
                 height, width = source_features.shape[2:]
                 edited = _frames(model, source_features, label_features(labels, (height, width)), strengths)
             frames = _frames(model, source_features, target_features, strengths)
-            found.append(Case(source, target, strengths, frames, labels, edited))
+            corners = torch.stack([source, target, source.flip(2), target.flip(2)], dim=1)
+            places = torch.rand(batch, _STEPS, 2, generator=generator)
+            blends = {method: blend(model, method, corners, places) for method in METHODS}
+            found.append(Case(source, target, strengths, frames, labels, edited, corners, places, blends))
     return found
 
 
 @torch.inference_mode()
 def compare(found: Sequence[Case], exported: Exported, config: ModelConfig, *, kind: str, precision: str) -> Parity:
-    """Compare frames by every way through the exported files: joint models, single ones, and editing.
+    """Compare frames by every way through the exported files: joint models, single ones, editing and blending.
 
     Args:
         found: what to compare on.
@@ -108,6 +118,9 @@ def compare(found: Sequence[Case], exported: Exported, config: ModelConfig, *, k
         if case.labels is not None and case.edited_frames is not None:
             target = exported["label_target"](source, case.labels)
             ways.append((exported["interpolator"](source, target, case.strengths), case.edited_frames))
+        corners = exported["encoder_corners"](case.corners)
+        ways += [(exported[mix_model(method)](corners, case.places), case.blends[method]) for method in FEATURE_METHODS]
+        pairs.append((exported[PIXEL](case.corners, case.places), case.blends[PIXEL]))
         for features, expected in ways:
             pairs.append((exported["decoder"](features), expected))
     return judged(pairs, kind=kind, precision=precision)

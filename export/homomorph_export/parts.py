@@ -32,6 +32,16 @@ class Parts:
     """An example of a branch's input, float32 [B, C, h, w]."""
 
     @property
+    def corners(self) -> Tensor:
+        """An example of features to mix, float32 [B, P, C, h, w]."""
+        return self.features.unsqueeze(1).repeat(1, 4, 1, 1, 1)
+
+    @property
+    def places(self) -> Tensor:
+        """An example of where frames stand between them, float32 [B, S, 2]."""
+        return torch.rand(len(self.picture), 3, 2)
+
+    @property
     def frame_features(self) -> Tensor:
         """An example of the decoder's input, float32 [B, S, C, h, w]."""
         return self.features.unsqueeze(1)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from homomorph.blending import Mix, bilinear, blend_pixels
 from homomorph.config import NetworkConfig
 from homomorph.networks import interpolate
 from homomorph.pixels import Normalisation
@@ -72,6 +73,36 @@ class EncoderPairServable(nn.Module):
         # Not chunk(): torch.export would take the batch size that it divides for fixed.
         count = SOURCE.size(0)
         return features[:count], features[count:]
+
+
+class EncoderCornersServable(nn.Module):
+    """uint8 pictures to blend [B, P, H, W, 3] -> their features [B, P, C, h, w], encoded as one batch."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, PICTURES: Tensor) -> Tensor:
+        features: Tensor = self.encoder(PICTURES.flatten(0, 1))
+        return features.view(PICTURES.shape[:2] + features.shape[1:])
+
+
+class MixServable(nn.Module):
+    """Features [B, P, C, h, w] of pictures to blend and places [B, S, 2] -> features [B, S, C, h, w] of all frames."""
+
+    def __init__(self, mix: Mix) -> None:
+        super().__init__()
+        self.mix = mix
+
+    def forward(self, CORNERS: Tensor, PLACES: Tensor) -> Tensor:
+        return bilinear(self.mix, CORNERS, PLACES)
+
+
+class PixelServable(nn.Module):
+    """uint8 pictures to blend [B, P, H, W, 3] and places [B, S, 2] -> uint8 frames [B, S, H, W, 3]."""
+
+    def forward(self, PICTURES: Tensor, PLACES: Tensor) -> Tensor:
+        return blend_pixels(PICTURES, PLACES)
 
 
 class DifferenceServable(nn.Module):

@@ -20,7 +20,7 @@ def _deprecation_silenced() -> Iterator[None]:
         yield
 
 
-def trace(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+def trace(module: nn.Module, *example: Tensor) -> torch.jit.ScriptModule:
     """Record the module's operations; they then work for any batch size, height and width.
 
     The convolutions' weights are laid out channels last, which makes them faster on CPUs and GPUs alike.

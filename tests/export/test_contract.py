@@ -11,6 +11,7 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
+from homomorph.blending import METHODS
 from homomorph.networks import MorphModel
 from homomorph_export import torchscript
 from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, served_models
@@ -20,8 +21,8 @@ from homomorph_export.ops.interpolate import load
 BRANCHES = ("hair", "glasses", "residual")
 TORCH_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
 SHAPES = [
-    (1, {"S": 2, "H": 32, "W": 32, "h": 4, "w": 4}),
-    (3, {"S": 1, "H": 16, "W": 40, "h": 2, "w": 5}),
+    (1, {"S": 2, "H": 32, "W": 32, "h": 4, "w": 4, "P": 2}),
+    (3, {"S": 1, "H": 16, "W": 40, "h": 2, "w": 5, "P": 4}),
 ]
 """Batch sizes, and the lengths of the axes that requests choose."""
 MODELS = {model.name: model for model in served_models(BRANCHES, 16, 8, 3)}
@@ -51,6 +52,12 @@ def test_the_models_are_the_promised_ones():
         "morph_branches",
         "label_target",
         "edit",
+        "pixel",
+        "encoder_corners",
+        "mix_latent",
+        "mix_slerp",
+        "latent",
+        "slerp",
     }
     without_labels = {model.name for model in served_models(BRANCHES, 16, 8, 0)}
     assert set(MODELS) - without_labels == {"label_target", "edit"}
@@ -100,7 +107,8 @@ def test_configuration_says_what_the_contract_says(repository: Path, model: Mode
 def test_backends_get_only_parameters_that_they_take(repository: Path, name: str, flavour: Flavour):
     config = read(repository, name, flavour)
     # In two models, INTER_OP_THREAD_COUNT ends the server.
-    assert set(config.parameters) == {flavour.threads_parameter}
+    for_clients = set() if name != "pixel" else set(read(repository, "slerp").parameters)
+    assert set(config.parameters) - for_clients == {flavour.threads_parameter}
     assert int(config.parameters[flavour.threads_parameter].string_value) >= 1
     assert [(group.count, group.kind) for group in config.instance_group] == [(1, schema.ModelInstanceGroup.KIND_CPU)]
     assert config.default_model_filename == flavour.model_file
@@ -191,10 +199,11 @@ def test_nothing_that_a_client_sends_reaches_two_steps_at_once(model: Model):
             assert starts.count(start) == 1, step.model
 
 
-@pytest.mark.parametrize("name", ["morph", "morph_branches", "morph_stream"])
+@pytest.mark.parametrize("name", ["morph", "morph_branches", "morph_stream", "pixel", "latent", "slerp"])
 def test_a_client_learns_what_it_must_know_from_the_configuration(repository: Path, name: str, model: MorphModel):
     parameters = {key: value.string_value for key, value in read(repository, name).parameters.items()}
-    assert parameters["groups"].split(",") == list(BRANCHES) == list(model.config.branches)
+    groups = ["all"] if name in METHODS else list(model.config.branches)
+    assert parameters["groups"].split(",") == groups
     assert parameters["picture_size"] == "32"
     assert parameters["stride"] == "8"
     assert float(parameters["max_strength"]) == 2

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from homomorph.blending import blend_pixels, linear, spherical
 from homomorph.networks import MorphModel, interpolate, parameter_counts
 from homomorph.pixels import from_normalised, normalise
 
@@ -53,9 +53,8 @@ class Pixel:
 
     def morph(self, source: Pictures, target: Pictures, strengths: NDArray[np.float32]) -> Pictures:
         """Return (1 - v) a + v b."""
-        v = strengths.max(axis=2)[:, :, None, None, None]
-        frames = (1 - v) * source[:, None] + v * target[:, None]
-        result: Pictures = frames.round().clip(0, 255).astype(np.uint8)
+        places = torch.from_numpy(strengths).amax(dim=2, keepdim=True).repeat(1, 1, 2)
+        result: Pictures = blend_pixels(torch.from_numpy(np.stack([source, target], axis=1)), places).numpy()
         return result
 
 
@@ -99,31 +98,17 @@ class _Coded:
 
 
 class Latent(_Coded):
-    """Features mixed linearly: F_a + v (F_b - F_a)."""
+    """Features mixed linearly."""
 
     def _mix(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
-        v = strengths.amax(dim=2)[:, :, None, None, None]
-        return source.unsqueeze(1) + v * (target - source).unsqueeze(1)
+        return linear(source.unsqueeze(1), target.unsqueeze(1), strengths.amax(dim=2))
 
 
 class Slerp(_Coded):
-    """Features mixed along the great circle between their directions (Shoemake, 1985).
-
-    Features of one direction, of opposite ones, or without any, have no single great circle: they are mixed linearly.
-    """
+    """Features mixed along a great circle."""
 
     def _mix(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
-        v = strengths.amax(dim=2)
-        a, b = source.flatten(1), target.flatten(1)
-        towards_a, towards_b = F.normalize(a), F.normalize(b)
-        # Exact for small and for large angles, where the cosine hardly changes.
-        angle = 2 * torch.atan2((towards_a - towards_b).norm(dim=1), (towards_a + towards_b).norm(dim=1)).unsqueeze(1)
-        sine = torch.sin(angle)
-        straight = (sine < 1e-3) | ~(a.any(dim=1) & b.any(dim=1)).unsqueeze(1)
-        share_a = torch.where(straight, 1 - v, torch.sin((1 - v) * angle) / sine)
-        share_b = torch.where(straight, v, torch.sin(v * angle) / sine)
-        mixed = share_a.unsqueeze(2) * a.unsqueeze(1) + share_b.unsqueeze(2) * b.unsqueeze(1)
-        return mixed.view(*v.shape, *source.shape[1:])
+        return spherical(source.unsqueeze(1), target.unsqueeze(1), strengths.amax(dim=2))
 
 
 class Homomorph(_Coded):

@@ -1,0 +1,71 @@
+"""Ways of getting from one picture to another: homomorph's, and the simpler ones that it is compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from homomorph_client.errors import MethodError
+from homomorph_client.strengths import MAX_STEPS, even_ramp
+
+HOMOMORPH = "homomorph"
+"""The default: one slider for each group."""
+BLENDS = ("pixel", "latent", "slerp")
+"""Linear in pixels, linear and spherical in features; each has one slider, for everything, and a served model."""
+METHODS = (HOMOMORPH, *BLENDS)
+"""All of them."""
+MAX_SQUARE = math.isqrt(MAX_STEPS)
+"""Most rows and columns of a square."""
+
+
+def blending_model(method: str) -> str | None:
+    """Return the served model of a method; None for homomorph's, which is the client's own.
+
+    Raises:
+        MethodError: there is no such method.
+    """
+    if method not in METHODS:
+        raise MethodError(f"there is no method {method!r}: choose {', '.join(METHODS)}")
+    return None if method == HOMOMORPH else method
+
+
+def square_model(method: str, corners: Sequence[object]) -> str:
+    """Return the served model that fills a square by a method.
+
+    Raises:
+        MethodError: the method blends no pictures, or the corners are not four.
+    """
+    if method not in BLENDS:
+        raise MethodError(f"{method!r} fills no square: choose {', '.join(BLENDS)}")
+    if len(corners) != 4:
+        raise MethodError(f"a square has 4 corners, not {len(corners)}")
+    return method
+
+
+def places_between(strengths: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return where frames of these strengths [S, 1] stand between two pictures: across and down, [S, 2]."""
+    places: npt.NDArray[np.float32] = np.concatenate([strengths, np.zeros_like(strengths)], axis=1)
+    return places
+
+
+def places_in_square(size: int) -> npt.NDArray[np.float32]:
+    """Return where the frames of a square stand between the pictures in its corners.
+
+    Args:
+        size: number N of rows and of columns.
+
+    Returns:
+        float32 [N * N, 2], across and down from 0 to 1, row by row.
+
+    Raises:
+        StrengthError: `size` is less than 2.
+        MethodError: the square has too many cells.
+    """
+    if size > MAX_SQUARE:
+        raise MethodError(f"a square has at most {MAX_STEPS} cells: {size}x{size} are too many")
+    ramp = even_ramp(size)
+    places: npt.NDArray[np.float32] = np.stack(np.meshgrid(ramp, ramp), axis=2).reshape(size * size, 2)
+    return places
