@@ -217,6 +217,10 @@ class Connection:
             return OverloadedError(f"the server at {self.name} is overloaded: ask again later ({reason})")
         if code is grpc.StatusCode.NOT_FOUND and "has no available versions" in reason:
             return ServerUnavailableError(f"the server at {self.name} is stopping: ask another, or later ({reason})")
+        if "is not healthy" in reason:
+            return ServerUnavailableError(
+                f"the server at {self.name} has lost the process of a model: start it again, or ask another ({reason})"
+            )
         if code is grpc.StatusCode.UNAVAILABLE:
             return ServerUnavailableError(
                 f"no server answers gRPC at {self.name}: start one with `homomorph serve`, or give its host:port "

@@ -8,6 +8,9 @@ Its standard input is a pipe from the launcher, and the end of it stops the serv
 died in whatever way. So nothing stays behind when the launcher is killed, which it could not see to itself. A byte in
 the pipe says that the server has nothing more to do and needs no time to end, which tritonserver takes seconds for.
 
+A server that has lost a model's process is ended too: tritonserver (24.10) starts no other, refuses all requests for
+that model from then on, says that it is ready, and cannot stop in good order any more.
+
 Only the standard library is imported, for a start within milliseconds.
 """
 
@@ -22,6 +25,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+_LOOK_EVERY_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -40,8 +44,7 @@ def main() -> int:
         preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # should this keeper itself be killed
     )
     exited = os.pidfd_open(server.pid)
-    readable, _, _ = select.select([sys.stdin, exited], [], [])
-    if exited not in readable and not os.read(sys.stdin.fileno(), 1):
+    if wait_until_the_end(server.pid, exited):
         server.terminate()
         select.select([exited], [], [], float(stop_timeout_s))
     # Until it is reaped, the server's number cannot become another group's. A server that did not stop in time is in
@@ -54,6 +57,39 @@ def main() -> int:
     for region in Path("/dev/shm").glob(f"{shm_prefix}*"):
         region.unlink(missing_ok=True)
     return code if code >= 0 else 128 - code
+
+
+def wait_until_the_end(server: int, exited: int) -> bool:
+    """Wait until the server has ended or shall end; return whether it may finish what it is doing.
+
+    Args:
+        server: the id of its process.
+        exited: a descriptor that is readable once it has ended.
+    """
+    before: set[int] = set()
+    while True:
+        readable, _, _ = select.select([sys.stdin, exited], [], [], _LOOK_EVERY_S)
+        if exited in readable:
+            return False
+        if readable:
+            return not os.read(sys.stdin.fileno(), 1)
+        dead = dead_children(server)
+        if dead & before:  # one that unloads is dead for a moment only
+            print("error: the process of a model has died", file=sys.stderr, flush=True)
+            return False
+        before = dead
+
+
+def dead_children(process: int) -> set[int]:
+    """Return the children of a process that have ended, and that it does not care about."""
+    dead = set()
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread ended meanwhile, or a child did in good order
+            for child in children.read_text().split():
+                state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+                if state == "Z":
+                    dead.add(int(child))
+    return dead
 
 
 if __name__ == "__main__":
