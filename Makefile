@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := training export client benchmarks tests
 
-.PHONY: help setup ops demo test test-slow lint format bench clean
+.PHONY: help setup ops demo test test-slow lint format bench comparison clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ format: $(STAMP) ## Format the sources
 
 bench: $(STAMP) ops ## Measure the operator (results in out/bench)
 	$(BIN)/homomorph bench kernel --out out/bench
+
+comparison: $(STAMP) ## Measure all systems, and write docs/comparison.md again (CYCLEGAN=RUN to add one)
+	@test -d data/held_out || $(BIN)/homomorph render data/held_out --count 6000 --size 64 --seed 1
+	$(BIN)/homomorph evaluate avatars64 $(CYCLEGAN) --data data/held_out --out out/comparison --page docs/comparison.md
 
 clean: ## Remove what was built, exported and measured; keep .venv
 	rm -rf out build

@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 
 from homomorph_cli.one_line_errors import run_app
-from homomorph_cli.sheet import named_strips
 from homomorph_client import MorphClient
 from homomorph_client.output import write_output
 from homomorph_client.pictures import load_picture
+from homomorph_client.sheet import named_strips
 from homomorph_client.strengths import even_ramp
 
 _STEPS = 9

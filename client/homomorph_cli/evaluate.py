@@ -20,6 +20,14 @@ def evaluate(
     ],
     data: Annotated[Path, typer.Option(help="Labelled pictures that no run was trained on.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="X.md",
+            help="Also write the tables into this page, between the marks that it has for them, and pictures beside "
+            "it. docs/comparison.md is such a page.",
+        ),
+    ] = None,
     pairs: Annotated[int, typer.Option(min=16, help="Pairs to measure on: the folder's first pictures.")] = 512,
     evaluator_steps: Annotated[
         int, typer.Option(min=1, help="Steps of 64 pictures that train the classifier that judges.")
@@ -43,9 +51,12 @@ def evaluate(
 
     from homomorph.evaluation.evaluate import METRICS_FILE, REPORT_FILE
     from homomorph.evaluation.evaluate import evaluate as run_evaluation
+    from homomorph.evaluation.page import check_page, write_page
     from homomorph.evaluation.report import shown, table_rows
     from homomorph.run import resolve_run
 
+    if page:
+        check_page(page)
     names = [Path(run).name for run in runs]
     if len(set(names)) < len(names):
         raise HomomorphError(f"the runs must differ in their folder's name: {', '.join(names)}")
@@ -69,4 +80,7 @@ def evaluate(
     for name, values, _, part in table_rows(evaluation.measured):
         table.add_row(f"  {name}" if part else name, *(shown(value) for value in values), style="dim" if part else None)
     Console().print(table)
+    if page:
+        write_page(page, evaluation)
+        print(f"{page} has the tables, and pictures beside it")
     print(f"{out / METRICS_FILE} holds the figures, {out / REPORT_FILE} the pictures")

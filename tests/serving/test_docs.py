@@ -1,4 +1,4 @@
-"""What docs/client.md and docs/serving.md tell people to type works as it stands."""
+"""What the pages about the client, the server and the comparison tell people to type works as it stands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from homomorph_cli.main import app
 from homomorph_export.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
-TEXTS = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("client.md", "serving.md")}
+TEXTS = {
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("client.md", "serving.md", "comparison.md")
+}
 
 
 def blocks(name: str, kind: str) -> list[str]:

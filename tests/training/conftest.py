@@ -27,6 +27,15 @@ def data(avatars_folder: Path) -> LabelledPictures:
 
 
 @pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """700 labelled pictures of 32 pixels, to evaluate on."""
+    path = tmp_path_factory.mktemp("held_out") / "avatars"
+    for _ in render_set(path, count=700, size=32, seed=11, workers=1):
+        pass
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Preset:
     """A preset of a few thousand parameters."""
     network = CompactConfig(

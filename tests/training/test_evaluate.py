@@ -17,7 +17,6 @@ from homomorph.blending import spherical
 from homomorph.config import ModelConfig
 from homomorph.data import avatars
 from homomorph.data.labels import LabelledPictures, read_labelled
-from homomorph.data.render_set import render_set
 from homomorph.errors import ConfigError, DataError
 from homomorph.evaluation import figures
 from homomorph.evaluation.distance import evaluator_distance, find_lpips, perceptual_distance
@@ -62,15 +61,6 @@ def alexnet_file(torch_home: Path) -> Path:
 def published(alexnet_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the random weights pass for those that torchvision publishes."""
     monkeypatch.setattr("homomorph.evaluation.distance.sha256", lambda path: "7be5be79" + 56 * "0")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """700 rendered pictures of 32 pixels."""
-    path = tmp_path_factory.mktemp("held_out") / "avatars"
-    for _ in render_set(path, count=700, size=32, seed=11, workers=1):
-        pass
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +123,7 @@ def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypat
     monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
     distance = evaluator_distance(evaluator)
     tasks = [whole_task(Oracle(held_out), held_out)]
-    oracle = measure(tasks, held_out, evaluator, distance, strips=2, report=lambda done: None)
+    oracle = measure(tasks, held_out, evaluator, distance, shown=[0, 1], report=lambda done: None)
     assert oracle.figures["counterfactual"] == pytest.approx(dict.fromkeys(avatars.GROUPS, 1.0))
     assert oracle.figures["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     assert oracle.figures["background"] == {"reconstruction": 0, "morph": 0}
@@ -156,7 +146,7 @@ def test_reconstructions_of_either_side_count_for_frechet(held_out: HeldOut, eva
 
     distance = evaluator_distance(evaluator)
     tasks = [whole_task(LosesTargets(), held_out)]
-    taken = measure(tasks, held_out, evaluator, distance, strips=1, report=lambda done: None).figures
+    taken = measure(tasks, held_out, evaluator, distance, shown=[0], report=lambda done: None).figures
     assert taken["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     shown_as = evaluator.judge(np.concatenate([held_out.source, 255 - held_out.target]))[1]
     real = evaluator.judge(np.concatenate([held_out.source, held_out.target]))[1]
@@ -284,7 +274,7 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
     assert metrics["meta"]["data"] == {"pictures": 700, "style": "avataaars", "seed": 11}
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 7 + 2 * 6 + 2 * 6
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert f"but of about {shown(floor)}: that is how far 32" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from homomorph.config import ModelConfig
 from homomorph.cyclegan.config import CycleGANConfig
@@ -18,11 +20,11 @@ from homomorph.cyclegan.recipe import CycleGANPreset
 from homomorph.cyclegan.trainer import train_cyclegan
 from homomorph.cyclegan.translator import Translator
 from homomorph.data.labels import LabelledPictures, read_labelled
-from homomorph.data.render_set import render_set
 from homomorph.evaluation.distance import evaluator_distance
 from homomorph.evaluation.evaluator import Evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import PATH_FRAMES, measure
+from homomorph.evaluation.page import SECTIONS
 from homomorph.evaluation.systems import Pictures
 from homomorph.evaluation.tasks import translation_tasks, whole_task
 from homomorph.evaluation.translation import SWITCH_AT, Translation, directions_of
@@ -32,15 +34,6 @@ from homomorph.run import save_model
 from homomorph.state import pictures_seen
 
 PAIRS = 24
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 rendered pictures of 32 pixels."""
-    path = tmp_path_factory.mktemp("held_out") / "avatars"
-    for _ in render_set(path, count=600, size=32, seed=11, workers=1):
-        pass
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +102,14 @@ def test_only_pairs_that_differ_its_way_count(
     torch.manual_seed(0)
     evaluator = Evaluator(held_out.labels.shape[1], widths=(8, 8, 8)).eval()
     object.__setattr__(tasks[0], "system", Painter(held_out, cyclegan))
-    taken = measure(tasks[:1], held_out, evaluator, evaluator_distance(evaluator), strips=2, report=lambda done: None)
+    taken = measure(
+        tasks[:1],
+        held_out,
+        evaluator,
+        evaluator_distance(evaluator),
+        shown=tasks[0].rows[:2].tolist(),
+        report=lambda done: None,
+    )
     assert taken.pairs == len(tasks[0].rows)
     assert taken.shown == tasks[0].rows[:2].tolist()
     figures = taken.figures
@@ -138,8 +138,11 @@ def test_the_command_compares_it_with_the_others(
     config = ModelConfig(groups=read_labelled(folder).groups, picture_size=32, network=tiny.network)
     save_model(tmp_path / "morph", MorphModel(config))
     words = ["--data", folder, "--out", tmp_path / "report", "--pairs", PAIRS, "--evaluator-steps", 3]
-    outcome = homomorph("evaluate", tmp_path / "morph", tmp_path / "skin", *words)
+    page = tmp_path / "page.md"
+    page.write_text("# Mine\n" + "".join(f"<!-- {name} -->old<!-- end -->\nkept {name}\n" for name in SECTIONS))
+    outcome = homomorph("evaluate", tmp_path / "morph", tmp_path / "skin", *words, "--page", page)
     assert (outcome.code, outcome.err) == (0, "")
+    check_written(page)
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     meta = metrics.pop("meta")
     assert list(metrics) == ["pixel", "latent", "slerp", "homomorph", "cyclegan"]
@@ -164,8 +167,8 @@ def test_the_command_compares_it_with_the_others(
         "weights_mb": 0,
         "frame_time": None,
     }
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert "cyclegan changes one attribute and has nothing between its ends" in page
+    report = (tmp_path / "report" / "report.html").read_text()
+    assert "cyclegan changes one attribute and has nothing between its ends" in report
 
     # Alone, it is compared with blending pixels.
     assert homomorph("evaluate", tmp_path / "skin", *words).code == 0
@@ -173,6 +176,49 @@ def test_the_command_compares_it_with_the_others(
     assert list(alone) == ["pixel", "cyclegan", "meta"]
     assert alone["cyclegan"]["transfer_direction"].keys() == metrics["cyclegan"]["transfer_direction"].keys()
     assert alone["cyclegan"]["cost"]["frame_time"] is None
+
+
+def check_written(page: Path) -> None:
+    """Hold a page against what it should have: its own words, tables of all systems, and its pictures beside it."""
+    text = page.read_text()
+    assert text.startswith("# Mine\n")
+    assert "old" not in text
+    for name in SECTIONS:
+        assert f"<!-- end -->\nkept {name}\n" in text
+    assert f"Measured on {PAIRS} pairs, " in text
+    assert text.count("| figure | pixel | latent | slerp | homomorph | cyclegan |\n") == 2
+    assert re.search(r"\n\| `endpoint` \| 0.000 \|.*\| - \|\n", text)
+    assert re.search(r"\n\| `weights_mb` \| 0.000 \|", text)
+    pictures = re.findall(r"\]\((.*?)\)", text)
+    ways = ("dark-skin", "not-dark-skin")
+    assert set(pictures) == {
+        "page-curves.png",
+        *(f"page-{way}{moved}.png" for way in ways for moved in ("", "-moved")),
+    }
+    assert {path.name for path in page.parent.glob("*.png")} == set(pictures)
+    # The systems below each other, a and b at the ends: in the pictures as they are, these are the same in all rows.
+    sheet = np.asarray(Image.open(page.parent / "page-dark-skin.png"))
+    rows = sheet[:, -13 * 32 :].reshape(5, 32, 13 * 32, 3)
+    assert (rows[:, :, :32] == rows[0, :, :32]).all()
+    assert (rows[0, :, :32] == rows[0, :, 32:64]).all(), "pixel begins with a itself"
+    moved = np.asarray(Image.open(page.parent / "page-dark-skin-moved.png"))[:, -13 * 32 :].reshape(5, 32, 13 * 32, 3)
+    assert (moved[:, :, -32:] == moved[0, :, -32:]).all(), "all systems get the same moved pictures"
+    assert (moved[:, :, -32:] != rows[:, :, -32:]).any()
+
+
+def test_a_page_without_marks_is_refused_at_once(homomorph: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    words = ["evaluate", "avatars64", "--data", folder, "--out", tmp_path / "report", "--page", page]
+    for text, message in (
+        (None, "is no page that figures"),
+        ("<!-- measured --><!-- end -->", "<!-- figures --> once"),
+    ):
+        if text is not None:
+            page.write_text(text)
+        outcome = homomorph(*words)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert message in outcome.err
+        assert not (tmp_path / "report").exists()
 
 
 def test_what_cannot_be_compared_is_refused_at_once(

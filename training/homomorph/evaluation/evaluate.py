@@ -38,11 +38,23 @@ METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 
 STRIPS = 6
-"""Pairs that the report shows."""
+"""Pairs that the report shows, examples not counted."""
 
 
 Report = Callable[[str, int, int], None]
 """Takes the name of what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair that shows what sets the systems apart."""
+
+    name: str
+    """A way that a CycleGAN goes; without one, the group."""
+    group: str
+    """What is moved."""
+    pair: int
+    """Number of the pair."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class Evaluation:
     """Per system."""
     held_out: HeldOut
     """What it was measured on."""
+    examples: list[Example]
+    """Of each way that a CycleGAN goes the first pair; without one, the first pair and group."""
     meta: dict[str, Any]
     """Pairs, seeds, weights, the evaluator's accuracy, what d is, the noise floor of `frechet`, versions, hardware."""
 
@@ -122,11 +136,13 @@ def evaluate(
     accuracy = (read == held_out.labels[:kept]).mean(axis=0)
 
     # Measure.
+    examples = _examples(compared, held_out)
+    shown = sorted({*range(min(STRIPS, pairs)), *(example.pair for example in examples)})
     d = lpips or evaluator_distance(evaluator)
     measured: dict[str, Measured] = {}
     for name, one in compared.items():
         pairs_done = functools.partial(_report_pairs, report, name, sum(len(task.rows) for task in one.tasks))
-        measured[name] = measure(one.tasks, held_out, evaluator, d, strips=min(STRIPS, pairs), report=pairs_done)
+        measured[name] = measure(one.tasks, held_out, evaluator, d, shown=shown, report=pairs_done)
     times_ms = frame_times({name: one.tasks[0].system for name, one in compared.items()}, held_out)
     for name, one in compared.items():
         measured[name].figures["cost"] = cost(
@@ -160,7 +176,7 @@ def evaluate(
         "environment": environment(),
         "seconds": round(time.perf_counter() - began),
     }
-    evaluation = Evaluation(measured, held_out, meta)
+    evaluation = Evaluation(measured, held_out, examples, meta)
     metrics = {name: _plain(taken.figures) for name, taken in measured.items()} | {"meta": meta}
     _write(out / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     _write(out / REPORT_FILE, write_report(measured, held_out, meta))
@@ -193,6 +209,18 @@ def _compared(
         tasks = translation_tasks(cyclegan, directions[run], held_out)
         compared[_column("cyclegan", run, index)] = _Compared(runs[run], tasks)
     return compared
+
+
+def _examples(compared: dict[str, _Compared], held_out: HeldOut) -> list[Example]:
+    found = {
+        direction.name: Example(direction.name, direction.group, int(task.rows[0]))
+        for one in compared.values()
+        for task in one.tasks
+        if task.system.switches
+        for direction in task.directions
+    }
+    group = next(iter(held_out.groups))
+    return list(found.values()) or [Example(group, group, 0)]
 
 
 def _column(system: str, run: str, index: int) -> str:

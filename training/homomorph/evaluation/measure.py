@@ -45,11 +45,13 @@ class Measured:
     pairs: int
     """Number of the pairs that counted."""
     shown: list[int]
-    """The first P of them, whose frames are kept."""
+    """P of them, whose frames are kept."""
     path_strips: Pictures
     """Their frames with all strengths equal, [P, PATH_FRAMES, 3, H, W]."""
     group_strips: dict[str, Pictures]
     """Their frames with one strength alone, [P, STRENGTHS, 3, H, W]."""
+    moved_strips: dict[str, Pictures]
+    """The same of pictures that were moved as for `shift`, between a and b: [P, STRENGTHS + 2, 3, H, W]."""
     worst: dict[str, list[tuple[int, Pictures]]]
     """Per group, the pairs that came out worst: the pair's number and its frame at v_g = 1, [3, H, W]."""
 
@@ -60,7 +62,7 @@ def measure(
     evaluator: Evaluator,
     distance: Distance,
     *,
-    strips: int,
+    shown: Sequence[int],
     report: Callable[[int], None],
 ) -> Measured:
     """Take all figures of one system.
@@ -70,19 +72,18 @@ def measure(
         held_out: pairs, and the truth where it is known.
         evaluator: trained.
         distance: d.
-        strips: number of first pairs of each task whose frames are kept.
+        shown: pairs whose frames are kept, where they count.
         report: called with the number of pairs that are done.
     """
     groups = [group for group in held_out.groups if any(group in task.columns for task in tasks)]
     collected = _Collected(groups)
     generator = np.random.default_rng(0)
     augment = positional_augmentation(Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=1))
-    augment.set_random_seed(0)
     done = 0
     for task in tasks:
         for start in range(0, len(task.rows), PAIR_CHUNK):
             rows = task.rows[start : start + PAIR_CHUNK]
-            _chunk(collected, task, held_out, evaluator, distance, rows, max(0, strips - start), generator, augment)
+            _chunk(collected, task, held_out, evaluator, distance, rows, shown, generator, augment)
             done += len(rows)
             report(done)
     return collected.summary()
@@ -95,30 +96,51 @@ def _chunk(
     evaluator: Evaluator,
     distance: Distance,
     rows: NDArray[np.intp],
-    kept: int,
+    shown: Sequence[int],
     generator: np.random.Generator,
     augment: A.Compose,
 ) -> None:
-    """Measure some of a task's pairs, and keep the frames of the first `kept`."""
+    """Measure some of a task's pairs, and keep the frames of those shown."""
     system, branches = task.system, [*held_out.groups, RESIDUAL]
     a, b = held_out.source[rows], held_out.target[rows]
-    collected.shown += rows[:kept].tolist()
+    kept = np.isin(rows, shown)
+    collected.shown += rows[kept].tolist()
     collected.add("features.real", evaluator.judge(np.concatenate([a, b]))[1])
     shown_b = _reconstruction(collected, system, evaluator, a, b)
     path = _path(collected, system, evaluator, distance, a, b, shown_b, len(branches), generator)
-    collected.path_strips += list(path[:kept].copy())
-    moved_a, moved_b = (np.stack([moved_picture(augment, picture) for picture in side]) for side in (a, b))
+    collected.path_strips += list(path[kept].copy())
+    moved_a, moved_b = _moved(augment, rows, a, 0), _moved(augment, rows, b, 1)
     alone: tuple[Pictures, NDArray[np.float64], NDArray[np.float64]] | None = None
     for group in task.columns:
         # Without groups, every group's slider is the same one.
         if alone is None or system.has_groups:
-            strengths = np.zeros((len(a), STRENGTHS, len(branches)), dtype=np.float32)
-            strengths[:, :, branches.index(group)] = np.linspace(0, 1, STRENGTHS)
+            strengths = _alone(branches, group, len(a))
             frames = system.morph(a, b, strengths)
             judged = evaluator.judge(frames.reshape(-1, *a.shape[1:]))[0].reshape(len(a), STRENGTHS, -1)
             alone = frames, judged, evaluator.judge(system.morph(moved_a, moved_b, strengths[:, -1:])[:, 0])[0]
         _group(collected, held_out, task, group, rows, *alone)
-        collected.group_strips[group] += list(alone[0][:kept].copy())
+        if kept.any():
+            collected.group_strips[group] += list(alone[0][kept].copy())
+            moved = system.morph(moved_a[kept], moved_b[kept], _alone(branches, group, int(kept.sum())))
+            collected.moved_strips[group] += list(
+                np.concatenate([moved_a[kept, None], moved, moved_b[kept, None]], axis=1)
+            )
+
+
+def _alone(branches: list[str], group: str, count: int) -> NDArray[np.float32]:
+    """Strengths of one group from 0 to 1, the others 0: [count, STRENGTHS, K]."""
+    strengths = np.zeros((count, STRENGTHS, len(branches)), dtype=np.float32)
+    strengths[:, :, branches.index(group)] = np.linspace(0, 1, STRENGTHS)
+    return strengths
+
+
+def _moved(augment: A.Compose, rows: NDArray[np.intp], pictures: Pictures, side: int) -> Pictures:
+    """Move one side's pictures of some pairs, the same way for every system."""
+    moved = []
+    for row, picture in zip(rows.tolist(), pictures, strict=True):
+        augment.set_random_seed(2 * row + side)
+        moved.append(moved_picture(augment, picture))
+    return np.stack(moved)
 
 
 def frechet_floor(held_out: HeldOut, evaluator: Evaluator, rows: NDArray[np.intp]) -> float:
@@ -149,6 +171,7 @@ class _Collected:
         self.shown: list[int] = []
         self.path_strips: list[Pictures] = []
         self.group_strips: dict[str, list[Pictures]] = {group: [] for group in groups}
+        self.moved_strips: dict[str, list[Pictures]] = {group: [] for group in groups}
         self.worst: dict[str, list[tuple[float, int, Pictures]]] = {group: [] for group in groups}
 
     def add(self, name: str, values: NDArray[np.float64] | NDArray[np.bool_]) -> None:
@@ -213,6 +236,7 @@ class _Collected:
             responses={group: self.all(f"response.{group}").mean(axis=0) for group in self.groups},
             path_strips=np.stack(self.path_strips),
             group_strips={group: np.stack(strips) for group, strips in self.group_strips.items()},
+            moved_strips={group: np.stack(strips) for group, strips in self.moved_strips.items()},
             worst={group: [(pair, frame) for _, pair, frame in ranked] for group, ranked in self.worst.items()},
         )
 

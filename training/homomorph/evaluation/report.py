@@ -129,7 +129,11 @@ def write_report(measured: dict[str, Measured], held_out: HeldOut, meta: dict[st
                 for name, system in ours.items()
                 for group, strips in system.group_strips.items()
             ],
-            plots=[_steps_plot(measured), *(_response_plot(name, system) for name, system in by_group.items())],
+            plots=[
+                _steps_plot(measured),
+                _svg(responses_figure(measured)),
+                *(_response_plot(name, system) for name, system in by_group.items()),
+            ],
             worst=[
                 _Strip(f"{group} ({name})" if len(by_group) > 1 else group, _worst(group, ranked, held_out))
                 for name, system in by_group.items()
@@ -182,6 +186,18 @@ def _steps_plot(measured: dict[str, Measured]) -> str:
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     return _svg(figure)
+
+
+def responses_figure(measured: dict[str, Measured]) -> Figure:
+    """Plot each system's mean probability of b's labels along the strength of a group alone."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, system in measured.items():
+        response = np.mean(list(system.responses.values()), axis=0)
+        axes.plot(np.linspace(0, 1, len(response)), response, label=name)
+    axes.set(xlabel="strength of a group", ylabel="probability of b's labels", xlim=(0, 1), ylim=(0, 1), title="Mean")
+    axes.legend(frameon=False)
+    return figure
 
 
 def _response_plot(name: str, system: Measured) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from homomorph_cli.sheet import named_strips
+from homomorph_client.sheet import named_strips
 
 
 def test_rows_keep_their_frames_and_get_their_names() -> None:

@@ -1,0 +1,155 @@
+"""A page of documentation whose tables and pictures an evaluation writes, between marks that the page has for them.
+
+<!-- figures -->
+whatever stands here is replaced
+<!-- end -->
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from homomorph.errors import DataError
+from homomorph.evaluation.evaluate import Evaluation, Example
+from homomorph.evaluation.measure import Measured
+from homomorph.evaluation.report import responses_figure, shown, table_rows
+from homomorph.evaluation.systems import Pictures
+from homomorph_client.sheet import named_strips
+
+SECTIONS = ("measured", "figures", "cost", "strips", "curves")
+"""What a page has marks for."""
+_COST = "cost "
+
+
+def check_page(page: Path) -> str:
+    """Read a page.
+
+    Raises:
+        DataError: it is not there, or lacks the marks of a section.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{page} is no page that figures can be written into: {error}") from error
+    for section in SECTIONS:
+        if len(_section(section).findall(text)) != 1:
+            raise DataError(f"{page} must have <!-- {section} --> once, and <!-- end --> after it")
+    return text
+
+
+def write_page(page: Path, evaluation: Evaluation) -> None:
+    """Write the tables into a page, and its pictures beside it, as `<page>-<name>.png`.
+
+    Args:
+        page: Markdown with marks for all `SECTIONS`.
+        evaluation: what was measured.
+
+    Raises:
+        DataError: as `check_page`.
+    """
+    text = check_page(page)
+    measured = evaluation.measured
+    rows = [(name, values) for name, values, _, part in table_rows(measured) if not part]
+    sections = {
+        "measured": _measured(evaluation.meta),
+        "figures": _table(measured, [row for row in rows if not row[0].startswith(_COST)]),
+        "cost": _table(
+            measured, [(name.removeprefix(_COST), values) for name, values in rows if name.startswith(_COST)]
+        ),
+        "strips": "\n\n".join(_strips(page, evaluation)),
+        "curves": _curves(page, measured),
+    }
+    for section, content in sections.items():
+        text = _section(section).sub(lambda found, new=content: f"{found[1]}\n{new}\n{found[3]}", text)  # type: ignore[misc]
+    partial = page.with_name(page.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(page)
+
+
+def _section(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name} -->)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def _measured(meta: dict[str, Any]) -> str:
+    environment = meta["environment"]
+    pairs = [f"{meta['pairs']} pairs"]
+    pairs += [f"{n} of them for `{name}`" for name, n in meta["pairs_of_systems"].items() if n < meta["pairs"]]
+    floors = [f"{shown(floor)} for `{name}`" for name, floor in meta["frechet_floor_of_translations"].items()]
+    weights = ", ".join(f"`{name}` ({sha[:8]})" for name, sha in meta["weights"].items())
+    return (
+        f"Measured on {', '.join(pairs)}, by a judge that reads "
+        f"{meta['evaluator']['accuracy']:.1%} of the labels of real pictures right; d is {meta['d']}. "
+        f"Real pictures would get a `frechet` of {', '.join([shown(meta['frechet_floor']), *floors])}. "
+        f"Runs, with the first digits of their weights' SHA-256: {weights}. {environment['cpu']}, "
+        f"{environment['threads']} threads, torch {environment['torch']}."
+    )
+
+
+def _table(measured: dict[str, Measured], rows: list[tuple[str, list[float | None]]]) -> str:
+    lines = [["figure", *measured], ["---", *("---:" for _ in measured)]]
+    lines += [[f"`{name}`", *(shown(value) for value in values)] for name, values in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _strips(page: Path, evaluation: Evaluation) -> list[str]:
+    """Draw each example as it is and moved, all systems below each other."""
+    paragraphs = []
+    for example in evaluation.examples:
+        name = f"{page.stem}-{example.name.replace('_', '-')}"
+        group = example.group.replace("_", " ")
+        still, moved = _frames(evaluation, example), _moved_frames(evaluation, example)
+        _save(Image.fromarray(named_strips(still)), page.with_name(f"{name}.png"))
+        _save(Image.fromarray(named_strips(moved)), page.with_name(f"{name}-moved.png"))
+        paragraphs.append(
+            f"![{example.name} in one pair by {', '.join(still)}]({name}.png)\n\n"
+            f"*Pair {example.pair}: the strength of {group} from 0 to 1, between the two pictures.*\n\n"
+            f"![The same, moved]({name}-moved.png)\n\n"
+            "*The same pair, each picture moved, scaled and rotated a little.*"
+        )
+    return paragraphs
+
+
+def _frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
+    """The systems' strips of one group, between a and b: uint8 [STRENGTHS + 2, H, W, 3] by the system's name."""
+    a, b = (side[example.pair][None] for side in (evaluation.held_out.source, evaluation.held_out.target))
+    return {
+        name: _hwc(np.concatenate([a, system.group_strips[example.group][system.shown.index(example.pair)], b]))
+        for name, system in evaluation.measured.items()
+        if example.pair in system.shown
+    }
+
+
+def _moved_frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
+    """The same of moved pictures."""
+    return {
+        name: _hwc(system.moved_strips[example.group][system.shown.index(example.pair)])
+        for name, system in evaluation.measured.items()
+        if example.pair in system.shown
+    }
+
+
+def _hwc(frames: Pictures) -> Pictures:
+    return frames.transpose(0, 2, 3, 1)
+
+
+def _curves(page: Path, measured: dict[str, Measured]) -> str:
+    """Draw what every system's probability of b's labels does along the strength."""
+    file = page.with_name(f"{page.stem}-curves.png")
+    partial = file.with_name(f".{file.name}.partial")
+    responses_figure(measured).savefig(partial, format="png", dpi=100)
+    partial.replace(file)
+    return (
+        f"![Probability of b's labels along the strength]({file.name})\n\n"
+        "*Mean over the groups that a system moves, and over the pairs that differ there.*"
+    )
+
+
+def _save(picture: Image.Image, file: Path) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    picture.save(partial, "PNG", optimize=True)
+    partial.replace(file)
