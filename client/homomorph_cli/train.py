@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from homomorph.loop import Progress
     from homomorph.recipe import Recipe
 
-_SHOWN = ("phi", "pixel", "projection", "picture", "adversarial", "cycle", "discriminator")
+_SHOWN = ("phi", "label_prior", "pixel", "projection", "picture", "adversarial", "cycle", "discriminator")
 """Terms whose values are shown beside the bar, where a method has them."""
 
 

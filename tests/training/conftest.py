@@ -41,4 +41,4 @@ def tiny() -> Preset:
     network = CompactConfig(
         feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
     )
-    return Preset(picture_size=32, network=network, batch_size=4, steps=6, phi_steps=4)
+    return Preset(picture_size=32, network=network, batch_size=4, steps=6, phi_steps=4, prior_steps=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes
+from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes, recoloured
 
 
 def test_prototypes_follow_the_order_of_groups_and_labels() -> None:
@@ -35,3 +35,17 @@ def test_the_picture_critic_judges_labels_only_where_asked() -> None:
     assert right.shape == (2, 4, 4)
     assert (right[0] - wrong[0]).abs().min() > 1e-5
     torch.testing.assert_close(right[1], wrong[1])
+
+
+def test_recoloured_pictures_keep_their_shapes_and_greys() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.zeros(64, 3, 2, 2)
+    pictures[:, :, 0] = 0.5  # grey above
+    pictures[:, 0, 1] = 0.5  # red below
+    changed = recoloured(pictures, generator)
+    assert changed.shape == pictures.shape
+    grey, red = changed[:, :, 0, 0], changed[:, :, 1, 0]
+    torch.testing.assert_close(grey, grey.mean(dim=1, keepdim=True).expand(64, 3))
+    torch.testing.assert_close(changed[..., 0], changed[..., 1])  # a region of one colour stays one
+    assert set(red.argmax(dim=1).tolist()) == {0, 1, 2}  # any hue
+    assert (changed.flatten(1).std(dim=0) > 0.05).all()  # each picture its own

@@ -51,8 +51,8 @@ CASES = {
     "counterfactual": (
         {"l_counterfactual": 1.0},
         "morphs",
-        {"encoder", "branches", "decoder", "label_prior"},
-        ("counterfactual", "label_prior"),
+        {"encoder", "branches", "decoder"},
+        ("counterfactual",),
     ),
     "rest": ({"l_rest": 1.0}, "morphs", {"encoder", "branches"}, ("rest",)),
     "gan": ({"l_gan": 1.0, "anchor": 1.0}, "critics", {"encoder", "branches"}, ("gan",)),
@@ -75,6 +75,7 @@ def nets(data: LabelledPictures, tiny: Preset) -> Networks:
     config = ModelConfig(groups=data.groups, picture_size=32, network=tiny.network)
     networks = Networks(config, SmallVgg(len(config.attributes)))
     networks.phi.requires_grad_(False)
+    networks.label_prior.requires_grad_(False)
     with torch.no_grad():
         for parameter in networks.parameters():
             # A weight of 0 would hide what lies behind it, and the branches start as what `total` asks for.

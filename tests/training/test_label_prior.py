@@ -13,7 +13,7 @@ _STILL = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
 def test_it_learns_what_labels_determine_and_how_much_they_leave_open() -> None:
     # The label paints the left half white or black; the right half is noise.
     torch.manual_seed(0)
-    prior = LabelPrior(1, 16, widths=(16, 16, 16))
+    prior = LabelPrior(1, 16, width=16)
     optimizer = torch.optim.Adam(prior.parameters(), 3e-3)
     for _ in range(300):
         labels = torch.randint(2, (16, 1)).float()
@@ -34,7 +34,7 @@ def test_it_learns_what_labels_determine_and_how_much_they_leave_open() -> None:
 
 
 def test_it_follows_the_placement() -> None:
-    prior = LabelPrior(2, 16, widths=(8, 8, 8))
+    prior = LabelPrior(2, 16, width=8)
     labels = torch.tensor([[1.0, 0.0]])
     with torch.no_grad():
         mean, _ = prior(labels, _STILL)

@@ -196,6 +196,14 @@ def test_attention_is_a_share_of_where_labels_change_something() -> None:
     torch.testing.assert_close(found[:, 0, 0], expected, atol=1e-6, rtol=0)
 
 
+def test_attention_says_where_and_not_how_much() -> None:
+    changed = torch.zeros(1, 3, 1, 8)
+    changed[..., 0], changed[..., 1] = 2.0, 0.7  # a mouth, and a brow of a fifth of its contrast
+    found = losses.attention(torch.zeros_like(changed), changed)[0, 0, 0]
+    assert found[1] > 0.9 * found[0]
+    assert found[2:].sum() < 1e-6
+
+
 def test_counterfactual_loss_counts_only_what_is_known() -> None:
     target = torch.zeros(1, 3, 1, 2)
     picture = torch.tensor([2.0, 5.0]).expand(1, 3, 1, 2)
@@ -232,8 +240,7 @@ def test_the_path_of_least_energy_is_short_and_even() -> None:
     times = torch.linspace(0, 1, 5).expand(1, 5)
 
     def energy(*points: float) -> float:
-        # d is a squared distance.
-        distances = torch.tensor([points]).diff(dim=1).square()
+        distances = torch.tensor([points]).diff(dim=1).abs()
         return losses.path_loss(distances, times, torch.ones(1)).item()
 
     straight = energy(0, 0.25, 0.5, 0.75, 1)
@@ -242,7 +249,18 @@ def test_the_path_of_least_energy_is_short_and_even() -> None:
     assert energy(0, 0.5, 0, 0.5, 1) > 1.5 * straight  # a way round
     # It follows the times of the frames, wherever they are.
     uneven = torch.tensor([[0.0, 0.1, 1.0]])
-    assert losses.path_loss(torch.tensor([[0.01, 0.81]]), uneven, torch.ones(1)).item() == pytest.approx(1, rel=0.02)
+    assert losses.path_loss(torch.tensor([[0.1, 0.9]]), uneven, torch.ones(1)).item() == pytest.approx(1, rel=0.02)
+
+
+def test_an_edge_that_moves_costs_as_much_as_fading() -> None:
+    times, direct = torch.linspace(0, 1, 5).expand(1, 5), torch.ones(1)
+
+    def energy(frames: torch.Tensor) -> float:
+        return losses.path_loss(frames.diff(dim=0).abs().mean(dim=1).unsqueeze(0), times, direct).item()
+
+    fading = torch.linspace(0, 1, 5).view(5, 1).expand(5, 8)
+    moving = (torch.arange(8) < 2 * torch.arange(5).view(5, 1)).float()
+    assert energy(moving) == pytest.approx(energy(fading))
 
 
 def test_nothing_is_concealed_from_a_reader_that_says_what_is_usual_only_then() -> None:

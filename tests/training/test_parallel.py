@@ -64,8 +64,9 @@ def test_two_processes_reach_the_loss_of_one(
     two = _train_in_two(tmp_path / "two", avatars_folder, preset, recipe)
     # Phi's first batch, and the first step's means over pictures: the same pictures, with the same weights.
     assert two[0]["phi"] == pytest.approx(one[0]["phi"], rel=1e-5)
-    first = preset.phi_steps
-    for name in ("pixel", "label_prior"):
+    prior, first = preset.phi_steps, preset.phi_steps + preset.prior_steps
+    assert two[prior]["label_prior"] == pytest.approx(one[prior]["label_prior"], rel=1e-4)
+    for name in ("pixel", "phi3"):
         assert two[first][name] == pytest.approx(one[first][name], rel=1e-3), name
         assert two[-1][name] == pytest.approx(one[-1][name], rel=0.1), name
         assert two[-1][name] < 0.9 * two[first][name]

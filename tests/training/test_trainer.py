@@ -38,6 +38,7 @@ def test_a_run_holds_a_model_its_configuration_and_pictures(
     reports = _train(data, tmp_path / "run", tiny, recipe=Recipe(warmup=0.3, critics=0.7))
     assert [(r.phase, r.step) for r in reports] == [
         *(("phi", step) for step in range(1, 5)),
+        *(("label prior", step) for step in range(1, 4)),
         *(("warm-up", step) for step in (1, 2)),
         *(("morphs", step) for step in (3, 4, 5)),
         ("critics", 6),
@@ -59,11 +60,11 @@ def test_every_network_learns_under_both_recipes(data: LabelledPictures, tiny: P
         after = load_file(tmp_path / name / "2" / "training.safetensors")
         networks = ["model.encoder", "model.branches", "model.decoder", "critic", "guidance", "ema"]
         if recipe.l_picture:
-            networks += ["picture_critic", "label_prior"]
+            networks += ["picture_critic"]
         for network in networks:
             keys = [key for key in before if key.startswith(f"networks.{network}.")]
             assert any(not torch.equal(before[key], after[key]) for key in keys), network
-        keys = [key for key in before if key.startswith("networks.phi.")]
+        keys = [key for key in before if key.startswith(("networks.phi.", "networks.label_prior."))]
         assert all(torch.equal(before[key], after[key]) for key in keys)
 
 
@@ -71,7 +72,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data: LabelledPictures, tiny
     _train(data, tmp_path / "whole", tiny)
     interrupted = train(data, tmp_path / "parts", preset=tiny, recipe=Recipe(), steps=6, checkpoint_every=2, workers=0)
     for report in interrupted:
-        if report.phase != "phi" and report.step == 5:  # past the checkpoint of step 4
+        if report.phase not in ("phi", "label prior") and report.step == 5:  # past the checkpoint of step 4
             break
     interrupted.close()
     resumed = _train(data, tmp_path / "parts", tiny, resume=True)
@@ -90,7 +91,7 @@ def test_pictures_without_some_or_all_labels_train_too(
     labels[np.random.default_rng(0).random(labels.shape) < share] = UNKNOWN
     recipe = Recipe(warmup=0.2, critics=0.5, l_picture=0.1)
     reports = _train(dataclasses.replace(data, labels=labels), tmp_path / "run", tiny, recipe=recipe)
-    assert {"projection", "label_prior", "head", "homomorphism", "picture_critic"} <= reports[-1].terms.keys()
+    assert {"projection", "head", "homomorphism", "picture_critic"} <= reports[-1].terms.keys()
     learns_from_labels = [reports[-1].terms[name] > 0 for name in ("projection", "head", "homomorphism")]
     assert learns_from_labels == [share < 1] * 3
 
@@ -238,14 +239,14 @@ def test_times_of_a_way_rise_from_0_to_1_with_a_distance_between_any_two() -> No
 
 def test_a_training_can_start_from_another_run(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
     _train(data, tmp_path / "first", tiny, steps=4)
-    still = dataclasses.replace(tiny, learning_rate=0.0, critic_learning_rate=0.0, phi_steps=1)
+    still = dataclasses.replace(tiny, learning_rate=0.0, critic_learning_rate=0.0, phi_steps=1, prior_steps=1)
     _train(data, tmp_path / "second", still, steps=2, init=tmp_path / "first")
     first, second = (load_file(tmp_path / name / "training.safetensors") for name in ("first", "second"))
     served = load_file(tmp_path / "first" / "model.safetensors")
     for key, value in served.items():
         assert torch.equal(second[f"networks.model.{key}"], value), key
     for key in first:
-        if key.startswith(("networks.label_prior.", "networks.prototypes.", "networks.critic.")):
+        if key.startswith(("networks.prototypes.", "networks.critic.")):
             assert torch.equal(second[key], first[key]), key
     other = dataclasses.replace(tiny, network=dataclasses.replace(tiny.network, feature_channels=6))
     with pytest.raises(CheckpointError, match="its networks have other feature_channels"):

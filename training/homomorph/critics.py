@@ -93,6 +93,28 @@ class PictureCritic(nn.Module):
         return score
 
 
+def recoloured(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Give each picture [B, 3, H, W] colours of its own: turned in hue, more or less vivid, contrasty and bright.
+
+    Half way between two skins lies a colour that no picture has, and rightly so. A critic that sees all pictures
+    recoloured judges shapes, and whether a region is of one colour, and not which one. (Karras et al., "Training
+    Generative Adversarial Networks with Limited Data", NeurIPS 2020, augment a critic's pictures so.)
+    """
+    count = len(pictures)
+    turn, vivid, contrast, light = torch.rand(4, count, generator=generator).to(pictures.device)
+    # A rotation about the axis of greys, blended with the projection onto it.
+    cos, sin = (2 * torch.pi * turn).cos().view(-1, 1, 1), (2 * torch.pi * turn).sin().view(-1, 1, 1)
+    eye = torch.eye(3, device=pictures.device)
+    grey = torch.full((3, 3), 1 / 3, device=pictures.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=pictures.device) / 3**0.5
+    rotation = grey + cos * (eye - grey) + sin * cross
+    saturation = (1.5 * vivid).view(-1, 1, 1)
+    mix = (0.7 + 0.6 * contrast).view(-1, 1, 1) * (grey + saturation * (rotation - grey))
+    shift = (0.6 * light - 0.3).view(-1, 1, 1, 1)
+    mixed: Tensor = torch.einsum("bij,bjhw->bihw", mix, pictures.float()) + shift
+    return mixed
+
+
 class Prototypes(nn.Module):
     """c_i: what each label of a group looks like as features, learned beside the branches."""
 

@@ -94,11 +94,12 @@ def plan(
     }
     counts = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
     served = sum(value.numel() for value in nets.model.parameters())
-    trained = sum(counts.values()) - counts["Phi"]
+    kept = counts["Phi"] + counts["label prior"]
+    trained = sum(counts.values()) - kept
     return Plan(
         parameters=counts,
-        # A weight, its gradient and two moments; the running mean of what is served; Phi, which stays as it is.
-        state_bytes=_BYTES * (4 * trained + served + counts["Phi"]),
+        # A weight, its gradient and two moments; the running mean of what is served; what has learned before.
+        state_bytes=_BYTES * (4 * trained + served + kept),
         activation_bytes=activations,
         pictures=len(data.paths),
         complete=int(data.known.all(axis=1).sum()),

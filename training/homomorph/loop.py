@@ -26,7 +26,7 @@ class Progress:
     """What one step of training reports."""
 
     phase: str
-    """What is being trained: `phi`, `warm-up`, `morphs` or `critics`; `cyclegan`."""
+    """What is being trained: `phi`, `label prior`, `warm-up`, `morphs` or `critics`; `cyclegan`."""
     step: int
     """Steps done in this phase's count."""
     steps: int

@@ -202,17 +202,20 @@ def counterfactual_target(
 
 
 def attention(mean: Tensor, changed_mean: Tensor) -> Tensor:
-    """c = (mu(z') - mu(z))^2 / its sum over the picture: where a change of labels shows.
+    """c = s / its sum over the picture, s = D / (D + 0.05), D = |mu(z') - mu(z)|^2: where a change of labels shows.
+
+    Where, and not how much: a brow on dark skin counts as a mouth does.
 
     Args:
-        mean: mu(z), [N, 3, H, W].
+        mean: mu(z), [N, 3, H, W], normalised.
         changed_mean: mu(z'), [N, 3, H, W].
 
     Returns:
         [N, 1, H, W], with a sum of 1 over each picture.
     """
-    change = (changed_mean - mean).square().mean(dim=1, keepdim=True) + 1e-8
-    return change / change.sum(dim=(1, 2, 3), keepdim=True)
+    change = (changed_mean - mean).square().mean(dim=1, keepdim=True)
+    shows = change / (change + 0.05) + 1e-8
+    return shows / shows.sum(dim=(1, 2, 3), keepdim=True)
 
 
 def counterfactual_loss(
@@ -240,11 +243,13 @@ def counterfactual_loss(
 
 
 def path_loss(distances: Tensor, times: Tensor, direct: Tensor) -> Tensor:
-    """sum_k d_k / (t_k+1 - t_k) / d(first, last): the energy of a path, least for an even walk along a short way.
+    """sum_k d_k^2 / (t_k+1 - t_k) / d(first, last)^2: the energy of a path, least for an even walk along a short way.
 
-    d is a squared distance: of pixels, as features can be fooled (D draws dots that shorten the way). Among all ways
-    to walk from a to b in unit time, a geodesic at constant speed has the least energy. (Arvanitidis et al., "Latent
-    Space Oddity", ICLR 2018.)
+    d is the mean absolute difference of pixels. Among all ways to walk from a to b in unit time, a geodesic at constant
+    speed has the least energy (Arvanitidis et al., "Latent Space Oddity", ICLR 2018). In this metric every way is one
+    on which no pixel turns back: an edge that moves costs as much as a picture that fades into the other, and which
+    of them it is, is left to what makes a picture believable. A Euclidean one would ask for the fading. (Distances of
+    features can be fooled: D draws dots that shorten the way.)
 
     Args:
         distances: d between neighbouring frames, [B, S - 1].
@@ -252,8 +257,8 @@ def path_loss(distances: Tensor, times: Tensor, direct: Tensor) -> Tensor:
         direct: d between the first frame and the last, [B]. Not held fixed: what the way loses by stopping short of its
             end, it must not gain.
     """
-    energy = (distances / times.diff(dim=1)).sum(dim=1)
-    return (energy / (direct + 1e-3)).mean()
+    energy = (distances.square() / times.diff(dim=1)).sum(dim=1)
+    return (energy / (direct.square() + 1e-3)).mean()
 
 
 def agreement_loss(frames: Tensor, picture_a: Tensor, picture_b: Tensor) -> Tensor:

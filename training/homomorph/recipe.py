@@ -130,6 +130,8 @@ class Preset:
     """Decay of the running mean of the weights that is saved as the model."""
     phi_steps: int = 400
     """Steps that train the small Phi."""
+    prior_steps: int = 3000
+    """Steps that train the label prior."""
     jitter: Jitter = field(default_factory=Jitter)
     """Positional augmentation."""
 
@@ -139,9 +141,9 @@ PRESETS = {
         picture_size=64,
         network=CompactConfig(
             feature_channels=128,
-            widths=(32, 80, 128),
-            encoder_blocks=(0, 1, 2),
-            decoder_blocks=(1, 2, 2),
+            widths=(32, 96, 128),
+            encoder_blocks=(1, 2, 3),
+            decoder_blocks=(2, 3, 3),
             branch_width=64,
             branch_kernel=1,
         ),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from homomorph import losses
 from homomorph.config import ModelConfig
+from homomorph.critics import recoloured
 from homomorph.data.batches import Batch
 from homomorph.networks import interpolate
 from homomorph.parallel import Processes
@@ -28,7 +29,6 @@ TERMS = (
     "projection",
     "residual",
     "total",
-    "label_prior",
     "counterfactual",
     "rest_reader",
     "rest",
@@ -44,7 +44,7 @@ TERMS = (
 )
 """Names of all terms that a step can report."""
 
-_TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes", "label_prior")
+_TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes")
 """What is updated at the end of a step, from the gradient of one sum; the critics are updated on their own before."""
 
 
@@ -94,8 +94,6 @@ class TrainingStep:
         with self.processes.autocast():
             work = _Work(self.nets, self.recipe, batch, pictures, phase, self._generator(step))
             loss = _reconstruction(work) + _decomposition(work)
-            if self.recipe.l_counterfactual > 0:
-                loss = loss + _label_prior(work)
             if phase != WARM_UP:
                 loss = loss + _counterfactual(work) + self._rest(work)
             if phase == CRITICS:
@@ -181,17 +179,21 @@ class TrainingStep:
         if self.recipe.l_picture == 0:
             return 0.0
         critic, batch = self.nets.picture_critic, work.batch
+        # Morphs with whole strengths have labels; what is between two pictures has none, and may have any colours.
         between = work.frames[:, 1:-1].flatten(0, 1)
-        fakes = torch.cat([work.shown, between]).contiguous(memory_format=torch.channels_last)
-        # Morphs with whole strengths have labels; what is between two pictures has none.
+        fakes = torch.cat([work.shown, recoloured(between, work.generator)])
+        fakes = fakes.contiguous(memory_format=torch.channels_last)
         fake_labels = torch.cat([work.labels_v[work.told], between.new_zeros(len(between), work.labels_v.shape[1])])
         fake_judged = torch.cat([between.new_ones(len(work.shown)), between.new_zeros(len(between))])
+        reals = torch.cat([work.pictures, recoloured(work.pictures, work.generator)])
+        reals = reals.contiguous(memory_format=torch.channels_last)
         judged = work.complete.float()
+        real_labels, real_judged = batch.labels.repeat(2, 1), torch.cat([judged, torch.zeros_like(judged)])
         others = torch.randperm(len(work.pictures), generator=work.generator).to(judged.device)
         wrong = batch.labels[others]
         mismatch = (wrong != batch.labels).any(dim=1) & work.complete & work.complete[others]
         work.terms["picture_critic"] = losses.hinge_critic_loss(
-            critic(work.pictures, batch.labels, judged),
+            critic(reals, real_labels, real_judged),
             critic(fakes.detach(), fake_labels, fake_judged),
             critic(work.pictures, wrong, judged)[mismatch],
         )
@@ -266,10 +268,10 @@ class _Work:
         return shown
 
     @functools.cached_property
-    def expected(self) -> tuple[Tensor, Tensor]:
-        """What the label prior says of each picture: mean [B, 3, H, W] and variance [B, 1, H, W]."""
-        mean, variance = self.nets.label_prior(self.batch.labels, self.batch.placement)
-        return mean, variance
+    def expected(self) -> Tensor:
+        """What the label prior expects each picture to be, [B, 3, H, W]."""
+        mean: Tensor = self.nets.label_prior(self.batch.labels, self.batch.placement)[0]
+        return mean
 
     @property
     def changes(self) -> tuple[Tensor, Tensor]:
@@ -351,12 +353,6 @@ def _decomposition(work: _Work) -> Tensor:
     return loss
 
 
-def _label_prior(work: _Work) -> Tensor:
-    """What labels alone say of pixels: the label prior."""
-    work.terms["label_prior"] = losses.label_prior_loss(*work.expected, work.pictures, work.complete)
-    return work.terms["label_prior"]
-
-
 def _counterfactual(work: _Work) -> Tensor | float:
     """Morphs with whole strengths show what labels say of them, and nothing else changes: E, T_i and D."""
     if work.recipe.l_counterfactual == 0 or not work.told.any():
@@ -364,9 +360,9 @@ def _counterfactual(work: _Work) -> Tensor | float:
     base = work.base[work.told]
     with torch.no_grad():
         changed = work.nets.label_prior(work.labels_v[work.told], work.batch.placement[base])
-        target = losses.counterfactual_target(work.pictures[base], work.expected[0][base], *changed)
+        target = losses.counterfactual_target(work.pictures[base], work.expected[base], *changed)
         pair, alone = work.changes
-        attended = losses.attention(work.expected[0][base][pair], alone)
+        attended = losses.attention(work.expected[base][pair], alone)
     work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, pair, attended, work.recipe.focus)
     return work.recipe.l_counterfactual * work.terms["counterfactual"]
 
@@ -375,8 +371,8 @@ def _path(work: _Work) -> Tensor:
     """The way from a to b is even and short, and what both agree in stays: E, T_i and D."""
     recipe, loss = work.recipe, work.pictures.new_zeros(())
     if recipe.l_path > 0:
-        steps = work.frames.diff(dim=1).square().mean(dim=(2, 3, 4))
-        direct = (work.frames[:, -1] - work.frames[:, 0]).square().mean(dim=(1, 2, 3))
+        steps = work.frames.diff(dim=1).abs().mean(dim=(2, 3, 4))
+        direct = (work.frames[:, -1] - work.frames[:, 0]).abs().mean(dim=(1, 2, 3))
         work.terms["path"] = losses.path_loss(steps, work.times, direct)
         loss = loss + recipe.l_path * work.terms["path"]
     if recipe.l_agreement > 0:

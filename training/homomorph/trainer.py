@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from homomorph.config import ModelConfig
+from homomorph.data.augmented import Jitter
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures, label_balance, occurrence
 from homomorph.data.loading import load_batches, report_skipped
 from homomorph.label_features import fit_label_features, save_label_features
+from homomorph.label_prior import train_label_prior
 from homomorph.loop import Progress, Training, run_training
 from homomorph.networks import MorphModel
 from homomorph.parallel import Processes
@@ -42,6 +44,7 @@ _log = logging.getLogger(__name__)
 # Batches beyond the training steps' own numbers.
 _PHI_BATCHES = 2**31
 _STRIP_BATCH = 2**32
+_PRIOR_BATCHES = 2**33
 
 
 def train(
@@ -102,16 +105,20 @@ def train(
     nets = Networks(config, perceptual).to(processes.device).to(memory_format=torch.channels_last)
     optimizers = make_optimizers(nets, preset, recipe)
     settings = settings_of(config, preset, recipe, steps, phi, seed, init, processes)
-    batches = PairedBatches(
-        data,
-        batch_size=preset.batch_size,
-        picture_size=preset.picture_size,
-        jitter=preset.jitter,
-        seed=seed,
-        max_bad_pictures=max_bad_pictures,
-        shard=processes.rank,
-        shards=processes.count,
-    )
+
+    def drawn(jitter: Jitter) -> PairedBatches:
+        return PairedBatches(
+            data,
+            batch_size=preset.batch_size,
+            picture_size=preset.picture_size,
+            jitter=jitter,
+            seed=seed,
+            max_bad_pictures=max_bad_pictures,
+            shard=processes.rank,
+            shards=processes.count,
+        )
+
+    batches = drawn(preset.jitter)
     if resume:
         start = load_state(out, nets, optimizers, settings)
     else:
@@ -140,6 +147,16 @@ def train(
             for step, loss in enumerate(learning, start=1):
                 yield Progress("phi", step, preset.phi_steps, {"phi": loss}, 0.0)
     nets.phi.requires_grad_(False)
+
+    # Train the label prior, on pictures as they are: what is moved is blurred.
+    if recipe.l_counterfactual > 0 and not resume:
+        still = drawn(dataclasses.replace(preset.jitter, probability=0.0))
+        prior_range = range(_PRIOR_BATCHES, _PRIOR_BATCHES + preset.prior_steps)
+        with contextlib.closing(load_batches(still, prior_range, workers, skipped)) as loader:
+            expecting = train_label_prior(nets.label_prior, map(prepared, loader), preset.prior_steps, processes)
+            for step, loss in enumerate(expecting, start=1):
+                yield Progress("label prior", step, preset.prior_steps, {"label_prior": loss}, 0.0)
+    nets.label_prior.requires_grad_(False)
 
     # Train.
     update = TrainingStep(nets, optimizers, recipe, balance, seed=seed, processes=processes)

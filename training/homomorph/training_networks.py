@@ -43,7 +43,6 @@ def make_optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str,
         "branches": adam(nets.model.branches, preset.learning_rate, recipe.beta1),
         "decoder": adam(nets.model.decoder, preset.learning_rate, 0.9),
         "guidance": adam(nets.guidance, preset.critic_learning_rate, 0.5),
-        "label_prior": adam(nets.label_prior, preset.learning_rate, 0.9),
         "prototypes": adam(nets.prototypes, 10 * preset.critic_learning_rate, 0.9),
         "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
         "rest_reader": adam(nets.rest_reader, 5 * preset.critic_learning_rate, 0.5),
@@ -52,7 +51,10 @@ def make_optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str,
 
 
 def set_rates(optimizers: dict[str, torch.optim.Adam], preset: Preset, done: float) -> None:
-    """Let the rates of what is served fall along a cosine, from 1 to a twentieth; `done` is a share of the steps."""
-    share = 0.05 + 0.95 * (1 + np.cos(np.pi * done)) / 2
-    for name in ("encoder", "branches", "decoder", "label_prior"):
+    """Let the rates of what is served rise for a fiftieth of the steps, then fall along a cosine to a twentieth.
+
+    `done` is a share of the steps. At first prototypes and critics know nothing, and what they ask for is wrong.
+    """
+    share = (0.05 + 0.95 * (1 + np.cos(np.pi * done)) / 2) * min(1.0, 0.01 + 50 * done)
+    for name in ("encoder", "branches", "decoder"):
         optimizers[name].param_groups[0]["lr"] = preset.learning_rate * share
