@@ -57,6 +57,22 @@ def test_the_background_is_pure_white() -> None:
     assert (picture[0, -1] == 255).all()
 
 
+def test_what_is_on_the_way_has_mixed_colours_and_else_one_look_or_the_other() -> None:
+    ours, theirs = avatars.draw_looks(0, 0), avatars.draw_looks(0, 1)
+    generator = np.random.default_rng(0)
+    for time, end in ((0.0, ours), (1.0, theirs)):
+        looks, colours = avatars.on_the_way(ours, theirs, time, generator)
+        np.testing.assert_array_equal(avatars.render(looks, 32, colours), avatars.render(end, 32))
+    looks, colours = avatars.on_the_way(ours, theirs, 0.5, generator)
+    assert colours == {
+        option: colour
+        for group in ("hair_colour", "skin", "")
+        for option, colour in avatars.middle_colours(ours, theirs, group).items()
+    }
+    assert all(look in pair for look, *pair in zip(looks, ours, theirs, strict=True))
+    assert looks not in (ours, theirs)
+
+
 def test_a_counterfactual_changes_one_group_only() -> None:
     ours, theirs = avatars.draw_looks(0, 0), avatars.draw_looks(0, 1)
     mixed = avatars.labels(avatars.with_group(ours, theirs, "hair_colour"))

@@ -270,6 +270,7 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
     floor = metrics["meta"]["frechet_floor"]
     assert floor == pytest.approx(evaluation.meta["frechet_floor"])
     assert floor > 0
+    assert metrics["meta"]["frechet_drawn"] > 0
     assert metrics["meta"]["d"].startswith("LPIPS's form on the evaluator's maps")
     assert metrics["meta"]["data"] == {"pictures": 700, "style": "avataaars", "seed": 11}
     page = (out / "report.html").read_text()

@@ -136,11 +136,40 @@ def with_group(looks: Looks, other: Looks, group: str) -> Looks:
 
 def middle_colours(looks: Looks, other: Looks, group: str) -> dict[str, str]:
     """Return the colours half way between two pictures, DiceBear's option -> 'rrggbb'; none if `group` is no colour."""
+    mixed = _mixed_colours(looks, other, 0.5)
+    return {feature.option: mixed[feature.option] for feature in FEATURES if feature.group == group and _mixes(feature)}
+
+
+def on_the_way(looks: Looks, other: Looks, time: float, generator: np.random.Generator) -> tuple[Looks, dict[str, str]]:
+    """Draw what could stand between two pictures: every colour mixed, and of all else the other's share that is due.
+
+    Args:
+        looks: at time 0.
+        other: at time 1.
+        time: how far it is, in [0, 1].
+        generator: says what has changed by then.
+
+    Returns:
+        Looks and colours, as `render` takes them.
+    """
+    whole = [index for index, feature in enumerate(FEATURES) if not _mixes(feature)]
+    changed = set(generator.permutation(whole)[: round(time * len(whole))].tolist())
+    between = tuple(other[index] if index in changed else ours for index, ours in enumerate(looks))
+    return between, _mixed_colours(looks, other, time)
+
+
+def _mixes(feature: Feature) -> bool:
+    """Whether there is something between two looks."""
+    return feature.option.endswith("Color")
+
+
+def _mixed_colours(looks: Looks, other: Looks, time: float) -> dict[str, str]:
+    """Mix every colour, DiceBear's option -> 'rrggbb'."""
     colours: dict[str, str] = {}
     for feature, ours, theirs in zip(FEATURES, looks, other, strict=True):
-        if feature.group == group and feature.option.endswith("Color"):
-            pair = np.array([list(bytes.fromhex(feature.looks[label])) for label in (ours, theirs)])
-            colours[feature.option] = bytes(pair.mean(axis=0).round().astype(np.uint8)).hex()
+        if _mixes(feature):
+            first, second = (np.array(list(bytes.fromhex(feature.looks[label]))) for label in (ours, theirs))
+            colours[feature.option] = bytes((first + time * (second - first)).round().astype(np.uint8)).hex()
     return colours
 
 

@@ -42,6 +42,8 @@ class HeldOut:
     """Per group: a drawn again with b's options of that group, uint8 [N, 3, H, W]; built-in set only."""
     middles: dict[str, Pictures] = field(default_factory=dict)
     """Per colour group: a drawn again in the colour half way; built-in set only."""
+    between: Pictures | None = None
+    """Two pictures a pair that could stand on the way from a to b, drawn, uint8 [2 N, 3, H, W]; built-in set only."""
 
     def columns(self, group: str) -> slice:
         """The group's columns of the labels."""
@@ -80,7 +82,7 @@ def read_held_out(
     drawn = {} if seed is None else avatars.GROUPS
     truthful = [group for group, names in data.groups.items() if drawn.get(group) == names]
     looks = [] if seed is None else [avatars.draw_looks(seed, _index(data.paths[i])) for i in chosen[: 2 * pairs]]
-    total = len(chosen) + pairs * len(truthful)
+    total = len(chosen) + pairs * len(truthful) + 2 * len(looks[:pairs])
     pictures = np.empty((len(chosen), 3, picture_size, picture_size), dtype=np.uint8)
     for done, index in enumerate(chosen):
         pictures[done] = fit_picture(data.paths[index], picture_size).transpose(2, 0, 1)
@@ -109,6 +111,15 @@ def read_held_out(
         held_out.truths[group] = truths
         if has_middle:
             held_out.middles[group] = middles
+    if looks:
+        generator = np.random.default_rng(0)
+        held_out.between = np.empty((2 * pairs, *held_out.source.shape[1:]), dtype=np.uint8)
+        for row in range(2 * pairs):
+            ours, theirs = looks[row % pairs], looks[pairs + row % pairs]
+            drawn = avatars.on_the_way(ours, theirs, generator.random(), generator)
+            held_out.between[row] = _render(drawn[0], picture_size, drawn[1])
+            done += 1
+            report(done, total)
     return held_out
 
 

@@ -162,6 +162,20 @@ def frechet_floor(held_out: HeldOut, evaluator: Evaluator, rows: NDArray[np.intp
     return figures.frechet(evaluator.judge(others)[1], evaluator.judge(pairs)[1])
 
 
+def frechet_drawn(held_out: HeldOut, evaluator: Evaluator) -> float:
+    """`frechet` of drawn pictures that could stand between a and b: colours mixed, everything else a's or b's.
+
+    No frame of a morph can be more believable than these; they jump from one look to the next.
+
+    Returns:
+        NaN where the truth about the pictures is not known.
+    """
+    if held_out.between is None:
+        return float("nan")
+    pairs = np.concatenate([held_out.source, held_out.target])
+    return figures.frechet(evaluator.judge(held_out.between)[1], evaluator.judge(pairs)[1])
+
+
 class _Collected:
     """Values per pair, until they are averaged, and the pictures that are kept."""
 

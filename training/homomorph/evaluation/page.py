@@ -85,6 +85,7 @@ def _measured(meta: dict[str, Any]) -> str:
         f"Measured on {', '.join(pairs)}, by a judge that reads "
         f"{meta['evaluator']['accuracy']:.1%} of the labels of real pictures right; d is {meta['d']}. "
         f"Real pictures would get a `frechet` of {', '.join([shown(meta['frechet_floor']), *floors])}. "
+        f"Drawn pictures that could stand between a and b would get {shown(meta['frechet_drawn'])}. "
         f"Runs, with the first digits of their weights' SHA-256: {weights}. {environment['cpu']}, "
         f"{environment['threads']} threads, torch {environment['torch']}."
     )

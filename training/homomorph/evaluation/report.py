@@ -113,6 +113,7 @@ def write_report(measured: dict[str, Measured], held_out: HeldOut, meta: dict[st
         .render(
             meta=meta,
             floor=shown(meta["frechet_floor"]),
+            drawn=shown(meta["frechet_drawn"]),
             translations=[
                 (name, measured[name].pairs, shown(its_floor))
                 for name, its_floor in meta["frechet_floor_of_translations"].items()
