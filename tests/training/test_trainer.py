@@ -239,14 +239,16 @@ def test_times_of_a_way_rise_from_0_to_1_with_a_distance_between_any_two() -> No
 
 def test_a_training_can_start_from_another_run(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:
     _train(data, tmp_path / "first", tiny, steps=4)
-    still = dataclasses.replace(tiny, learning_rate=0.0, critic_learning_rate=0.0, phi_steps=1, prior_steps=1)
-    _train(data, tmp_path / "second", still, steps=2, init=tmp_path / "first")
+    still = dataclasses.replace(tiny, learning_rate=0.0, critic_learning_rate=0.0)
+    reports = _train(data, tmp_path / "second", still, steps=2, init=tmp_path / "first")
+    # What has learned already does not learn again.
+    assert not {report.phase for report in reports} & {"phi", "label prior"}
     first, second = (load_file(tmp_path / name / "training.safetensors") for name in ("first", "second"))
     served = load_file(tmp_path / "first" / "model.safetensors")
     for key, value in served.items():
         assert torch.equal(second[f"networks.model.{key}"], value), key
     for key in first:
-        if key.startswith(("networks.prototypes.", "networks.critic.")):
+        if key.startswith(("networks.phi.", "networks.label_prior.", "networks.prototypes.", "networks.critic.")):
             assert torch.equal(second[key], first[key]), key
     other = dataclasses.replace(tiny, network=dataclasses.replace(tiny.network, feature_channels=6))
     with pytest.raises(CheckpointError, match="its networks have other feature_channels"):

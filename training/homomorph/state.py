@@ -85,10 +85,13 @@ def load_state(
     return int(metadata["step"])
 
 
-def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> None:
+def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> set[str]:
     """Set the networks to those of an earlier run: E, T_i and D, and what else its training state holds of this shape.
 
     E and D may have more residual blocks now: these start as the identity.
+
+    Returns:
+        The names of the networks that were set, as the training state has them.
 
     Raises:
         CheckpointError: there is no such run, or it has other groups or networks.
@@ -101,11 +104,12 @@ def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> None:
     except ConfigError as error:
         raise CheckpointError(f"this training cannot start from {run}: {error}") from error
     state = networks.state_dict()
-    if (run / STATE_FILE).is_file():
-        earlier = _below(_read(run / STATE_FILE)[0], "networks.")
-        state |= {name: value for name, value in earlier.items() if name in state and value.shape == state[name].shape}
-    state |= {f"{part}.{name}": value for part in ("model", "ema") for name, value in served.items()}
-    networks.load_state_dict(state)
+    earlier = _below(_read(run / STATE_FILE)[0], "networks.") if (run / STATE_FILE).is_file() else {}
+    taken = {name: value for name, value in earlier.items() if name in state and value.shape == state[name].shape}
+    taken |= {f"{part}.{name}": value for part in ("model", "ema") for name, value in served.items()}
+    networks.load_state_dict(state | taken)
+    missing = {name.partition(".")[0] for name in state.keys() - taken.keys()}
+    return {name for name, _ in networks.named_children()} - missing
 
 
 def pictures_seen(run: Path) -> int | None:

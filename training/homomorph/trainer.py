@@ -119,12 +119,14 @@ def train(
         )
 
     batches = drawn(preset.jitter)
+    learned: set[str] = set()
     if resume:
         start = load_state(out, nets, optimizers, settings)
+        learned = {"phi", "label_prior"}
     else:
         start = 0
         if init is not None:
-            start_from(init, nets, config)
+            learned = start_from(init, nets, config)
         if processes.first:
             begin(out)
         processes.wait()
@@ -140,7 +142,7 @@ def train(
         return batch, pictures.contiguous(memory_format=torch.channels_last)
 
     # Train Phi on the labels, unless it came with its weights.
-    if phi == "small" and not resume:
+    if phi == "small" and "phi" not in learned:
         phi_range = range(_PHI_BATCHES, _PHI_BATCHES + preset.phi_steps)
         with contextlib.closing(load_batches(batches, phi_range, workers, skipped)) as loader:
             learning = train_small_vgg(perceptual, map(prepared, loader), balance, processes)  # type: ignore[arg-type]
@@ -149,7 +151,7 @@ def train(
     nets.phi.requires_grad_(False)
 
     # Train the label prior, on pictures as they are: what is moved is blurred.
-    if recipe.l_counterfactual > 0 and not resume:
+    if recipe.l_counterfactual > 0 and "label_prior" not in learned:
         still = drawn(dataclasses.replace(preset.jitter, probability=0.0))
         prior_range = range(_PRIOR_BATCHES, _PRIOR_BATCHES + preset.prior_steps)
         with contextlib.closing(load_batches(still, prior_range, workers, skipped)) as loader:
