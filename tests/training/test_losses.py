@@ -208,27 +208,27 @@ def test_counterfactual_loss_counts_only_what_is_known() -> None:
     target = torch.zeros(1, 3, 1, 2)
     picture = torch.tensor([2.0, 5.0]).expand(1, 3, 1, 2)
     weight = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    attended, pair = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2), torch.tensor([0])
-    loss = losses.counterfactual_loss(picture, target, weight, pair, attended, 0.0)
+    attended, shows = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2), torch.tensor([0])
+    loss = losses.counterfactual_loss(picture, target, weight, shows, attended, 0.0)
     assert loss.item() == pytest.approx((2 + 4) / 2)
-    loss = losses.counterfactual_loss(picture, target, weight, pair, attended, 2.0)
+    loss = losses.counterfactual_loss(picture, target, weight, shows, attended, 2.0)
     assert loss.item() == pytest.approx(3 + 2 * 6 / 4)
-    # No group differs.
-    nowhere = losses.counterfactual_loss(picture, target, weight, pair[:0], attended[:0], 2.0)
+    # No label differs.
+    nowhere = losses.counterfactual_loss(picture, target, weight, shows[:0], attended[:0], 2.0)
     assert nowhere.item() == pytest.approx(3)
 
 
-def test_counterfactual_loss_counts_groups_alike_and_more_where_they_are_worse() -> None:
+def test_counterfactual_loss_counts_labels_alike_and_more_where_they_are_worse() -> None:
     mouth, hair = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     mouth[..., 0, 0] = 1
     hair[..., 1:3, :] = 1 / 8
-    attended, pair = torch.cat([mouth, hair]), torch.tensor([0, 0])
+    attended, shows = torch.cat([mouth, hair]), torch.tensor([0, 0])
     target, weight = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
 
     def focused(where: torch.Tensor) -> tuple[float, torch.Tensor]:
         picture = (where > 0).float().expand(1, 3, 4, 4).clone().requires_grad_()  # wrong by 1 there
-        plain = losses.counterfactual_loss(picture, target, weight, pair, attended, 0.0)
-        loss = losses.counterfactual_loss(picture, target, weight, pair, attended, 1.0) - plain
+        plain = losses.counterfactual_loss(picture, target, weight, shows, attended, 0.0)
+        loss = losses.counterfactual_loss(picture, target, weight, shows, attended, 1.0) - plain
         (gradient,) = torch.autograd.grad(loss, picture)
         return loss.item(), gradient.sum().item()
 

@@ -219,26 +219,26 @@ def attention(mean: Tensor, changed_mean: Tensor) -> Tensor:
 
 
 def counterfactual_loss(
-    picture: Tensor, target: Tensor, weight: Tensor, pair: Tensor, attended: Tensor, focus: float
+    picture: Tensor, target: Tensor, weight: Tensor, shows: Tensor, attended: Tensor, focus: float
 ) -> Tensor:
-    """w e, averaged over pixels, plus focus times sum_i e_i^2 / sum_i e_i with e_i = sum(c_i w e), where group i shows.
+    """w e, averaged over pixels, plus focus times sum_l e_l^2 / sum_l e_l with e_l = sum(c_l w e), where label l shows.
 
-    e = |D(F) - t|_1 + |D(F) - t|^2, with t and w of `counterfactual_target` and c_i of `attention`, for v in {0, 1}.
-    Averaged over all pixels, whether a mouth smiles would hardly count. So each group is looked at where it shows,
-    whatever its size, and the worse it is, the more it counts (the e_i that weigh are held fixed). All groups that
+    e = |D(F) - t|_1 + |D(F) - t|^2, with t and w of `counterfactual_target` and c_l of `attention`, for v in {0, 1}.
+    Averaged over all pixels, whether a brow is raised would hardly count. So each label is looked at where it shows,
+    whatever its size, and the worse it is, the more it counts (the e_l that weigh are held fixed). All labels that
     differ in a pair are looked at, those with v = 0 too: there it has to change, or else to stay.
 
     Args:
         picture: D(F), [B, 3, H, W].
         target: t, [B, 3, H, W].
         weight: w, [B, 1, H, W].
-        pair: of which picture each c_i is, [N], each below B.
-        attended: the c_i, [N, 1, H, W].
+        shows: in which picture each label is looked at, [N], each below B.
+        attended: the c_l, [N, 1, H, W].
         focus: what these places count.
     """
     difference = picture - target
     error = weight * (difference.abs() + difference.square()).mean(dim=1, keepdim=True)
-    shown = (attended * error[pair]).sum(dim=(1, 2, 3))
+    shown = (attended * error[shows]).sum(dim=(1, 2, 3))
     return error.mean() + focus * (shown.detach() * shown).sum() / (shown.detach().sum() + 1e-6)
 
 

@@ -49,7 +49,7 @@ class Recipe:
     l_counterfactual: float = 3.0
     """What labels say of a morph's pixels, for E, the T_i and D."""
     focus: float = 3.0
-    """What the places count in it where a pair's groups show, beside all pixels."""
+    """What the places count in it where a pair's labels show, beside all pixels."""
     l_rest: float = 1.0
     """What the rest of the features still tells of a group, for E and the T_i."""
     l_path: float = 0.4

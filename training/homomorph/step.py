@@ -47,6 +47,9 @@ TERMS = (
 _TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes")
 """What is updated at the end of a step, from the gradient of one sum; the critics are updated on their own before."""
 
+_LOOKED_AT = 64
+"""Labels of a step's pairs whose places are looked at: the label prior draws each change of one anew."""
+
 
 def phase_of(done: float, recipe: Recipe) -> str:
     """Name the phase at this share of the steps: `warm-up`, `morphs` or `critics`."""
@@ -275,19 +278,22 @@ class _Work:
 
     @property
     def changes(self) -> tuple[Tensor, Tensor]:
-        """What the label prior says of each told morph's base if one group alone were as in the pair's other picture.
+        """What the label prior says of each told morph's base if one label alone were as in the pair's other picture.
+
+        Some of the labels that differ are drawn, `_LOOKED_AT` at most.
 
         Returns:
-            For each group of which both labels differ: which of the told morphs, [N], and the mean, [N, 3, H, W].
+            For each of N labels: which of the told morphs, [N], and the mean, [N, 3, H, W].
         """
         base = self.base[self.told]
         labels = self.batch.labels[base]
         other = torch.where(base == self.source[self.told], self.target[self.told], self.source[self.told])
-        columns = torch.tensor(_label_columns(self.config.groups), device=labels.device)
-        groups = nn.functional.one_hot(columns).T.bool()
         differs = (labels != self.batch.labels[other]) & self.batch.known[other]
-        morph, group = (differs.unsqueeze(1) & groups).any(dim=2).nonzero(as_tuple=True)
-        changed = torch.where(groups[group] & differs[morph], self.batch.labels[other][morph], labels[morph])
+        morph, label = differs.nonzero(as_tuple=True)
+        drawn = torch.randperm(len(morph), generator=self.generator)[:_LOOKED_AT].to(labels.device)
+        morph, label = morph[drawn], label[drawn]
+        changed = labels[morph]
+        changed[torch.arange(len(morph)), label] = 1 - changed[torch.arange(len(morph)), label]
         return morph, self.nets.label_prior(changed, self.batch.placement[base][morph])[0]
 
     @property
@@ -361,9 +367,9 @@ def _counterfactual(work: _Work) -> Tensor | float:
     with torch.no_grad():
         changed = work.nets.label_prior(work.labels_v[work.told], work.batch.placement[base])
         target = losses.counterfactual_target(work.pictures[base], work.expected[base], *changed)
-        pair, alone = work.changes
-        attended = losses.attention(work.expected[base][pair], alone)
-    work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, pair, attended, work.recipe.focus)
+        morph, alone = work.changes
+        attended = losses.attention(work.expected[base][morph], alone)
+    work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, morph, attended, work.recipe.focus)
     return work.recipe.l_counterfactual * work.terms["counterfactual"]
 
 
