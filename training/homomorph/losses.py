@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _TOLERATED = 0.05
-"""Variance of a target's pixel, in normalised units, at which it counts half. The prior is least sure along edges, and a
-brow is all edge: with a fifth of this, brows hardly counted."""
+"""Variance of a target's pixel, in normalised units, at which it counts half. The prior is least sure along edges, and
+a brow is all edge: with a fifth of this, brows hardly counted."""
 
 
 def critic_loss(real_score: Tensor, fake_score: Tensor) -> Tensor:
