@@ -170,6 +170,24 @@ def test_a_result_does_not_depend_on_its_batch(generator: str) -> None:
     assert (together[0] - together[1]).abs().mean() > 1e-4
 
 
+@pytest.mark.parametrize("generator", ["resnet_6blocks", "unet_64"])
+def test_a_residual_generator_adds_to_the_picture(generator: str) -> None:
+    torch.manual_seed(0)
+    plain = CycleGAN(CycleGANConfig(("there",), generator, 4, 64)).eval()
+    residual = CycleGAN(CycleGANConfig(("there",), generator, 4, 64, residual=True)).eval()
+    residual.load_state_dict(plain.state_dict())
+    picture = torch.rand(2, 3, 64, 64) * 2 - 1
+    expected = (picture + 2 * plain("there", picture)).clamp(-1, 1)
+    torch.testing.assert_close(residual("there", picture), expected)
+
+
+def test_training_and_evaluation_normalise_alike() -> None:
+    torch.manual_seed(0)
+    model = CycleGAN(CycleGANConfig(("there",), "resnet_6blocks", 4, 64)).to(memory_format=torch.channels_last)
+    picture = (torch.rand(2, 3, 64, 64) * 2 - 1).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model.train()("there", picture), model.eval()("there", picture))
+
+
 def test_a_patch_is_70_pixels_wide() -> None:
     torch.manual_seed(0)
     discriminator = PatchDiscriminator(2)

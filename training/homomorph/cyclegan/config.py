@@ -43,6 +43,11 @@ class CycleGANConfig:
     """Channels at the picture's own resolution, `ngf`."""
     picture_size: int = 64
     """Height and width in pixels that the generators were trained at; other multiples of the stride work too."""
+    residual: bool = False
+    """Whether generators make what is added to a picture, instead of a picture.
+
+    Most of a picture stays as it is when an attribute changes: then there is less to learn. Published ones do not.
+    """
 
     def __post_init__(self) -> None:
         if self.generator not in GENERATORS:

@@ -17,7 +17,7 @@ def adversarial_loss(scores: Tensor, *, real: bool) -> Tensor:
         scores: of patches, any shape.
         real: what they should say.
     """
-    return (scores - float(real)).square().mean()
+    return (scores.float() - float(real)).square().mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -15,6 +15,19 @@ from torch import Tensor, nn
 from homomorph.cyclegan.config import CycleGANConfig
 
 
+class _InstanceNorm(nn.InstanceNorm2d):
+    """InstanceNorm that, in training, gives back the layout that it got.
+
+    torch computes it channels first, and what follows would be computed in that layout or copied again and again.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = super().forward(x)
+        if self.training and x.is_contiguous(memory_format=torch.channels_last):
+            return normalised.contiguous(memory_format=torch.channels_last)
+        return normalised
+
+
 class _ResnetBlock(nn.Module):
     """x + norm(conv(act(norm(conv(x))))), shape kept."""
 
@@ -23,11 +36,11 @@ class _ResnetBlock(nn.Module):
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            nn.InstanceNorm2d(channels),
+            _InstanceNorm(channels),
             nn.ReLU(),
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            nn.InstanceNorm2d(channels),
+            _InstanceNorm(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,10 +49,17 @@ class _ResnetBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """Picture -> picture of the same shape, H and W multiples of 4, after Johnson et al. (ECCV 2016)."""
+    """Picture -> picture of the same shape, H and W multiples of 4, after Johnson et al. (ECCV 2016).
 
-    def __init__(self, filters: int, blocks: int) -> None:
+    Args:
+        filters: channels at the picture's own resolution.
+        blocks: residual blocks at a quarter of it.
+        residual: see `CycleGANConfig.residual`.
+    """
+
+    def __init__(self, filters: int, blocks: int, *, residual: bool = False) -> None:
         super().__init__()
+        self.residual = residual
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), *_normalised(nn.Conv2d(3, filters, 7))]
         for channels in (filters, 2 * filters):
             layers += _normalised(nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1))
@@ -50,8 +70,8 @@ class ResnetGenerator(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, picture: Tensor) -> Tensor:
-        result: Tensor = self.model(picture)
-        return result
+        made: Tensor = self.model(picture)
+        return _added(picture, made) if self.residual else made
 
 
 class _UnetLevel(nn.Module):
@@ -73,9 +93,9 @@ class _UnetLevel(nn.Module):
             assert within is not None
             layers = [down, within, nn.ReLU(), up, nn.Tanh()]
         elif within is None:
-            layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, nn.InstanceNorm2d(outer)]
+            layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, _InstanceNorm(outer)]
         else:
-            normalised = [down, nn.InstanceNorm2d(inner), within, nn.ReLU(), up, nn.InstanceNorm2d(outer)]
+            normalised = [down, _InstanceNorm(inner), within, nn.ReLU(), up, _InstanceNorm(outer)]
             layers = [nn.LeakyReLU(0.2), *normalised]
         self.model = nn.Sequential(*layers)
 
@@ -88,10 +108,17 @@ class _UnetLevel(nn.Module):
 
 
 class UnetGenerator(nn.Module):
-    """Picture -> picture of the same shape, H and W multiples of 2 ** levels, after Isola et al. (CVPR 2017)."""
+    """Picture -> picture of the same shape, H and W multiples of 2 ** levels, after Isola et al. (CVPR 2017).
 
-    def __init__(self, filters: int, levels: int) -> None:
+    Args:
+        filters: channels after the first halving.
+        levels: how often a picture is halved.
+        residual: see `CycleGANConfig.residual`.
+    """
+
+    def __init__(self, filters: int, levels: int, *, residual: bool = False) -> None:
         super().__init__()
+        self.residual = residual
         widths = [filters * min(2**level, 8) for level in range(levels)]
         level: nn.Module | None = None
         for outer, inner in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True):
@@ -99,8 +126,8 @@ class UnetGenerator(nn.Module):
         self.model = _UnetLevel(3, filters, level, outermost=True)
 
     def forward(self, picture: Tensor) -> Tensor:
-        result: Tensor = self.model(picture)
-        return result
+        made: Tensor = self.model(picture)
+        return _added(picture, made) if self.residual else made
 
 
 class PatchDiscriminator(nn.Module):
@@ -112,7 +139,7 @@ class PatchDiscriminator(nn.Module):
         for channels, stride in ((filters, 2), (2 * filters, 2), (4 * filters, 1)):
             layers += [
                 nn.Conv2d(channels, 2 * channels, 4, stride=stride, padding=1),
-                nn.InstanceNorm2d(2 * channels),
+                _InstanceNorm(2 * channels),
                 nn.LeakyReLU(0.2),
             ]
         self.model = nn.Sequential(*layers, nn.Conv2d(8 * filters, 1, 4, padding=1))
@@ -139,12 +166,17 @@ class CycleGAN(nn.Module):
 def _generator(config: CycleGANConfig) -> nn.Module:
     kind, _, size = config.generator.partition("_")
     if kind == "resnet":
-        return ResnetGenerator(config.filters, blocks=int(size.removesuffix("blocks")))
-    return UnetGenerator(config.filters, levels=int(size).bit_length() - 1)
+        return ResnetGenerator(config.filters, int(size.removesuffix("blocks")), residual=config.residual)
+    return UnetGenerator(config.filters, levels=int(size).bit_length() - 1, residual=config.residual)
+
+
+def _added(picture: Tensor, change: Tensor) -> Tensor:
+    """Add a change in [-1, 1], which can turn black white and white black, and stay in the range of pictures."""
+    return (picture + 2 * change).clamp(-1, 1)
 
 
 def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
-    return [convolution, nn.InstanceNorm2d(convolution.out_channels), nn.ReLU()]
+    return [convolution, _InstanceNorm(convolution.out_channels), nn.ReLU()]
 
 
 def start(network: nn.Module) -> None:

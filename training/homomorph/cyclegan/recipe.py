@@ -16,6 +16,8 @@ class CycleGANPreset:
     """One of `GENERATORS`."""
     filters: int = 64
     """The generators' channels at the picture's own resolution."""
+    residual: bool = False
+    """Whether generators make what is added to a picture, instead of a picture; the paper's do not."""
     discriminator_filters: int = 64
     """The discriminators' channels after their first convolution."""
     picture_size: int = 256
@@ -49,11 +51,13 @@ class CycleGANPreset:
 CYCLEGAN_PRESETS = {
     "cyclegan64": CycleGANPreset(
         generator="resnet_6blocks",
-        filters=24,
+        filters=16,
+        residual=True,
         discriminator_filters=32,
         picture_size=64,
         batch_size=4,
-        steps=12_000,
+        steps=6_000,
+        learning_rate=4e-4,
     ),
     "cyclegan256": CycleGANPreset(),
 }
