@@ -40,11 +40,11 @@ def homomorph(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture(scope="session")
 def cyclegan_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two CycleGANs' runs with random weights: a ResNet of two directions, and an imported U-Net of one."""
+    """Two CycleGANs' runs with random weights: a residual ResNet of two directions, and an imported U-Net of one."""
     torch.manual_seed(0)
     folders = []
     for config in (
-        CycleGANConfig(("smiling", "not_smiling"), "resnet_6blocks", filters=2, picture_size=64),
+        CycleGANConfig(("smiling", "not_smiling"), "resnet_6blocks", filters=2, picture_size=64, residual=True),
         CycleGANConfig(("blond",), "unet_64", filters=2, picture_size=64),
     ):
         model = CycleGAN(config)

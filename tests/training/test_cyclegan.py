@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from homomorph.data.domains import DomainBatches
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, ConfigError, DataError, TrainingError
 from homomorph.parallel import Processes
+from homomorph.record import TRAINING_FILE, TrainingRecord, machine, read_record, write_record
 
 TINY = CycleGANPreset(
     generator="resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2, steps=4, pool=3
@@ -112,8 +114,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: LabelledPictures, tmp_path
     for _ in range(stop_after):
         next(reports)
     reports.close()  # as a kill would: what came after the last checkpoint is lost
+    interrupted = TrainingRecord(pictures=2 * 4, hours=1.5, machine="slow")
+    assert read_record(tmp_path / "parts") == dataclasses.replace(interrupted, hours=ANY, machine=ANY)
+    write_record(tmp_path / "parts", interrupted)
     resumed = _train(data, tmp_path / "parts", preset, steps=5, resume=True)
     assert resumed == expected[2:]
+    record = read_record(tmp_path / "parts")
+    assert record is not None
+    assert (record.pictures, record.machine) == (5 * 4, machine(torch.device("cpu")))
+    assert 1.5 <= record.hours < 1.6, "what came before the interruption counts too"
     for file in ("model.safetensors", "training.safetensors"):
         whole, parts = load_file(tmp_path / "whole" / file), load_file(tmp_path / "parts" / file)
         assert all(torch.equal(whole[key], parts[key]) for key in whole.keys() | parts.keys())
@@ -171,6 +180,13 @@ def test_a_small_training_learns_the_cycle(data: LabelledPictures, tmp_path: Pat
 def test_what_is_not_finite_ends_the_run(data: LabelledPictures, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"became NaN or infinite"):
         _train(data, tmp_path / "run", dataclasses.replace(TINY, learning_rate=1e30, steps=6))
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
+    assert read_record(tmp_path) is None
+    (tmp_path / TRAINING_FILE).write_text('{"pictures": 1}')
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_record(tmp_path)
 
 
 def test_presets_name_networks_that_there_are() -> None:

@@ -30,8 +30,8 @@ from homomorph.evaluation.tasks import translation_tasks, whole_task
 from homomorph.evaluation.translation import SWITCH_AT, Translation, directions_of
 from homomorph.networks import MorphModel
 from homomorph.recipe import Preset
+from homomorph.record import read_record
 from homomorph.run import save_model
-from homomorph.state import pictures_seen
 
 PAIRS = 24
 
@@ -124,6 +124,9 @@ def test_only_pairs_that_differ_its_way_count(
     assert "counterfactual_half" not in figures
     # Of one attribute, transfer is the share of pairs that now show it.
     assert figures["transfer_direction"] == {"dark_skin": figures["transfer"]["skin"]}
+    # Its probability is what it was below the switch, and what it came to from there on.
+    (along,) = taken.direction_responses.values()
+    assert np.ptp(along[:5]) == np.ptp(along[5:]) == 0
     whole = whole_task(Painter(held_out, cyclegan), held_out, directions)
     assert list(whole.columns) == list(held_out.groups)
 
@@ -133,7 +136,9 @@ def test_the_command_compares_it_with_the_others(
 ) -> None:
     preset = CycleGANPreset("resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2)
     steps = list(train_cyclegan(data, "dark_skin", tmp_path / "skin", preset=preset, steps=3, workers=0))
-    assert pictures_seen(tmp_path / "skin") == 2 * 2 * len(steps)
+    record = read_record(tmp_path / "skin")
+    assert record is not None
+    assert record.pictures == 2 * 2 * len(steps)
     torch.manual_seed(0)
     config = ModelConfig(groups=read_labelled(folder).groups, picture_size=32, network=tiny.network)
     save_model(tmp_path / "morph", MorphModel(config))
@@ -162,6 +167,7 @@ def test_the_command_compares_it_with_the_others(
     assert metrics["homomorph"]["cost"]["frame_time"] == 1
     assert metrics["pixel"]["cost"] | {"frame_time": None} == {
         "training_pictures_thousands": 0,
+        "training_hours": 0,
         "parameters_millions": 0,
         "parameters_per_attribute_millions": None,
         "weights_mb": 0,
@@ -189,6 +195,8 @@ def check_written(page: Path) -> None:
     assert text.count("| figure | pixel | latent | slerp | homomorph | cyclegan |\n") == 2
     assert re.search(r"\n\| `endpoint` \| 0.000 \|.*\| - \|\n", text)
     assert re.search(r"\n\| `weights_mb` \| 0.000 \|", text)
+    assert "\n\n`skin` was trained on " in text
+    assert " A frame of homomorph's took " in text
     pictures = re.findall(r"\]\((.*?)\)", text)
     ways = ("dark-skin", "not-dark-skin")
     assert set(pictures) == {

@@ -19,6 +19,7 @@ from homomorph.data.loading import Batches, load_batches
 from homomorph.errors import TrainingError
 from homomorph.interruption import Interruption
 from homomorph.parallel import Processes
+from homomorph.record import TrainingRecord, machine, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Training:
     batches: Batches[Any]
     """Item `step` is a step's batch."""
     batch_size: int
-    """Pictures that a step takes, for the throughput."""
+    """Pictures that a step takes."""
     take_step: Callable[[Any, int], tuple[str, dict[str, float]]]
     """Takes a batch and its step's number, updates the networks, and returns the phase and the terms' values."""
     save: Callable[[int], None]
@@ -88,7 +89,14 @@ def run_training(
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after the last finished step has been written.
         TrainingError: a term became NaN or infinite.
     """
-    began = time.perf_counter()
+    earlier = read_record(out) if start else None
+    begun = began = time.perf_counter()
+
+    def save(done: int) -> None:
+        training.save(done)
+        hours = (earlier.hours if earlier else 0) + (time.perf_counter() - begun) / 3600
+        write_record(out, TrainingRecord(done * training.batch_size, round(hours, 3), machine(processes.device)))
+
     with (
         contextlib.closing(load_batches(training.batches, range(start, steps), workers, skipped)) as loader,
         SummaryWriter(out / "tensorboard", purge_step=start) if processes.first else contextlib.nullcontext() as writer,
@@ -97,7 +105,7 @@ def run_training(
         for step, batch in enumerate(loader, start=start):
             if processes.any(interruption.noted):
                 if writer is not None:
-                    training.save(step)
+                    save(step)
                 processes.wait()
                 raise KeyboardInterrupt
             phase, terms = training.take_step(batch, step)
@@ -113,7 +121,7 @@ def run_training(
                 for name, value in terms.items():
                     writer.add_scalar(f"terms/{name}", value, done)
             if checkpoint and writer is not None:
-                training.save(done)
+                save(done)
                 strips = training.draw()
                 writer.add_image("strips", strips, done, dataformats="HWC")
                 Image.fromarray(strips).save(out / "strips.png")

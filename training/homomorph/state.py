@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from homomorph.config import CompactConfig, ModelConfig
-from homomorph.cyclegan.config import CycleGANConfig
 from homomorph.errors import CheckpointError, ConfigError
 from homomorph.networks import grow
 from homomorph.run import load_model, save_tensors
@@ -110,22 +109,6 @@ def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> set[str]:
     networks.load_state_dict(state | taken)
     missing = {name.partition(".")[0] for name in state.keys() - taken.keys()}
     return {name for name, _ in networks.named_children()} - missing
-
-
-def pictures_seen(run: Path) -> int | None:
-    """How many pictures a run's training took, each as often as it came; None where no training state tells.
-
-    Those of a run that it started from are not among them.
-
-    Raises:
-        CheckpointError: the state is damaged.
-    """
-    if not (run / STATE_FILE).is_file():
-        return None
-    metadata = _read(run / STATE_FILE)[1]
-    settings = json.loads(metadata["settings"])
-    domains = 2 if settings["model"].get("method") == CycleGANConfig.method else 1
-    return int(metadata["step"]) * int(settings["preset"]["batch_size"]) * domains
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

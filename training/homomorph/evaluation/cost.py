@@ -11,6 +11,7 @@ import numpy as np
 from homomorph.config import RESIDUAL
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import System
+from homomorph.record import TrainingRecord
 
 FRAMES = 9
 """Frames of the morphs that are timed."""
@@ -42,17 +43,18 @@ def frame_times(systems: Mapping[str, System], held_out: HeldOut) -> dict[str, f
     return {name: statistics.median(values) for name, values in times_ms.items()}
 
 
-def cost(system: System, *, frame_time: float, pictures_seen: int | None) -> dict[str, float]:
+def cost(system: System, *, frame_time: float, training: TrainingRecord | None) -> dict[str, float]:
     """Gather the figure `cost`.
 
     Args:
         system: what costs.
         frame_time: its time for a frame, as a multiple of the reference's.
-        pictures_seen: pictures that its training took, each as often as it came; None if nobody knows.
+        training: what its training took; None if nobody knows.
     """
     millions = system.parameters / 1e6
     return {
-        "training_pictures_thousands": float("nan") if pictures_seen is None else pictures_seen / 1000,
+        "training_pictures_thousands": training.pictures / 1000 if training else float("nan"),
+        "training_hours": training.hours if training else float("nan"),
         "parameters_millions": millions,
         "parameters_per_attribute_millions": millions / system.attributes if system.attributes else float("nan"),
         "weights_mb": millions * _BYTES,

@@ -31,12 +31,13 @@ from homomorph.evaluation.systems import Pixel, systems_of
 from homomorph.evaluation.tasks import Task, translation_tasks, whole_task
 from homomorph.evaluation.translation import Direction, directions_of
 from homomorph.networks import MorphModel
+from homomorph.record import TrainingRecord, read_record
 from homomorph.run import MODEL_FILE, load_model, sha256
-from homomorph.state import pictures_seen
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 
+_NO_TRAINING = TrainingRecord(pictures=0, hours=0, machine="")
 STRIPS = 6
 """Pairs that the report shows, examples not counted."""
 
@@ -143,12 +144,13 @@ def evaluate(
     for name, one in compared.items():
         pairs_done = functools.partial(_report_pairs, report, name, sum(len(task.rows) for task in one.tasks))
         measured[name] = measure(one.tasks, held_out, evaluator, d, shown=shown, report=pairs_done)
+    records = {path: read_record(path) for path in runs.values()}
     times_ms = frame_times({name: one.tasks[0].system for name, one in compared.items()}, held_out)
     for name, one in compared.items():
         measured[name].figures["cost"] = cost(
             one.tasks[0].system,
             frame_time=times_ms[name] / times_ms.get("homomorph", math.nan),
-            pictures_seen=0 if one.run is None else pictures_seen(one.run),
+            training=_NO_TRAINING if one.run is None else records[one.run],
         )
 
     meta = {
@@ -156,6 +158,7 @@ def evaluate(
         "pairs_of_systems": {name: taken.pairs for name, taken in measured.items()},
         "data": {"pictures": len(data.paths), "style": provenance.style if provenance else None, "seed": seed},
         "seeds": {"evaluator": 0, "frames": 0, "shift": 0},
+        "trained_on": {name: record.machine for name, path in runs.items() if (record := records[path])},
         "weights": {name: sha256(path / MODEL_FILE) for name, path in runs.items()},
         "picture_size": picture_size,
         "evaluator": {
@@ -173,7 +176,12 @@ def evaluate(
             if one.tasks[0].system.switches
         },
         "path_frames": PATH_FRAMES,
-        "timing": {"frames": FRAMES, "turns": TURNS, "reference": "homomorph"},
+        "timing": {
+            "frames": FRAMES,
+            "turns": TURNS,
+            "reference": "homomorph",
+            "reference_ms": times_ms.get("homomorph"),
+        },
         "environment": environment(),
         "seconds": round(time.perf_counter() - began),
     }

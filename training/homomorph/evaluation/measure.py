@@ -42,6 +42,8 @@ class Measured:
     """Mean of d between neighbouring frames, [PATH_FRAMES - 1]."""
     responses: dict[str, NDArray[np.float64]]
     """Per group, the mean probability of b's labels at each strength, [STRENGTHS]."""
+    direction_responses: dict[str, NDArray[np.float64]]
+    """Per way that a CycleGAN goes, that of its one label in the pairs that differ its way, [STRENGTHS]."""
     pairs: int
     """Number of the pairs that counted."""
     shown: list[int]
@@ -248,6 +250,7 @@ class _Collected:
             shown=self.shown,
             path_steps=steps.mean(axis=0),
             responses={group: self.all(f"response.{group}").mean(axis=0) for group in self.groups},
+            direction_responses={name: self.all(f"along.{name}").mean(axis=0) for name in directions},
             path_strips=np.stack(self.path_strips),
             group_strips={group: np.stack(strips) for group, strips in self.group_strips.items()},
             moved_strips={group: np.stack(strips) for group, strips in self.moved_strips.items()},
@@ -355,8 +358,9 @@ def _group(
 
     for direction in task.directions:
         if direction.group == group:
-            reads = judged[direction.applies(held_out)[rows], -1, direction.column] > 0.5
-            collected.add(f"direction.{direction.name}", reads == direction.value)
+            reads = judged[direction.applies(held_out)[rows], :, direction.column]
+            collected.add(f"direction.{direction.name}", (reads[:, -1] > 0.5) == direction.value)
+            collected.add(f"along.{direction.name}", reads if direction.value else 1 - reads)
 
     # Probability of b's label along the strength, where it differs from a's.
     pair, label = np.nonzero(labels_a[:, columns] != labels_b[:, columns])

@@ -60,7 +60,8 @@ def write_page(page: Path, evaluation: Evaluation) -> None:
         "figures": _table(measured, [row for row in rows if not row[0].startswith(_COST)]),
         "cost": _table(
             measured, [(name.removeprefix(_COST), values) for name, values in rows if name.startswith(_COST)]
-        ),
+        )
+        + _trained_on(evaluation.meta),
         "strips": "\n\n".join(_strips(page, evaluation)),
         "curves": _curves(page, measured),
     }
@@ -89,6 +90,14 @@ def _measured(meta: dict[str, Any]) -> str:
         f"Runs, with the first digits of their weights' SHA-256: {weights}. {environment['cpu']}, "
         f"{environment['threads']} threads, torch {environment['torch']}."
     )
+
+
+def _trained_on(meta: dict[str, Any]) -> str:
+    """Say what the hours and the times are those of."""
+    said = [f"`{name}` was trained on {machine}." for name, machine in meta["trained_on"].items()]
+    if reference_ms := meta["timing"]["reference_ms"]:
+        said.append(f"A frame of homomorph's took {shown(reference_ms)} ms.")
+    return "\n\n" + " ".join(said) if said else ""
 
 
 def _table(measured: dict[str, Measured], rows: list[tuple[str, list[float | None]]]) -> str:
@@ -146,7 +155,8 @@ def _curves(page: Path, measured: dict[str, Measured]) -> str:
     partial.replace(file)
     return (
         f"![Probability of b's labels along the strength]({file.name})\n\n"
-        "*Mean over the groups that a system moves, and over the pairs that differ there.*"
+        "*What the judge reads as a group's strength rises. First the mean over the groups, in the pairs that differ "
+        "there; then one label, in the pairs where a CycleGAN can change it.*"
     )
 
 

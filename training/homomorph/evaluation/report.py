@@ -190,14 +190,28 @@ def _steps_plot(measured: dict[str, Measured]) -> str:
 
 
 def responses_figure(measured: dict[str, Measured]) -> Figure:
-    """Plot each system's mean probability of b's labels along the strength of a group alone."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
+    """Plot probabilities along the strength of a group alone, all systems in a panel.
+
+    The first panel is the mean over groups, of the systems that move groups. Then, for each way that a CycleGAN goes,
+    its one label in the pairs that differ its way.
+    """
+    groups = {name: system for name, system in measured.items() if not name.startswith("cyclegan")}
+    panels = {
+        "b's labels, mean of the groups": {
+            name: np.mean(list(system.responses.values()), axis=0) for name, system in groups.items()
+        }
+    }
     for name, system in measured.items():
-        response = np.mean(list(system.responses.values()), axis=0)
-        axes.plot(np.linspace(0, 1, len(response)), response, label=name)
-    axes.set(xlabel="strength of a group", ylabel="probability of b's labels", xlim=(0, 1), ylim=(0, 1), title="Mean")
-    axes.legend(frameon=False)
+        for direction, curve in system.direction_responses.items():
+            panels.setdefault(direction, {})[name] = curve
+    figure = Figure(figsize=(3.6 * len(panels) + 0.4, 3.4), layout="constrained")
+    colours = {name: f"C{index}" for index, name in enumerate(measured)}
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for name, curve in curves.items():
+            axes.plot(np.linspace(0, 1, len(curve)), curve, label=name, color=colours[name])
+        axes.set(xlabel="strength of the group", xlim=(0, 1), ylim=(0, 1.02), title=title)
+        axes.legend(frameon=False)
+    figure.axes[0].set_ylabel("probability")
     return figure
 
 
