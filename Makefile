@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CYCLEGAN ?= smiling64
 SOURCES := training export client benchmarks tests
 
 .PHONY: help setup ops demo test test-slow lint format bench comparison clean
@@ -44,7 +45,7 @@ format: $(STAMP) ## Format the sources
 bench: $(STAMP) ops ## Measure the operator (results in out/bench)
 	$(BIN)/homomorph bench kernel --out out/bench
 
-comparison: $(STAMP) ## Measure all systems, and write docs/comparison.md again (CYCLEGAN=RUN to add one)
+comparison: $(STAMP) ## Measure all systems, and write docs/comparison.md again (CYCLEGAN=RUN for another one)
 	@test -d data/held_out || $(BIN)/homomorph render data/held_out --count 6000 --size 64 --seed 1
 	$(BIN)/homomorph evaluate avatars64 $(CYCLEGAN) --data data/held_out --out out/comparison --page docs/comparison.md
 

@@ -25,8 +25,8 @@ def export(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="A folder written by `homomorph train` or `import`, or a shipped model: avatars64. Of CycleGANs, one "
-            "or several, whose directions can then follow each other.",
+            help="A folder written by `homomorph train` or `import`, or a shipped model: avatars64, or the "
+            "CycleGAN smiling64. Of CycleGANs, one or several, whose directions can then follow each other.",
         ),
     ],
     repository: Annotated[

@@ -29,10 +29,11 @@ def translate(
     out: Out,
     server: Server,
     run: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             metavar="RUN",
-            help="A CycleGAN's run folder, to compute here instead of on a server. May be given several times.",
+            help="A CycleGAN's run folder or a shipped one's name (smiling64), to compute here instead of on a server. "
+            "May be given several times.",
         ),
     ] = None,
 ) -> None:
@@ -55,9 +56,10 @@ def translate(
         typer.echo(path)
 
 
-def _computed_here(picture: npt.NDArray[np.uint8], names: list[str], runs: list[Path]) -> npt.NDArray[np.uint8]:
+def _computed_here(picture: npt.NDArray[np.uint8], names: list[str], runs: list[str]) -> npt.NDArray[np.uint8]:
     from homomorph.cyclegan.translator import load_translator
+    from homomorph.run import resolve_run
 
-    translator = load_translator(runs)
+    translator = load_translator([resolve_run(run) for run in runs])
     chosen_steps(translator.directions, names)  # are they known?
     return translator.chained(fit_picture(picture, translator.picture_size), names)

@@ -1,4 +1,4 @@
-"""What the pages about the client, the server and the comparison tell people to type works as it stands."""
+"""What the pages about the client, the server, the comparison and CycleGANs tell people to type works as it stands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from homomorph_export.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {
-    name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("client.md", "serving.md", "comparison.md")
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("client.md", "serving.md", "comparison.md", "cyclegan.md")
 }
 
 
@@ -24,12 +25,16 @@ def blocks(name: str, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "line", [line for name in TEXTS for block in blocks(name, "sh") for line in block.splitlines()]
+    "line", [line for name in TEXTS for block in blocks(name, "sh") for line in block.replace("\\\n", "").splitlines()]
 )
 def test_commands_and_their_options_exist(line: str) -> None:
     homomorph, name, *words = shlex.split(line, comments=True)
     assert homomorph == "homomorph"
-    typer.main.get_command(app).commands[name].make_context(name, words)  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    while hasattr(command, "commands"):  # commands that have commands
+        name, *words = words
+        command = command.commands[name]
+    command.make_context(name, words)
 
 
 @pytest.mark.parametrize("name", TEXTS)

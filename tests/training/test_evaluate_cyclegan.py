@@ -197,6 +197,7 @@ def check_written(page: Path) -> None:
     assert re.search(r"\n\| `weights_mb` \| 0.000 \|", text)
     assert "\n\n`skin` was trained on " in text
     assert " A frame of homomorph's took " in text
+    assert text.count(" at 0, 0.2, 0.5, 0.8 and 1, between the two pictures.*") == 2
     pictures = re.findall(r"\]\((.*?)\)", text)
     ways = ("dark-skin", "not-dark-skin")
     assert set(pictures) == {
@@ -206,10 +207,10 @@ def check_written(page: Path) -> None:
     assert {path.name for path in page.parent.glob("*.png")} == set(pictures)
     # The systems below each other, a and b at the ends: in the pictures as they are, these are the same in all rows.
     sheet = np.asarray(Image.open(page.parent / "page-dark-skin.png"))
-    rows = sheet[:, -13 * 32 :].reshape(5, 32, 13 * 32, 3)
+    rows = sheet[:, -7 * 32 :].reshape(5, 32, 7 * 32, 3)
     assert (rows[:, :, :32] == rows[0, :, :32]).all()
     assert (rows[0, :, :32] == rows[0, :, 32:64]).all(), "pixel begins with a itself"
-    moved = np.asarray(Image.open(page.parent / "page-dark-skin-moved.png"))[:, -13 * 32 :].reshape(5, 32, 13 * 32, 3)
+    moved = np.asarray(Image.open(page.parent / "page-dark-skin-moved.png"))[:, -7 * 32 :].reshape(5, 32, 7 * 32, 3)
     assert (moved[:, :, -32:] == moved[0, :, -32:]).all(), "all systems get the same moved pictures"
     assert (moved[:, :, -32:] != rows[:, :, -32:]).any()
 

@@ -28,7 +28,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def resolve_run(name: str | Path) -> Path:
-    """Find a run: a folder, or the name of a model that ships with homomorph (`avatars64`).
+    """Find a run: a folder, or the name of a model that ships with homomorph (`avatars64`, `smiling64`).
 
     Raises:
         CheckpointError: there is neither.

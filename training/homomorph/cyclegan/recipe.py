@@ -56,7 +56,7 @@ CYCLEGAN_PRESETS = {
         discriminator_filters=32,
         picture_size=64,
         batch_size=4,
-        steps=6_000,
+        steps=4_500,
         learning_rate=4e-4,
     ),
     "cyclegan256": CycleGANPreset(),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from homomorph.errors import DataError
 from homomorph.evaluation.evaluate import Evaluation, Example
-from homomorph.evaluation.measure import Measured
+from homomorph.evaluation.measure import STRENGTHS, Measured
 from homomorph.evaluation.report import responses_figure, shown, table_rows
 from homomorph.evaluation.systems import Pictures
 from homomorph_client.sheet import named_strips
@@ -24,6 +24,8 @@ from homomorph_client.sheet import named_strips
 SECTIONS = ("measured", "figures", "cost", "strips", "curves")
 """What a page has marks for."""
 _COST = "cost "
+SHOWN = (0, 2, 5, 8, 10)
+"""Which of a strip's strengths a page shows: enough for the eye, and half of the bytes."""
 
 
 def check_page(page: Path) -> str:
@@ -117,7 +119,7 @@ def _strips(page: Path, evaluation: Evaluation) -> list[str]:
         _save(Image.fromarray(named_strips(moved)), page.with_name(f"{name}-moved.png"))
         paragraphs.append(
             f"![{example.name} in one pair by {', '.join(still)}]({name}.png)\n\n"
-            f"*Pair {example.pair}: the strength of {group} from 0 to 1, between the two pictures.*\n\n"
+            f"*Pair {example.pair}: the strength of {group} at {_strengths()}, between the two pictures.*\n\n"
             f"![The same, moved]({name}-moved.png)\n\n"
             "*The same pair, each picture moved, scaled and rotated a little.*"
         )
@@ -125,22 +127,31 @@ def _strips(page: Path, evaluation: Evaluation) -> list[str]:
 
 
 def _frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
-    """The systems' strips of one group, between a and b: uint8 [STRENGTHS + 2, H, W, 3] by the system's name."""
+    """The systems' strips of one group, between a and b: uint8 [SHOWN + 2, H, W, 3] by the system's name."""
     a, b = (side[example.pair][None] for side in (evaluation.held_out.source, evaluation.held_out.target))
     return {
-        name: _hwc(np.concatenate([a, system.group_strips[example.group][system.shown.index(example.pair)], b]))
+        name: _hwc(
+            np.concatenate([a, system.group_strips[example.group][system.shown.index(example.pair), list(SHOWN)], b])
+        )
         for name, system in evaluation.measured.items()
         if example.pair in system.shown
     }
 
 
 def _moved_frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
-    """The same of moved pictures."""
+    """The same of moved pictures, which stand at both ends of their strips."""
+    tiles = [0, *(1 + place for place in SHOWN), STRENGTHS + 1]
     return {
-        name: _hwc(system.moved_strips[example.group][system.shown.index(example.pair)])
+        name: _hwc(system.moved_strips[example.group][system.shown.index(example.pair), tiles])
         for name, system in evaluation.measured.items()
         if example.pair in system.shown
     }
+
+
+def _strengths() -> str:
+    """Name the strengths of a strip's frames."""
+    *most, last = (f"{place / (STRENGTHS - 1):g}" for place in SHOWN)
+    return f"{', '.join(most)} and {last}"
 
 
 def _hwc(frames: Pictures) -> Pictures:

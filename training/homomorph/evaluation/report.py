@@ -208,7 +208,9 @@ def responses_figure(measured: dict[str, Measured]) -> Figure:
     colours = {name: f"C{index}" for index, name in enumerate(measured)}
     for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name, curve in curves.items():
-            axes.plot(np.linspace(0, 1, len(curve)), curve, label=name, color=colours[name])
+            # What switches has nothing between two strengths.
+            style = "steps-post" if name.startswith("cyclegan") else "default"
+            axes.plot(np.linspace(0, 1, len(curve)), curve, label=name, color=colours[name], drawstyle=style)
         axes.set(xlabel="strength of the group", xlim=(0, 1), ylim=(0, 1.02), title=title)
         axes.legend(frameon=False)
     figure.axes[0].set_ylabel("probability")
