@@ -116,8 +116,8 @@ def read_held_out(
         held_out.between = np.empty((2 * pairs, *held_out.source.shape[1:]), dtype=np.uint8)
         for row in range(2 * pairs):
             ours, theirs = looks[row % pairs], looks[pairs + row % pairs]
-            drawn = avatars.on_the_way(ours, theirs, generator.random(), generator)
-            held_out.between[row] = _render(drawn[0], picture_size, drawn[1])
+            between, mixed = avatars.on_the_way(ours, theirs, generator.random(), generator)
+            held_out.between[row] = _render(between, picture_size, mixed)
             done += 1
             report(done, total)
     return held_out
