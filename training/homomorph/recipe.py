@@ -18,7 +18,7 @@ class Recipe:
     """Share of the steps that train E, D and the decomposition of d alone, before anything is morphed."""
     critics: float = 0.4
     """Share of the steps before the critics and the attribute head join."""
-    l_recon: float = 2.0
+    l_recon: float = 3.0
     """Reconstruction: Phi3 and pixels, for E and D."""
     l_pixel: float = 4.0
     """Pixels within the reconstruction."""
@@ -46,13 +46,13 @@ class Recipe:
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
     whole_strengths: float = 0.75
     """Share of the pairs whose strengths are 0 or 1 per branch, not from [0, 1]; all of them before the critics."""
-    l_counterfactual: float = 3.0
+    l_counterfactual: float = 2.0
     """What labels say of a morph's pixels, for E, the T_i and D."""
-    focus: float = 3.0
+    focus: float = 1.5
     """What the places count in it where a pair's labels show, beside all pixels."""
     l_rest: float = 1.0
     """What the rest of the features still tells of a group, for E and the T_i."""
-    l_path: float = 0.4
+    l_path: float = 2.0
     """Energy of the way from a to b, for E, the T_i and D."""
     l_agreement: float = 3.0
     """What a and b agree in stays on the way, for E, the T_i and D."""
@@ -60,7 +60,7 @@ class Recipe:
     """Pairs of a batch whose ways are looked at."""
     path_frames: int = 5
     """Frames of each way, both ends included."""
-    l_picture: float = 0.0
+    l_picture: float = 0.25
     """The label-conditional critic on decoded morphs, for E, the T_i and D."""
     beta1: float = 0.9
     """Adam's first beta for E and the T_i; 0.5 as published."""
