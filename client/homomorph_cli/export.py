@@ -67,8 +67,8 @@ def export(
         int | None,
         typer.Option(
             min=1,
-            show_default="half of the cores",
-            help="Threads that one operation of a served model may use.",
+            show_default="half of the cores; all for morpher",
+            help="Threads that a served model may use.",
         ),
     ] = None,
 ) -> None:

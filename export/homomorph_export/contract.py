@@ -84,12 +84,17 @@ class Model:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     steps: tuple[Step, ...] = ()
+    python_steps: tuple[Step, ...] = ()
+    """Of an ensemble, its steps where the Python backend runs them, if it has a faster way than `steps`."""
     needs_operator: bool = False
     """Whether its TorchScript calls `homomorph::interpolate`."""
     streams: bool = False
     """Whether its last step runs once for each frame, which leaves at once; otherwise steps are an ensemble's."""
     cached: bool = False
     """Whether a server that has a cache keeps its answers: those that come again, as one picture under many sliders."""
+    joint: bool = False
+    """Whether it is several networks in one, whose own methods the Python backend calls: with all cores, and with a
+    cache of its own between them. There is no ONNX of it."""
 
     @property
     def is_ensemble(self) -> bool:
@@ -188,7 +193,16 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int, labels:
         Model("interpolate", (source, *deltas, sliders), (feature_frames,), needs_operator=True),
         Model("interpolator", (source, target, sliders), (feature_frames,), needs_operator=True),
         Model("decoder", (feature_frames,), (frames,)),
-        Model("morph", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS)),
+        Model("morpher", (*pictures, sliders), (frames,), needs_operator=True, joint=True),
+        Model(
+            "morph",
+            (*pictures, sliders),
+            (frames,),
+            _ensemble_steps(_INTERPOLATOR_STEPS),
+            python_steps=(
+                Step("morpher", {name: name for name in ("SOURCE", "TARGET", "STRENGTHS")}, {"FRAMES": "FRAMES"}),
+            ),
+        ),
         Model("morph_stream", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS), streams=True),
         Model("morph_branches", (*pictures, sliders), (frames,), _ensemble_steps(_branches_steps(branches))),
         *(_editing_models(tensors, labels) if labels else ()),
@@ -270,7 +284,11 @@ _BOTH_FEATURES = {"SOURCE": "source_features", "TARGET": "target_features"}
 _INTERPOLATOR_STEPS = (
     Step("interpolator", {**_BOTH_FEATURES, "STRENGTHS": "STRENGTHS"}, {"FEATURES": "frame_features"}),
 )
-"""The fastest wiring: one model runs the branches that the strengths use."""
+"""One model runs the branches that the strengths use."""
+
+
+STREAM_MEMBERS = tuple(step.model for step in _ensemble_steps(_INTERPOLATOR_STEPS))
+"""The models that `morph_stream` asks."""
 
 
 def _branches_steps(branches: tuple[str, ...]) -> tuple[Step, ...]:

@@ -59,8 +59,8 @@ def export_run(
         onnx: whether to write ONNX beside TorchScript.
         aot: whether to compile packages of AOTInductor beside it, for this machine's processor; takes minutes.
         calibration: folder of pictures like those of the training, for int8; None renders the built-in set's.
-        threads: how many threads one operation of a model may use; None for half of the cores: the server's for the
-            Python backend, those of this machine for the backends that want a number.
+        threads: how many threads one operation of a model may use; None for half of the cores, and for all of them in
+            `morpher`: the server's for the Python backend, those of this machine for the backends that want a number.
         report: called with what is done next.
 
     Returns:
@@ -104,7 +104,7 @@ def export_run(
             folder = staged / entry.name
             if entry.steps:
                 parameters = _blend_parameters(config) if entry.name in METHODS else _client_parameters(config)
-                write_ensemble(folder, entry, parameters=parameters)
+                write_ensemble(folder, entry, parameters=parameters, onnx=onnx)
             else:
                 write_model(
                     folder,

@@ -24,7 +24,8 @@ class Flavour:
 
     @property
     def config_file(self) -> str:
-        """Where its configuration lies in a model's folder. Ensembles have the default one only, which all share."""
+        """Where its configuration lies in a model's folder. Triton takes the default one where there is no other, as of
+        most ensembles, which all flavours share."""
         return f"configs/{self.name}.pbtxt" if self.platform else "config.pbtxt"
 
 

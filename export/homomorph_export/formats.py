@@ -20,6 +20,7 @@ from homomorph_export.servable import (
     InterpolatorServable,
     LabelTargetServable,
     MixServable,
+    MorpherServable,
     PixelServable,
     interpolate_source,
 )
@@ -48,6 +49,7 @@ def torchscript_models(
         "interpolator": torchscript.script(InterpolatorServable(list(branches.values()))),
         "decoder": traced("decoder", parts.decoder, parts.frame_features),
     }
+    modules["morpher"] = torchscript.script(MorpherServable(encoder, modules["interpolator"], modules["decoder"]))
     if parts.label_features is not None:
         modules["label_target"] = torchscript.script(LabelTargetServable(parts.label_features))
     modules["encoder_corners"] = torchscript.script(EncoderCornersServable(encoder))
@@ -62,7 +64,7 @@ def onnx_models(
     calibration: Mapping[str, torch.Tensor],
     report: Callable[[str], None] = lambda step: None,
 ) -> dict[str, ModelProto]:
-    """Return the ONNX of every served model that is not an ensemble, by the model's name.
+    """Return the ONNX of every served model that is neither an ensemble nor joint, by the model's name.
 
     The parts for which there are inputs to calibrate on are quantised.
     """
@@ -98,7 +100,7 @@ def onnx_models(
 
 
 def aotinductor_modules(parts: Parts) -> dict[str, torch.nn.Module]:
-    """Return what AOTInductor compiles for every served model that is not an ensemble, by the model's name."""
+    """Return what AOTInductor compiles for every served model that is neither an ensemble nor joint, by its name."""
     modules: dict[str, torch.nn.Module] = {
         "encoder": parts.encoder,
         "encoder_pair": EncoderPairServable(parts.encoder),

@@ -121,6 +121,8 @@ def compare(found: Sequence[Case], exported: Exported, config: ModelConfig, *, k
         corners = exported["encoder_corners"](case.corners)
         ways += [(exported[mix_model(method)](corners, case.places), case.blends[method]) for method in FEATURE_METHODS]
         pairs.append((exported[PIXEL](case.corners, case.places), case.blends[PIXEL]))
+        if "morpher" in exported:
+            pairs.append((exported["morpher"](case.source, case.target, case.strengths), case.frames))
         for features, expected in ways:
             pairs.append((exported["decoder"](features), expected))
     return judged(pairs, kind=kind, precision=precision)

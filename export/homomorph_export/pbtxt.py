@@ -26,7 +26,7 @@ def model_config(
 
     Args:
         model: its entry in the contract.
-        flavour: the backend; an ensemble has none.
+        flavour: the backend; of an ensemble, that of its members.
         parameters: what the backend or a client reads from the configuration.
         warmup: the shape of each input, without the batch axis, of the request that Triton sends at load, before the
             model counts as ready; its values lie in `warmup/<input>` beside the configuration. Empty for none.
@@ -39,6 +39,7 @@ def model_config(
         "parameters": [{"key": key, "value": {"string_value": value}} for key, value in parameters.items()],
     }
     if model.is_ensemble:
+        steps = model.python_steps if flavour is PYTHON and model.python_steps else model.steps
         config["platform"] = "ensemble"
         config["ensemble_scheduling"] = {
             "step": [
@@ -48,7 +49,7 @@ def model_config(
                     "input_map": [{"key": key, "value": value} for key, value in step.inputs.items()],
                     "output_map": [{"key": key, "value": value} for key, value in step.outputs.items()],
                 }
-                for step in model.steps
+                for step in steps
             ]
         }
     else:
@@ -61,8 +62,8 @@ def model_config(
         config["dynamic_batching"] = _BATCHING
     if model.streams:
         config["model_transaction_policy"] = {"decoupled": True}
-        steps = json.dumps([asdict(step) for step in model.steps])
-        config["parameters"].append({"key": "steps", "value": {"string_value": steps}})
+        asked = json.dumps([asdict(step) for step in model.steps])
+        config["parameters"].append({"key": "steps", "value": {"string_value": asked}})
     if model.cached:
         config["response_cache"] = {"enable": True}
     if warmup:

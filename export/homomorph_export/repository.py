@@ -23,6 +23,7 @@ from homomorph_export.errors import ExportError
 from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
 from homomorph_export.manifest import MANIFEST_FILE, Manifest, exports
 from homomorph_export.pbtxt import model_config
+from homomorph_export.servable import JOINT_METHODS
 
 TORCHSCRIPT_FILE = f"1/{LIBTORCH.model_file}"
 """Where a model's TorchScript lies in its folder, in version 1, the only one. The Python backend runs it too."""
@@ -69,8 +70,8 @@ def write_model(
         module: what it computes, as TorchScript.
         onnx_model: the same as ONNX; None if that was not asked for, and there is no configuration for it then.
         lengths: a typical length of each axis that requests choose, by its letter, for the warm-up.
-        threads: how many threads one operation may use; None for half of the cores: the server's for the Python
-            backend, those of this machine for the backends that want a number.
+        threads: how many threads one operation may use; None for half of the cores, or all for a joint model: the
+            server's for the Python backend, those of this machine for the backends that want a number.
         client_parameters: what its clients read from its configuration, where it is not an ensemble that they ask.
         library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
@@ -82,10 +83,12 @@ def write_model(
         (folder / name).mkdir(parents=True)
     for tensor in model.inputs:
         _warm_up_values(tensor, shapes[tensor.name]).tofile(folder / "warmup" / tensor.name)
-    torchscript.save(module, folder / TORCHSCRIPT_FILE)
+    torchscript.save(module, folder / TORCHSCRIPT_FILE, methods=JOINT_METHODS if model.joint else ())
     if onnx_model is not None:
         onnx_graphs.save(onnx_model, folder / ONNX_FILE)
     _write_backend(folder, "model.py")
+    if model.joint:
+        _write_backend(folder, "morpher.py", "morpher.py")
     if model.needs_operator:
         assert library is not None
         shutil.copyfile(library, folder / "1" / library.name)
@@ -96,20 +99,31 @@ def write_model(
             (folder / flavour.config_file).write_text(config)
 
 
-def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str]) -> None:
-    """Write the folder of a model that is made of others; `parameters` are for its clients."""
+def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str], onnx: bool = False) -> None:
+    """Write the folder of a model that is made of others.
+
+    Args:
+        folder: where to; named like the model.
+        model: its entry in the contract.
+        parameters: what its clients read from its configuration.
+        onnx: whether its members have ONNX, so that it gets a configuration for them where theirs differs.
+    """
     (folder / "1").mkdir(parents=True)
     if model.streams:
         _write_backend(folder, "stream.py")
     else:
         # Triton wants a version folder, and an empty one would be lost in version control and in some archives.
         (folder / "1" / ".keep").touch()
-    (folder / "config.pbtxt").write_text(model_config(model, parameters=parameters, warmup={}))
+    for flavour in FLAVOURS.values() if model.python_steps else (PYTHON,):
+        if flavour is not ONNX or onnx:
+            path = folder / flavour.config_file
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(model_config(model, flavour=flavour, parameters=parameters, warmup={}))
 
 
-def _write_backend(folder: Path, file: str) -> None:
+def _write_backend(folder: Path, file: str, written: str = PYTHON.model_file) -> None:
     backend = resources.files("homomorph_export") / "backend" / file
-    (folder / "1" / PYTHON.model_file).write_text(backend.read_text())
+    (folder / "1" / written).write_text(backend.read_text())
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -156,5 +170,6 @@ def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> 
     """Return what a backend reads from a model's configuration."""
     if flavour is PYTHON:
         # Its file is ours: it can count the server's cores, and check what the other backends do not.
-        return {flavour.threads_parameter: str(threads or "auto"), "checks": json.dumps(model.checks())}
+        share = "all" if model.joint else "half"
+        return {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
     return {flavour.threads_parameter: str(threads or max(1, len(os.sched_getaffinity(0)) // 2))}

@@ -199,6 +199,43 @@ class DecoderServable(nn.Module):
         return pixels.view(FEATURES.shape[:2] + pixels.shape[1:])
 
 
+class MorpherServable(nn.Module):
+    """uint8 pictures [B, H, W, 3] of sources and targets, strengths [B, S, K] -> uint8 frames [B, S, H, W, 3].
+
+    What it is made of can be called alone, by `JOINT_METHODS`, so that whoever runs it encodes no picture twice.
+    """
+
+    def __init__(
+        self, encoder: torch.jit.ScriptModule, interpolator: torch.jit.ScriptModule, decoder: torch.jit.ScriptModule
+    ) -> None:
+        super().__init__()
+        self.encoder, self.interpolator, self.decoder = encoder, interpolator, decoder
+
+    def forward(self, SOURCE: Tensor, TARGET: Tensor, STRENGTHS: Tensor) -> Tensor:
+        features = self.encode(torch.cat([SOURCE, TARGET]))
+        count = SOURCE.size(0)
+        return self.decode(self.interpolate(features[:count], features[count:], STRENGTHS))
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """uint8 pictures [N, H, W, 3] -> features [N, C, h, w]."""
+        features: Tensor = self.encoder(pictures)
+        return features
+
+    def interpolate(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+        """Features [B, C, h, w] of sources and targets, strengths [B, S, K] -> features [B, S, C, h, w]."""
+        features: Tensor = self.interpolator(source, target, strengths)
+        return features
+
+    def decode(self, features: Tensor) -> Tensor:
+        """Features [B, S, C, h, w] -> uint8 frames [B, S, H, W, 3]."""
+        frames: Tensor = self.decoder(features)
+        return frames
+
+
+JOINT_METHODS = ("encode", "interpolate", "decode")
+"""Methods of `MorpherServable` beside forward()."""
+
+
 def interpolate_source(branches: Sequence[str]) -> str:
     """Return the source of `interpolate`'s forward() in TorchScript, which wants an argument for each delta."""
     deltas = [delta_input(branch) for branch in branches]

@@ -24,6 +24,7 @@ from typing import IO
 
 from homomorph_client.errors import ServerError
 from homomorph_export import server_keeper
+from homomorph_export.contract import STREAM_MEMBERS
 from homomorph_export.flavours import LIBTORCH, PYTHON, Flavour
 from homomorph_export.ports import choose_ports
 from homomorph_export.triton_distribution import environment, find_backend, find_distribution, link_backends
@@ -108,7 +109,7 @@ class TritonServer:
             stop_timeout_s: seconds that requests on their way may take when stopping; then the server is killed.
         """
         self.repository = repository
-        self.models = with_streamed(models)
+        self.models = tuple(models)
         self.flavour = flavour
         self.host = host
         self._backends = backends
@@ -209,7 +210,7 @@ class TritonServer:
             f"--cache-directory={distribution / 'caches'}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             "--model-control-mode=explicit",
-            *(f"--load-model={model}" for model in self.models),
+            *(f"--load-model={model}" for model in with_streamed(self.models)),
             # The configurations are complete; completing them would start each Python model once more, only to ask.
             "--disable-auto-complete-config",
             *([f"--cache-config=local,size={self._cache_mib << 20}"] if self._cache_mib else []),
@@ -224,7 +225,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment(distribution, backend),
+                env=environment(distribution, backend) | {"HOMOMORPH_CACHE_MIB": str(self._cache_mib)},
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in good order
             )
         self._running = True
@@ -298,7 +299,7 @@ class TritonServer:
 
 def with_streamed(models: Sequence[str]) -> tuple[str, ...]:
     """Return the models to load: Triton brings an ensemble's members along, but not those that `morph_stream` asks."""
-    return tuple(dict.fromkeys([*models, *(["morph"] if "morph_stream" in models else [])]))
+    return tuple(dict.fromkeys([*models, *(STREAM_MEMBERS if "morph_stream" in models else ())]))
 
 
 def operator_preload(repository: Path, flavour: Flavour) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,10 +52,16 @@ def define(source: str) -> torch.jit.ScriptModule:
         return module
 
 
-def save(module: torch.jit.ScriptModule, path: Path) -> None:
-    """Write a TorchScript file, the weights folded into the graph as constants."""
+def save(module: torch.jit.ScriptModule, path: Path, *, methods: Sequence[str] = ()) -> None:
+    """Write a TorchScript file, the weights folded into the graph as constants.
+
+    Args:
+        module: what to write.
+        path: where to.
+        methods: those that can be called on the file's module beside forward().
+    """
     with _deprecation_silenced():
-        torch.jit.save(torch.jit.freeze(module), str(path))
+        torch.jit.save(torch.jit.freeze(module, preserved_attrs=list(methods)), str(path))
 
 
 def load(path: Path) -> torch.jit.ScriptModule:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -35,6 +37,20 @@ class Tensor:
         return torch.utils.dlpack.to_dlpack(torch.from_numpy(self.array))
 
 
+class MetricFamily:
+    COUNTER = "counter"
+    counted: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, name: str, description: str, kind: str) -> None:
+        self.counted.clear()
+
+    def Metric(self, labels: dict[str, str]) -> Any:
+        return SimpleNamespace(increment=lambda value: self.count(labels["cached"], value))
+
+    def count(self, cached: str, value: float) -> None:
+        self.counted[cached] = self.counted.get(cached, 0) + value
+
+
 class InferenceResponse:
     def __init__(self, output_tensors: list[Tensor] | None = None, error: TritonError | None = None) -> None:
         self.output_tensors, self.error = output_tensors, error
@@ -45,6 +61,7 @@ def backend(monkeypatch: pytest.MonkeyPatch):
     """Return a function that starts one exported model's backend and returns its `execute`."""
     server = ModuleType("triton_python_backend_utils")
     server.Tensor, server.TritonError, server.InferenceResponse = Tensor, TritonError, InferenceResponse
+    server.MetricFamily = MetricFamily
     server.get_input_tensor_by_name = lambda request, name: Tensor(name, request[name])
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server)
     threads = torch.get_num_threads()
@@ -52,6 +69,7 @@ def backend(monkeypatch: pytest.MonkeyPatch):
     def start(repository: Path, name: str):
         folder = repository / name
         config = text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
+        monkeypatch.syspath_prepend(folder / "1")  # as the server does
         settings = json_format.MessageToJson(config, preserving_proto_field_name=True)
         spec = importlib.util.spec_from_file_location("exported_backend", folder / "1" / "model.py")
         module = importlib.util.module_from_spec(spec)
@@ -62,6 +80,17 @@ def backend(monkeypatch: pytest.MonkeyPatch):
 
     yield start
     torch.set_num_threads(threads)
+
+
+def morph_request(pictures: np.ndarray, steps: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    strengths = np.random.default_rng(seed).random((1, steps, 3), dtype=np.float32)
+    return {"SOURCE": pictures[:1], "TARGET": pictures[1:2], "STRENGTHS": strengths}
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    """Four random pictures, uint8 [4, 32, 32, 3]."""
+    return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 
 
 def interpolator_request(steps: int = 4, batch: int = 1, height: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
@@ -172,8 +201,8 @@ def test_pictures_of_a_bad_size_are_refused(backend, repository: Path, shape: tu
 
 def test_threads_come_from_the_configuration(backend, repository: Path):
     module = backend(repository, "encoder").module
-    assert module.threads("3") == 3
-    assert module.threads("auto") >= 1
+    cores = len(os.sched_getaffinity(0))
+    assert [module.threads(setting) for setting in ("3", "all", "half")] == [3, cores, max(1, cores // 2)]
 
 
 def test_backend_needs_nothing_of_homomorph(repository: Path):
@@ -186,3 +215,77 @@ def test_checks_are_json_that_every_member_carries(repository: Path):
     for path in repository.glob("*/1/model.pt"):
         config = text_format.Parse((path.parents[1] / "config.pbtxt").read_text(), schema.ModelConfig())
         assert set(json.loads(config.parameters["checks"].string_value)) == {"dims", "axes", "ranges", "pixels"}
+
+
+@pytest.mark.parametrize("cache_mib", ["0", "1"])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_joint_model_gives_the_frames_of_the_run(
+    backend,
+    repository: Path,
+    model: MorphModel,
+    pictures: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    cache_mib: str,
+    threads: int,
+):
+    monkeypatch.setenv("HOMOMORPH_CACHE_MIB", cache_mib)
+    served = backend(repository, "morpher")
+    morpher = served.instance.module
+    morpher.threads, morpher.pool = threads, ThreadPoolExecutor(threads)
+    requests = [morph_request(pictures, seed=1), morph_request(pictures[2:], seed=2), morph_request(pictures[[3, 0]])]
+    together = served.execute(requests)
+    for request, response in zip(requests, together, strict=True):
+        expected = morph_pixels(
+            model,
+            *(torch.from_numpy(request[name]).permute(0, 3, 1, 2) for name in ("SOURCE", "TARGET")),
+            torch.from_numpy(request["STRENGTHS"]),
+        )
+        frames = response.output_tensors[0].array
+        assert np.abs(frames.astype(int) - expected.movedim(2, -1).numpy()).max() <= 1
+        (alone,) = served.execute([request])
+        assert np.abs(frames.astype(int) - alone.output_tensors[0].array).max() <= 1
+
+
+def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOMOMORPH_CACHE_MIB", "1")
+    served = backend(repository, "morpher")
+    served.execute([morph_request(pictures), morph_request(pictures[1:])])
+    assert MetricFamily.counted == {"yes": 1, "no": 3}, "the second's source is the first's target"
+    served.execute([morph_request(pictures, seed=1), morph_request(pictures[[3, 1]])])
+    assert MetricFamily.counted == {"yes": 4, "no": 4}
+    # The same bytes in another shape are another picture.
+    served.execute([morph_request(pictures.reshape(4, 16, 64, 3))])
+    assert MetricFamily.counted == {"yes": 4, "no": 6}
+
+
+def test_without_a_cache_nothing_is_kept(backend, repository: Path, pictures: np.ndarray):
+    served = backend(repository, "morpher")
+    for _ in range(2):
+        served.execute([morph_request(pictures)])
+    assert served.instance.module.known is None
+
+
+def test_the_cache_keeps_what_was_used_last(backend, repository: Path):
+    known = sys.modules[type(backend(repository, "morpher").instance.module).__module__].KnownFeatures(100)
+    features = {letter: torch.zeros(10) for letter in "abc"}  # 40 bytes each
+    known.put(b"a", features["a"])
+    known.put(b"b", features["b"])
+    assert known.get(b"a") is features["a"]
+    known.put(b"c", features["c"])
+    assert (known.get(b"a"), known.get(b"b"), known.get(b"c")) == (features["a"], None, features["c"])
+    assert known.put(b"large", torch.zeros(26)) is not None
+    assert (known.bytes, known.get(b"large"), len(known.features)) == (0, None, 0), "larger than the cache"
+
+
+def test_strengths_of_zero_run_no_branch(backend, repository: Path, pictures: np.ndarray):
+    """Of a group that no request of a batch uses, T_i does not run: the frames do not need its weights."""
+    served = backend(repository, "morpher")
+    request = morph_request(pictures)
+    request["STRENGTHS"][:] = 0
+    with torch.profiler.profile() as profile:
+        served.execute([request])
+    idle = sum(event.count for event in profile.key_averages() if "convolution" in event.key)
+    request["STRENGTHS"][:, :, 1] = 1
+    with torch.profiler.profile() as profile:
+        served.execute([request])
+    assert sum(event.count for event in profile.key_averages() if "convolution" in event.key) > idle

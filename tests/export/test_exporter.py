@@ -110,7 +110,8 @@ def test_without_onnx_there_is_neither_file_nor_configuration(run: Path, tmp_pat
     manifest = export_run(run, tmp_path / "repository", onnx=False)
     assert set(manifest.parity) == {"torchscript"}
     assert not [path for path in manifest.files if "onnx" in path]
-    assert (tmp_path / "repository" / "decoder" / "configs" / "libtorch.pbtxt").exists()
+    for name in ("decoder", "morph"):
+        assert (tmp_path / "repository" / name / "configs" / "libtorch.pbtxt").exists()
 
 
 @pytest.mark.parametrize(("precision", "of_onnx"), [("bf16", "fp32"), ("fp16", "fp16")])

@@ -32,18 +32,29 @@ class TritonPythonModel:
             if name != "STRENGTHS" and tensor.size > MAX_SIZE:
                 error = pb_utils.TritonError(f"{name} is too large", pb_utils.TritonError.INVALID_ARG)
                 return pb_utils.InferenceResponse(error=error)
-        if "STRENGTHS" in tensors:
-            steps = tensors["STRENGTHS"].mean(axis=2)[:, :, None, None, None]
-            source, target = tensors["SOURCE"][:, None], tensors["TARGET"][:, None]
-            results = [source + steps * (target - source)]
-        elif "FEATURES" in tensors:
-            time.sleep(tensors["FEATURES"].shape[1] * self.frame_ms / 1000)
-            results = [pixels(tensors["FEATURES"])]
+        if self.outputs == ["FRAMES"]:
+            mixed = tensors["FEATURES"] if "FEATURES" in tensors else blend(tensors)
+            results = [self.decoded(mixed)]
+        elif "STRENGTHS" in tensors:
+            results = [blend(tensors)]
         else:
             results = [features(picture) for picture in tensors.values()]
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, result) for name, result in zip(self.outputs, results, strict=True)]
         )
+
+    def decoded(self, features):
+        time.sleep(features.shape[1] * self.frame_ms / 1000)
+        return pixels(features)
+
+
+def blend(tensors):
+    """Return the features of all frames, of features or pictures and strengths."""
+    source, target = (tensors[name] for name in ("SOURCE", "TARGET"))
+    if source.dtype == np.uint8:
+        source, target = features(source), features(target)
+    steps = tensors["STRENGTHS"].mean(axis=2)[:, :, None, None, None]
+    return source[:, None] + steps * (target - source)[:, None]
 
 
 def features(pictures):

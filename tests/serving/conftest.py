@@ -31,6 +31,7 @@ class Served:
     """A running server, and in `model` what it should compute."""
 
     url: str
+    metrics_port: int
     repository: Path
     model: MorphModel
     label_features: LabelFeatures
@@ -66,8 +67,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         torch.nn.init.normal_(values)
     save_label_features(folder / "run", label_features)
     export_run(folder / "run", folder / "triton_repo", threads=1)
-    with TritonServer(folder / "triton_repo", models=("morph", "morph_stream", "edit")) as server:
-        yield Served(server.grpc_url, folder / "triton_repo", model, label_features)
+    with TritonServer(folder / "triton_repo", models=("morph", "morph_stream", "edit"), cache_mib=16) as server:
+        yield Served(server.grpc_url, server.ports["metrics"], folder / "triton_repo", model, label_features)
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,7 @@ def test_sixteen_threads_of_good_and_bad(
             assert np.abs(answer.astype(int) - blended(2 + index % 5)).max() <= 1
 
 
-def test_encoded_pictures_are_cached(
+def test_the_response_cache_keeps_encoded_pictures(
     blender_repository: Path, pictures: npt.NDArray[np.uint8], blended: Callable[[int], npt.NDArray[np.uint8]]
 ) -> None:
     def hits() -> int:
@@ -163,11 +163,15 @@ def test_encoded_pictures_are_cached(
             statistics = triton.get_inference_statistics("encoder_pair").model_stats[0]
         return int(statistics.inference_stats.cache_hit.count)
 
-    with TritonServer(blender_repository, cache_mib=16) as server, MorphClient(server.grpc_url) as client:
+    with (
+        TritonServer(blender_repository, models=["morph_stream"], cache_mib=16) as server,
+        MorphClient(server.grpc_url) as client,
+    ):
         for steps in (2, 3, 4):
-            assert np.abs(client.morph(*pictures, steps=steps).astype(int) - blended(steps)).max() <= 1
+            frames = np.stack(list(client.stream(*pictures, steps=steps)))
+            assert np.abs(frames.astype(int) - blended(steps)).max() <= 1
         assert hits() == 2
-        assert np.array_equal(client.morph(*pictures[::-1], steps=2), blended(2)[::-1])
+        assert np.array_equal(np.stack(list(client.stream(*pictures[::-1], steps=2))), blended(2)[::-1])
         assert hits() == 2
 
 

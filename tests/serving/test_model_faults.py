@@ -50,7 +50,7 @@ def test_a_models_process_that_is_killed(
         MorphClient(server.grpc_url, shared_memory=shared_memory, timeout_s=30) as client,
     ):
         assert len(client.morph(*pictures, steps=2)) == 2
-        timer = threading.Timer(0.3, lambda: os.kill(process_of(repository, "decoder"), signal.SIGKILL))
+        timer = threading.Timer(0.3, lambda: os.kill(process_of(repository, "morpher"), signal.SIGKILL))
         timer.start()
         with pytest.raises(ServerUnavailableError):
             client.morph(*pictures, steps=100)
@@ -97,7 +97,7 @@ def under_load(url: str, pictures: npt.NDArray[np.uint8]) -> Iterator[Callable[[
 def test_versions_replaced_under_load(
     repository: Path, pictures: npt.NDArray[np.uint8], blended: Callable[[int], npt.NDArray[np.uint8]]
 ) -> None:
-    first = (repository / "decoder" / "1" / "model.py").read_text()
+    first = (repository / "morpher" / "1" / "model.py").read_text()
     broken = {"3": "raise OSError('no such weights')", "4": "import os; os.abort()"}
     with (
         TritonServer(repository) as server,
@@ -108,11 +108,11 @@ def test_versions_replaced_under_load(
         negative = first.replace("np.rint(frames)", "np.rint(255 - frames)")
         assert negative != first
         for version, code in {"2": negative, **broken}.items():
-            (repository / "decoder" / version).mkdir()
-            (repository / "decoder" / version / "model.py").write_text(code)
+            (repository / "morpher" / version).mkdir()
+            (repository / "morpher" / version / "model.py").write_text(code)
             if version in broken:
                 with pytest.raises(InferenceServerException, match=f"version {version} is at UNAVAILABLE state"):
-                    triton.load_model("decoder")
+                    triton.load_model("morpher")
             else:
-                triton.load_model("decoder")
+                triton.load_model("morpher")
             assert np.abs(255 - frames().astype(int) - blended(2)).max() <= 1, "the newest that loads"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+import urllib.request
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +144,35 @@ def test_mapping_equals_array(client: MorphClient, pictures: npt.NDArray[np.uint
     by_name = client.morph(*pictures, strengths={"glasses": [0, 0.5, 1], "residual": 0.25})
     by_column = client.morph(*pictures, strengths=[[0, 0, 0.25], [0, 0.5, 0.25], [0, 1, 0.25]])
     assert largest_difference(by_name, by_column) <= 1
+
+
+def pictures_encoded(served: Any) -> dict[str, int]:
+    """Return how many pictures of morphs were in the cache ("yes") and how many not ("no"), from the metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{served.metrics_port}/metrics", timeout=20) as answer:
+        text = answer.read().decode()
+    return {
+        cached: int(float(count))
+        for cached, count in re.findall(r'^homomorph_pictures{cached="(\w+)".*} (\S+)', text, re.M)
+    }
+
+
+def test_a_target_used_again_is_not_encoded_again(served: Any, client: MorphClient) -> None:
+    def newly(ask: Callable[[], npt.NDArray[np.uint8]]) -> tuple[int, int, npt.NDArray[np.uint8]]:
+        before = pictures_encoded(served)
+        frames = ask()
+        after = pictures_encoded(served)
+        return after["yes"] - before["yes"], after["no"] - before["no"], frames
+
+    # In no other test.
+    source, other, target = np.random.default_rng(99).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    assert newly(lambda: client.morph(source, target))[:2] == (0, 2)
+    known, encoded, slid = newly(lambda: client.morph(source, target, strengths={"hair": [0.3, 0.7]}))
+    assert (known, encoded) == (2, 0)
+    known, encoded, frames = newly(lambda: client.morph(other, target, strengths={"hair": [0.3, 0.7]}))
+    assert (known, encoded) == (1, 1)
+    assert largest_difference(frames, slid) > 10
+    # The answer does not depend on what was known.
+    assert np.array_equal(client.morph(other, target, strengths={"hair": [0.3, 0.7]}), frames)
 
 
 def test_grid_is_made_of_morphs(client: MorphClient, pictures: npt.NDArray[np.uint8]) -> None:

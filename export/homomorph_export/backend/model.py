@@ -6,6 +6,7 @@ that Triton batched run as one forward pass; a request that the model cannot tak
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -30,13 +31,19 @@ class TritonPythonModel:
         """Load the model; `args` come from Triton."""
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-        torch.set_num_threads(threads(parameters["intra_op_threads"]))
+        allowed = threads(parameters["intra_op_threads"])
+        torch.set_num_threads(allowed)
         folder = Path(args["model_repository"]) / args["model_version"]
         library = folder / "libhomomorph_ops.so"  # there only if the model needs it
         # Loading a library a second time into one process kills it.
         if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
             torch.ops.load_library(library)
         self.module = torch.jit.load(folder / "model.pt", map_location="cpu")
+        if (folder / "morpher.py").exists():
+            # The server has put this folder on Python's path.
+            morpher = importlib.import_module("morpher")
+            room = int(os.environ.get("HOMOMORPH_CACHE_MIB", "0")) << 20
+            self.module = morpher.Morpher(self.module, threads=allowed, cache_bytes=room, count=PictureCounter())
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
         self.checks = json.loads(parameters["checks"])
@@ -68,8 +75,27 @@ class TritonPythonModel:
 
 
 def threads(setting: str) -> int:
-    """Return how many threads one operation may use; `auto` leaves half of the cores to the other models."""
-    return max(1, len(os.sched_getaffinity(0)) // 2) if setting == "auto" else int(setting)
+    """Return how many threads a model may use; `half` leaves half of the cores to the other models."""
+    cores = len(os.sched_getaffinity(0))
+    return {"all": cores, "half": max(1, cores // 2)}.get(setting) or int(setting)
+
+
+class PictureCounter:
+    """Counts pictures in the server's metrics: those whose features were known, and those encoded."""
+
+    def __init__(self) -> None:
+        """Add the metric."""
+        self.family = pb_utils.MetricFamily(  # which must outlive its metrics
+            name="homomorph_pictures",
+            description="Pictures of morphs, by whether their features were in the cache",
+            kind=pb_utils.MetricFamily.COUNTER,
+        )
+        self.known, self.encoded = (self.family.Metric(labels={"cached": cached}) for cached in ("yes", "no"))
+
+    def __call__(self, known: int, encoded: int) -> None:
+        """Count one batch's."""
+        self.known.increment(known)
+        self.encoded.increment(encoded)
 
 
 def read(request: Any, name: str) -> torch.Tensor:
