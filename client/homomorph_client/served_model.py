@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ class ServedModel:
         return cls(
             name=config["name"],
             groups=tuple(parameters["groups"].split(",")),
-            labels={group: tuple(names) for group, names in json.loads(parameters["labels"]).items()},
+            labels=_labels(parameters),
             picture_size=working_size(parameters, picture_size),
         )
 
@@ -70,10 +71,32 @@ def working_size(parameters: Mapping[str, str], picture_size: int | None) -> int
     """Return the height and width in pixels to work at: `picture_size`, or what the model was trained at.
 
     Raises:
+        RequestError: the parameters are no sizes, so the model is not one that homomorph exported.
         PictureError: `picture_size` is no multiple of the model's stride.
     """
-    stride = int(parameters["stride"])
-    size = int(parameters["picture_size"]) if picture_size is None else picture_size
+    stride, usual = (_pixels(parameters, name) for name in ("stride", "picture_size"))
+    size = usual if picture_size is None else picture_size
     if size < stride or size % stride:
         raise PictureError(f"picture_size must be a positive multiple of {stride}, not {size}")
     return size
+
+
+def _pixels(parameters: Mapping[str, str], name: str) -> int:
+    with suppress(ValueError):
+        if (pixels := int(parameters[name])) > 0:
+            return pixels
+    raise _foreign(parameters, name)
+
+
+def _labels(parameters: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    with suppress(ValueError):  # also of JSON
+        labels = json.loads(parameters["labels"])
+        if isinstance(labels, dict) and all(isinstance(names, list) for names in labels.values()):
+            return {group: tuple(map(str, names)) for group, names in labels.items()}
+    raise _foreign(parameters, "labels")
+
+
+def _foreign(parameters: Mapping[str, str], name: str) -> RequestError:
+    return RequestError(
+        f"the served model is not one that `homomorph export` wrote: its parameter {name!r} is {parameters[name]!r}"
+    )

@@ -18,6 +18,7 @@ from homomorph.config import ModelConfig
 from homomorph.label_features import LabelFeatures, save_label_features
 from homomorph.networks import MorphModel
 from homomorph.run import save_model
+from homomorph_bench.serving import processes
 from homomorph_client import MorphClient
 from homomorph_export.contract import served_models
 from homomorph_export.exporter import export_run
@@ -32,6 +33,8 @@ class Served:
 
     url: str
     metrics_port: int
+    roots: frozenset[int]
+    """Ids of the processes that the server was started with."""
     repository: Path
     model: MorphModel
     label_features: LabelFeatures
@@ -67,8 +70,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         torch.nn.init.normal_(values)
     save_label_features(folder / "run", label_features)
     export_run(folder / "run", folder / "triton_repo", threads=1)
+    before = processes.children()
     with TritonServer(folder / "triton_repo", models=("morph", "morph_stream", "edit"), cache_mib=16) as server:
-        yield Served(server.grpc_url, server.ports["metrics"], folder / "triton_repo", model, label_features)
+        roots = frozenset(processes.children() - before)
+        yield Served(server.grpc_url, server.ports["metrics"], roots, folder / "triton_repo", model, label_features)
 
 
 @pytest.fixture(scope="session")

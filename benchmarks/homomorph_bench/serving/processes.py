@@ -25,13 +25,18 @@ def cpu_s(roots: Collection[int]) -> float:
     return ticks / _TICKS_PER_S
 
 
-def memory_mib(roots: Collection[int]) -> float:
-    """Return what the trees of processes keep in memory, in MiB; pages that several share are divided among them."""
+def memory_mib(roots: Collection[int], kinds: Collection[str] = ("Pss",)) -> float:
+    """Return what the trees of processes keep in memory, in MiB; pages that several share are divided among them.
+
+    Args:
+        roots: where the trees begin.
+        kinds: lines of Linux' `smaps_rollup` to sum up; everything in memory unless others are given.
+    """
     kib = 0
     for process in _trees(roots):
         with contextlib.suppress(OSError):
             lines = (_PROC / str(process) / "smaps_rollup").read_text().splitlines()
-            kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            kib += sum(int(line.split()[1]) for line in lines if line.partition(":")[0] in kinds)
     return kib / 1024
 
 
