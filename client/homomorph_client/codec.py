@@ -88,6 +88,8 @@ def encode(
     request = ModelInferRequest(model_name=model.name)
     if urgent:
         request.parameters["priority"].uint64_param = URGENT
+        # The same for `morph_stream`, which Triton does not tell a request's priority.
+        request.parameters["urgent"].bool_param = True
     for name, picture in pictures.items():
         _add(request, name, fit_picture(picture, model.picture_size))
     for name, array in arrays.items():

@@ -134,7 +134,8 @@ def test_encode_makes_a_batch_of_one() -> None:
     assert request.raw_input_contents[0] == bytes([3] * 8 * 8 * 3)
     assert request.raw_input_contents[2] == strengths.tobytes()
     assert "priority" not in request.parameters
-    assert encode(model, {}, {}, urgent=True).parameters["priority"].uint64_param == 1
+    urgent = encode(model, {}, {}, urgent=True).parameters
+    assert (urgent["priority"].uint64_param, urgent["urgent"].bool_param) == (1, True)
 
 
 def answer(frames: np.ndarray, name: str = "FRAMES") -> ModelInferResponse:

@@ -125,3 +125,29 @@ def test_more_streams_than_are_answered_at_once(blender: TritonServer, pictures:
     with MorphClient(blender.grpc_url) as client, ThreadPoolExecutor(12) as pool:
         films = list(pool.map(lambda steps: list(client.stream(*pictures, steps=steps)), range(2, 14)))
     assert [len(film) for film in films] == list(range(2, 14))
+
+
+def test_an_urgent_stream_holds_the_others_up(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:
+    arrivals_s: list[float] = []
+
+    def watch() -> int:
+        for frame in client.stream(*pictures, steps=60):
+            assert frame.shape == (64, 64, 3)
+            arrivals_s.append(time.monotonic())
+        return len(arrivals_s)
+
+    with MorphClient(blender.grpc_url) as client, ThreadPoolExecutor(3) as pool:
+        client.served_model("morph_stream")
+        films = [pool.submit(watch) for _ in range(3)]
+        while len(arrivals_s) < 12:
+            time.sleep(0.01)
+        frames = client.stream(*pictures, steps=20, urgent=True)
+        next(frames)
+        start = time.monotonic()
+        assert len(list(frames)) == 19
+        end = time.monotonic()
+        for film in films:
+            film.result(timeout=60)
+    assert len(arrivals_s) == 3 * 60, "those held up lose nothing"
+    meanwhile = sum(start < arrival < end for arrival in arrivals_s)
+    assert meanwhile <= 6, "at most what was on its way: in turn with the others it would be three times 19"

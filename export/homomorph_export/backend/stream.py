@@ -9,13 +9,47 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 STREAMS = 8
 """Requests that are answered at once; Triton's queue, which is bounded, holds the rest."""
+
+
+class Turns:
+    """Whose turn it is to have a frame decoded: while urgent streams are answered, all others wait.
+
+    Triton's own priorities end where a Python model asks another one.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing urgent."""
+        self.urgent = 0
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def stream(self, *, urgent: bool) -> Iterator[None]:
+        """Hold all other streams up within, if this one is urgent."""
+        self.add(int(urgent))
+        try:
+            yield
+        finally:
+            self.add(-int(urgent))
+
+    def add(self, count: int) -> None:
+        """Count urgent streams that begin, or end."""
+        with self.changed:
+            self.urgent += count
+            self.changed.notify_all()
+
+    def wait(self, *, urgent: bool) -> None:
+        """Wait for a stream's turn."""
+        with self.changed:
+            self.changed.wait_for(lambda: urgent or not self.urgent)
 
 
 class StepError(Exception):
@@ -34,6 +68,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.inputs = [tensor["name"] for tensor in config["input"]]
         *self.steps, self.last = json.loads(config["parameters"]["steps"]["string_value"])
+        self.turns = Turns()
         self.free = threading.Semaphore(STREAMS)
         self.pool = ThreadPoolExecutor(STREAMS)
 
@@ -74,11 +109,14 @@ class TritonPythonModel:
             tensors |= run(step, tensors)
         (sequence,) = self.last["inputs"].values()
         frames = tensors[sequence]  # (B, S, ...)
-        for index in range(frames.shape[1]):
-            if sender.is_cancelled():
-                return
-            outputs = run(self.last, {sequence: frames[:, index : index + 1]})
-            sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(name, x) for name, x in outputs.items()]))
+        urgent = bool(json.loads(request.parameters() or "{}").get("urgent"))
+        with self.turns.stream(urgent=urgent):
+            for index in range(frames.shape[1]):
+                self.turns.wait(urgent=urgent)
+                if sender.is_cancelled():
+                    return
+                outputs = run(self.last, {sequence: frames[:, index : index + 1]})
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(name, x) for name, x in outputs.items()]))
 
 
 def run(step: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
