@@ -25,6 +25,10 @@ MAX_QUEUE = 128
 """Requests that may wait for one model; those beyond are refused at once."""
 QUEUE_TIMEOUT_S = 60
 """Longest wait in a model's queue; who has waited for longer is refused."""
+BUSY_INSTANCES = 2
+"""How often a server has the models that are asked most. Where a queue has a limit, a timeout or priorities, Triton
+(24.10) does not always notice that the only instance has become free, and a request then waits for half a second beside
+it. A second instance is free already, or notices."""
 MAX_CHAIN = 32
 """Largest number S of directions that one request may change a picture in."""
 MAX_STRENGTH = 2.0
@@ -95,6 +99,8 @@ class Model:
     joint: bool = False
     """Whether it is several networks in one, whose own methods the Python backend calls: with all cores, and with a
     cache of its own between them. There is no ONNX of it."""
+    instances: int = 1
+    """How often a server has it."""
 
     @property
     def is_ensemble(self) -> bool:
@@ -192,8 +198,15 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int, labels:
         *(Model(branch_model(branch), (difference,), (features("DELTA"),)) for branch in branches),
         Model("interpolate", (source, *deltas, sliders), (feature_frames,), needs_operator=True),
         Model("interpolator", (source, target, sliders), (feature_frames,), needs_operator=True),
-        Model("decoder", (feature_frames,), (frames,)),
-        Model("morpher", (*pictures, sliders), (frames,), needs_operator=True, joint=True),
+        Model("decoder", (feature_frames,), (frames,), instances=BUSY_INSTANCES),
+        Model(
+            "morpher",
+            (*pictures, sliders),
+            (frames,),
+            needs_operator=True,
+            joint=True,
+            instances=BUSY_INSTANCES,
+        ),
         Model(
             "morph",
             (*pictures, sliders),

@@ -58,7 +58,7 @@ def model_config(
         else:
             config["backend"] = flavour.backend
         # The TorchScript modules are traced and frozen on the CPU, and parity was measured there.
-        config["instance_group"] = [{"count": 1, "kind": Symbol("KIND_CPU")}]
+        config["instance_group"] = [{"count": model.instances, "kind": Symbol("KIND_CPU")}]
         config["dynamic_batching"] = _BATCHING
     if model.streams:
         config["model_transaction_policy"] = {"decoupled": True}

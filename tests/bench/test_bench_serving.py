@@ -303,7 +303,7 @@ def test_the_command_measures_the_real_server(
     parts = [r for r in records.values() if r["baseline"] == whole["name"] and r is not whole]
     parts = [record for record in parts if not record["name"].startswith("client library")]
     assert sum(record["value"] for record in parts) == pytest.approx(whole["value"], rel=0.2)
-    assert records[f"decoder compute_infer, {case}"]["value"] > 0
+    assert records[f"morpher compute_infer, {case}"]["value"] > 0
 
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3

@@ -122,7 +122,10 @@ def test_backends_get_only_parameters_that_they_take(repository: Path, name: str
     for_clients = set() if name != "pixel" else set(read(repository, "slerp").parameters)
     assert set(config.parameters) - for_clients == {flavour.threads_parameter}
     assert int(config.parameters[flavour.threads_parameter].string_value) >= 1
-    assert [(group.count, group.kind) for group in config.instance_group] == [(1, schema.ModelInstanceGroup.KIND_CPU)]
+    instances = MODELS[name].instances
+    assert [(group.count, group.kind) for group in config.instance_group] == [
+        (instances, schema.ModelInstanceGroup.KIND_CPU)
+    ]
     assert config.default_model_filename == flavour.model_file
     assert (repository / name / "1" / flavour.model_file).is_file()
     assert config.model_warmup == read(repository, name).model_warmup

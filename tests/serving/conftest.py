@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,9 @@ def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             (repository / model.name / "1").mkdir(parents=True)
             shutil.copy(Path(__file__).parent / "blender.py", repository / model.name / "1" / "model.py")
-            config = model_config(model, parameters={"frame_ms": "20"}, warmup={})
+            # Of `morph` one, so that who waits does so behind those that came before.
+            served = replace(model, instances=1) if model.joint else model
+            config = model_config(served, parameters={"frame_ms": "20"}, warmup={})
             (repository / model.name / "config.pbtxt").write_text(config)
     return repository
 

@@ -132,9 +132,9 @@ def wait_until(condition: Callable[[], bool], within_s: float = 20) -> None:
 
 
 def asked(url: str) -> int:
-    """Return how many requests a server's decoder has answered."""
+    """Return how many morphs a server has answered."""
     with InferenceServerClient(url) as triton:
-        return int(triton.get_inference_statistics("decoder").model_stats[0].inference_count)
+        return int(triton.get_inference_statistics("morpher").model_stats[0].inference_count)
 
 
 def test_one_connection_and_no_leak(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import statistics
+import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from homomorph_client import (
     RequestError,
     StrengthError,
 )
+from homomorph_export.contract import BUSY_INSTANCES
 from homomorph_export.server import TritonServer
 
 pytestmark = pytest.mark.server
@@ -157,22 +161,34 @@ def pictures_encoded(served: Any) -> dict[str, int]:
 
 
 def test_a_target_used_again_is_not_encoded_again(served: Any, client: MorphClient) -> None:
-    def newly(ask: Callable[[], npt.NDArray[np.uint8]]) -> tuple[int, int, npt.NDArray[np.uint8]]:
+    def newly_encoded(ask: Callable[[], npt.NDArray[np.uint8]], times: int) -> int:
         before = pictures_encoded(served)
-        frames = ask()
-        after = pictures_encoded(served)
-        return after["yes"] - before["yes"], after["no"] - before["no"], frames
+        answers = [ask() for _ in range(times)]
+        assert all(np.array_equal(answer, answers[0]) for answer in answers), "whatever was known"
+        encoded = {cached: count - before[cached] for cached, count in pictures_encoded(served).items()}
+        assert sum(encoded.values()) == 2 * times
+        return encoded["no"]
 
     # In no other test.
     source, other, target = np.random.default_rng(99).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    assert newly(lambda: client.morph(source, target))[:2] == (0, 2)
-    known, encoded, slid = newly(lambda: client.morph(source, target, strengths={"hair": [0.3, 0.7]}))
-    assert (known, encoded) == (2, 0)
-    known, encoded, frames = newly(lambda: client.morph(other, target, strengths={"hair": [0.3, 0.7]}))
-    assert (known, encoded) == (1, 1)
-    assert largest_difference(frames, slid) > 10
-    # The answer does not depend on what was known.
-    assert np.array_equal(client.morph(other, target, strengths={"hair": [0.3, 0.7]}), frames)
+    # Each instance has its own cache.
+    assert 2 <= newly_encoded(lambda: client.morph(source, target), 12) <= 2 * BUSY_INSTANCES
+    slid = client.morph(source, target, strengths={"hair": [0.3, 0.7]})
+    newly_encoded(lambda: client.morph(source, target, strengths={"hair": [0.3, 0.7]}), 6)
+    ask = partial(client.morph, other, target, strengths={"hair": [0.3, 0.7]})
+    assert 1 <= newly_encoded(ask, 12) <= 2 * BUSY_INSTANCES - 1
+    assert newly_encoded(ask, 6) <= 1, "all know both by now, but one that has not been asked"
+    assert largest_difference(ask(), slid) > 10
+
+
+def test_no_request_waits_beside_an_idle_model(client: MorphClient, pictures: npt.NDArray[np.uint8]) -> None:
+    """As many would where Triton does not notice that a model is free: for half a second each."""
+    waits_s = []
+    for _ in range(100):
+        start = time.monotonic()
+        client.morph(*pictures, strengths={"hair": 0.5})
+        waits_s.append(time.monotonic() - start)
+    assert sum(wait_s > statistics.median(waits_s) + 0.4 for wait_s in waits_s) <= 2
 
 
 def test_grid_is_made_of_morphs(client: MorphClient, pictures: npt.NDArray[np.uint8]) -> None:
