@@ -34,6 +34,8 @@ _MATMUL_SIZE = 2048
 _CALIBRATION = 8
 _LEAST_CONTRAST = 20.0
 """Standard deviation of the frames, in grey levels."""
+_BF16_SHARE = 0.02
+"""Of that, what bfloat16 may lose on average: five times the rounding of one number."""
 
 
 @dataclass
@@ -124,9 +126,13 @@ def _measure(
         report(f"comparing {way.name}")
         difference = (way.morph(source, target, ramp).int() - expected.int()).abs().float()
         errors[way.name] = float(difference.mean())
-        # Random weights make no pictures, and int8 is made for pictures: its error is only recorded.
-        if way.precision != "int8" and not errors[way.name] <= TOLERANCES[way.precision].mean:
-            raise AssertionError(f"{way.name} is {errors[way.name]:.3f} grey levels off")
+        # Random weights make no pictures, and int8 is made for pictures: its error is only recorded. Nor do they damp
+        # what bfloat16 rounds, as trained ones do: it may lose a share of the frames' contrast.
+        largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_SHARE * contrast, "int8": float("inf")}
+        if not errors[way.name] <= largest[way.precision]:
+            raise AssertionError(
+                f"{way.name} is {errors[way.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
+            )
 
     report("a whole sequence")
     candidates: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}

@@ -78,6 +78,8 @@ def test_any_message_of_a_stream_gives_frames_or_an_error(
     assert isinstance(frames, RequestError) or frames.ndim == 4
 
 
+# A training in the same process has the processor flush subnormal numbers, which Hypothesis would draw.
+floats = partial(st.floats, allow_subnormal=False)
 pictures = arrays.arrays(np.uint8, st.tuples(st.integers(8, 20), st.integers(8, 20), st.just(3)))
 
 
@@ -85,7 +87,7 @@ pictures = arrays.arrays(np.uint8, st.tuples(st.integers(8, 20), st.integers(8, 
     source=pictures,
     target=pictures,
     strengths=arrays.arrays(
-        np.float32, st.tuples(st.integers(1, 9), st.just(3)), elements=st.floats(0, MAX_STRENGTH, width=32)
+        np.float32, st.tuples(st.integers(1, 9), st.just(3)), elements=floats(0, MAX_STRENGTH, width=32)
     ),
     size=st.integers(1, 4),
     urgent=st.booleans(),
@@ -116,10 +118,11 @@ anything = (
     st.none()
     | st.booleans()
     | st.text(st.characters(exclude_categories=["C"]), max_size=5)
-    | arrays.arrays(
-        st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]), arrays.array_shapes(max_side=9)
+    | st.one_of(
+        arrays.arrays(kind, arrays.array_shapes(max_side=9), elements=arrays.from_dtype(kind, allow_subnormal=False))
+        for kind in map(np.dtype, ("float32", "float64", "int64", "uint8", "bool"))
     )
-    | st.dictionaries(st.sampled_from([*GROUPS, "beard"]), st.floats() | st.lists(st.floats(-1, 3), max_size=4))
+    | st.dictionaries(st.sampled_from([*GROUPS, "beard"]), floats() | st.lists(floats(-1, 3), max_size=4))
 )
 
 
