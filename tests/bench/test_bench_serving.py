@@ -302,7 +302,11 @@ def test_the_command_measures_the_real_server(
     whole = records[f"Triton, {case}"]
     parts = [r for r in records.values() if r["baseline"] == whole["name"] and r is not whole]
     parts = [record for record in parts if not record["name"].startswith("client library")]
-    assert sum(record["value"] for record in parts) == pytest.approx(whole["value"], rel=0.2)
+    # They can be more: Triton goes on counting an output after the client has it, and where that is longer than the
+    # network took, there is no record of the network.
+    assert sum(record["value"] for record in parts) >= 0.8 * whole["value"]
+    if f"network, {case}" in records:
+        assert sum(record["value"] for record in parts) == pytest.approx(whole["value"], rel=0.2)
     assert records[f"morpher compute_infer, {case}"]["value"] > 0
 
     page = (tmp_path / "report.html").read_text()

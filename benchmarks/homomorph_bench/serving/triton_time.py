@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -19,8 +20,12 @@ Counts = Counter[tuple[str, str]]
 """By model and what was counted: `requests`, `executions` and, in nanoseconds, `total` and `PARTS`."""
 
 
+_SETTLED_S = 0.05
+"""For so long nothing may have been counted: Triton answers a request before it counts it."""
+
+
 async def counts(url: str) -> Counts:
-    """Return what Triton has counted since it started.
+    """Return what Triton has counted since it started, once nothing on its way is counted any more.
 
     Args:
         url: host:port of its gRPC.
@@ -30,9 +35,18 @@ async def counts(url: str) -> Counts:
     """
     try:
         async with InferenceServerClient(url) as client:
-            answer: dict[str, Any] = await client.get_inference_statistics(as_json=True)
+            counted = await _counts(client)
+            while True:
+                await asyncio.sleep(_SETTLED_S)
+                before, counted = counted, await _counts(client)
+                if counted == before:
+                    return counted
     except InferenceServerException as error:
         raise RequestFailed(f"Triton's statistics: {error.message()}") from error
+
+
+async def _counts(client: InferenceServerClient) -> Counts:
+    answer: dict[str, Any] = await client.get_inference_statistics(as_json=True)
     counted: Counts = Counter()
     for model in answer["model_stats"]:
         stats, name = model.get("inference_stats", {}), model["name"]
