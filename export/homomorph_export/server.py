@@ -241,11 +241,14 @@ class TritonServer:
             time.sleep(0.1)
 
     def _answers_ready(self) -> bool:
-        """Ask over HTTP, which Triton opens after loading the models and after gRPC."""
-        connection = http.client.HTTPConnection(self._reachable_host, self.ports["http"], timeout=2)
+        """Ask over HTTP, which Triton opens after loading the models and after gRPC; its metrics come last."""
+        return self._answers("http", "/v2/health/ready") and self._answers("metrics", "/metrics")
+
+    def _answers(self, port: str, path: str) -> bool:
+        connection = http.client.HTTPConnection(self._reachable_host, self.ports[port], timeout=2)
         with contextlib.closing(connection):
             try:
-                connection.request("GET", "/v2/health/ready")
+                connection.request("GET", path)
                 return connection.getresponse().status == 200
             except (OSError, http.client.HTTPException):
                 return False
