@@ -242,7 +242,8 @@ def counterfactual_loss(
     """
     difference = picture - target
     error = weight * (difference.abs() + difference.square()).mean(dim=1, keepdim=True)
-    shown = (attended * error[shows]).sum(dim=(1, 2, 3))
+    # Not error[shows]: its gradient adds up in whatever order threads come, and no run could be repeated.
+    shown = (attended * error.index_select(0, shows)).sum(dim=(1, 2, 3))
     return error.mean() + focus * (shown.detach() * shown).sum() / (shown.detach().sum() + 1e-6)
 
 
