@@ -19,7 +19,7 @@ from homomorph.recipe import Recipe
         (["--set", "l_pth=0"], "--set l_pth=0: the recipe has no 'l_pth', but warmup, "),
         (["--set", "l_path=much"], "--set l_path=much: 'much' is no number such as "),
         (["--set", "path_pairs=1.5"], "'1.5' is no number such as "),
-        (["--set", "path_frames=2"], "recipe.path_frames must be at least 3, not 2"),
+        (["--set", "path_steps=0"], "recipe.path_steps must be at least 1, not 0"),
         (["--set", "warmup=2"], "recipe.warmup is a share of the steps"),
         (["--init", "nowhere"], "no run at nowhere"),
         (["--precision", "fp8"], "--precision must be fp32 or bf16, not 'fp8'"),

@@ -48,6 +48,7 @@ CASES = {
     "projection": ({"l_projection": 1.0}, "warm-up", {"encoder", "branches", "prototypes"}, ("projection",)),
     "residual": ({"l_residual": 1.0}, "warm-up", {"encoder", "branches"}, ("residual",)),
     "total": ({"l_total": 1.0}, "warm-up", {"branches"}, ("total",)),
+    "detail": ({"l_detail": 1.0}, "morphs", {"encoder", "decoder"}, ("detail",)),
     "counterfactual": (
         {"l_counterfactual": 1.0},
         "morphs",

@@ -89,8 +89,10 @@ def test_relative_error_does_not_depend_on_the_scale() -> None:
     assert losses.relative_error(10 * value, 10 * target).item() == pytest.approx(0.25, rel=1e-4)
 
 
-def test_pixel_loss_is_absolute_plus_squared() -> None:
-    assert losses.pixel_loss(torch.tensor([0.5, -2.0]), torch.zeros(2)).item() == pytest.approx(1.25 + 2.125)
+def test_pixel_error_is_absolute_plus_squared() -> None:
+    picture = torch.tensor([[0.5, -2.0], [0.0, 0.0], [1.0, 0.0]]).view(1, 3, 1, 2)
+    expected = torch.tensor([0.75 + 2, 2 + 4]).view(1, 1, 1, 2) / 3
+    torch.testing.assert_close(losses.pixel_error(picture, torch.zeros(1, 3, 1, 2)), expected)
 
 
 def test_total_loss_trains_the_morph_and_not_its_target() -> None:
@@ -236,31 +238,31 @@ def test_counterfactual_loss_counts_labels_alike_and_more_where_they_are_worse()
         assert focused(where) == pytest.approx((2, 3), rel=1e-4)
 
 
-def test_the_path_of_least_energy_is_short_and_even() -> None:
-    times = torch.linspace(0, 1, 5).expand(1, 5)
+def _speed(points: torch.Tensor) -> float:
+    """`path_loss` of a way [S, pixels] of which every step is looked at."""
+    distances = points.diff(dim=0).abs().mean(dim=1)
+    direct = (points[-1] - points[0]).abs().mean()
+    return losses.path_loss(distances.unsqueeze(0), 1 / len(distances), direct.unsqueeze(0)).item()
 
-    def energy(*points: float) -> float:
-        distances = torch.tensor([points]).diff(dim=1).abs()
-        return losses.path_loss(distances, times, torch.ones(1)).item()
 
-    straight = energy(0, 0.25, 0.5, 0.75, 1)
+def test_the_best_path_is_short_and_even() -> None:
+    def speed(*points: float) -> float:
+        return _speed(torch.tensor(points).unsqueeze(1))
+
+    straight = speed(0, 0.25, 0.5, 0.75, 1)
     assert straight == pytest.approx(1, rel=0.02)
-    assert energy(0, 0, 0.5, 1, 1) > 1.5 * straight  # a jump in the middle
-    assert energy(0, 0.5, 0, 0.5, 1) > 1.5 * straight  # a way round
-    # It follows the times of the frames, wherever they are.
-    uneven = torch.tensor([[0.0, 0.1, 1.0]])
-    assert losses.path_loss(torch.tensor([[0.1, 0.9]]), uneven, torch.ones(1)).item() == pytest.approx(1, rel=0.02)
+    assert speed(0, 0, 0.5, 1, 1) > 1.5 * straight  # a jump in the middle
+    assert speed(0, 0.5, 0, 0.5, 1) > 1.5 * straight  # a way round
+    # What stops half way is as fast as what arrives.
+    assert speed(0, 0.125, 0.25, 0.375, 0.5) == pytest.approx(straight, rel=0.02)
+    # The largest step counts more than it would in an energy.
+    assert speed(0, 0.1, 0.2, 0.3, 1) > 16 * (3 * 0.1**2 + 0.7**2) / 4 * 2
 
 
 def test_an_edge_that_moves_costs_as_much_as_fading() -> None:
-    times, direct = torch.linspace(0, 1, 5).expand(1, 5), torch.ones(1)
-
-    def energy(frames: torch.Tensor) -> float:
-        return losses.path_loss(frames.diff(dim=0).abs().mean(dim=1).unsqueeze(0), times, direct).item()
-
     fading = torch.linspace(0, 1, 5).view(5, 1).expand(5, 8)
     moving = (torch.arange(8) < 2 * torch.arange(5).view(5, 1)).float()
-    assert energy(moving) == pytest.approx(energy(fading))
+    assert _speed(moving) == pytest.approx(_speed(fading))
 
 
 def test_nothing_is_concealed_from_a_reader_that_says_what_is_usual_only_then() -> None:

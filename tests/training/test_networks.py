@@ -72,7 +72,7 @@ def test_a_result_does_not_depend_on_its_batch(model: MorphModel) -> None:
 def test_parameters_of_a_preset_are_counted() -> None:
     counts = parameter_counts(MorphModel(ModelConfig(GROUPS, 64, PRESETS["avatars64"].network)))
     assert list(counts) == ["encoder", "branches", "decoder"]
-    assert counts["branches"] == 3 * 2 * 128 * 64
+    assert counts["branches"] == 3 * 2 * 128 * 64 * 9
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,15 @@ def test_bad_configurations_are_refused(values: dict[str, object], message: str)
 
 
 def test_a_grown_model_computes_the_same(model: MorphModel, tiny: Preset) -> None:
-    larger = dataclasses.replace(tiny.network, encoder_blocks=(1, 0, 2), decoder_blocks=(1, 2, 1))
+    larger = dataclasses.replace(
+        tiny.network,
+        encoder_blocks=(1, 0, 2),
+        decoder_blocks=(1, 2, 1),
+        branch_kernel=tiny.network.branch_kernel + 2,
+    )
     grown = grow(model, ModelConfig(GROUPS, 32, larger))
-    assert parameter_counts(grown)["decoder"] > parameter_counts(model)["decoder"]
+    for part in ("decoder", "branches"):
+        assert parameter_counts(grown)[part] > parameter_counts(model)[part]
     a, b, strengths = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32), torch.rand(2, 4, 3)
     torch.testing.assert_close(grown(a, b, strengths), model(a, b, strengths))
 
@@ -98,6 +104,7 @@ def test_a_grown_model_computes_the_same(model: MorphModel, tiny: Preset) -> Non
     ("change", "message"),
     [
         ({"encoder_blocks": (0, 0, 0)}, "its networks have more residual blocks"),
+        ({"branch_kernel": 1}, "its T_i have larger kernels"),
         ({"widths": (8, 12, 20), "branch_width": 4}, "its networks have other branch_width, widths"),
     ],
 )

@@ -228,13 +228,17 @@ def test_a_run_that_cannot_be_loaded_says_why(data: LabelledPictures, tiny: Pres
         load_model(run)
 
 
-def test_times_of_a_way_rise_from_0_to_1_with_a_distance_between_any_two() -> None:
-    times = draw_times(50, 6, torch.Generator().manual_seed(0))
-    assert times.shape == (50, 6)
+def test_steps_of_a_way_are_short_lie_everywhere_and_reach_both_ends() -> None:
+    times = draw_times(200, 3, torch.Generator().manual_seed(0))
+    assert times.shape == (200, 8)
     assert (times[:, 0] == 0).all()
     assert (times[:, -1] == 1).all()
-    assert times.diff(dim=1).min() > 0.02
-    assert len(times[:, 1].unique()) == 50
+    assert (times.diff(dim=1) >= 0).all() or (times[:, 3::2] >= times[:, 1:-2:2]).all()
+    start, end = times[:, 1:-1:2], times[:, 2:-1:2]
+    torch.testing.assert_close(end - start, torch.full_like(start, 1 / 16))
+    assert (start == 0).sum() > 5
+    assert (end == 1).sum() > 5
+    assert torch.histc(start, 15, 0, 15 / 16).min() > 20
 
 
 def test_a_training_can_start_from_another_run(data: LabelledPictures, tiny: Preset, tmp_path: Path) -> None:

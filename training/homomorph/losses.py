@@ -108,10 +108,18 @@ def relative_error(value: Tensor, target: Tensor) -> Tensor:
     return (value - target).square().mean() / (target.square().mean() + 1e-6)
 
 
-def pixel_loss(picture: Tensor, target: Tensor) -> Tensor:
-    """|D(F_a) - a|_1 + |D(F_a) - a|^2: the first keeps edges, the second large errors, in check."""
+def pixel_error(picture: Tensor, target: Tensor) -> Tensor:
+    """|x - t|_1 + |x - t|^2 of each pixel, means over colours: the first keeps edges in check, the second large errors.
+
+    Args:
+        picture: [B, 3, H, W].
+        target: the same.
+
+    Returns:
+        [B, 1, H, W].
+    """
     difference = picture - target
-    return difference.abs().mean() + difference.square().mean()
+    return (difference.abs() + difference.square()).mean(dim=1, keepdim=True)
 
 
 def total_loss(complete: Tensor, target: Tensor) -> Tensor:
@@ -222,15 +230,29 @@ def attention(mean: Tensor, changed_mean: Tensor) -> Tensor:
     return shows / shows.sum(dim=(1, 2, 3), keepdim=True)
 
 
+def detail_loss(error: Tensor, shows: Tensor, attended: Tensor) -> Tensor:
+    """sum_l e_l^2 / sum_l e_l with e_l = sum(c_l e): a picture's error where label l shows, with c_l of `attention`.
+
+    Averaged over all pixels, whether a brow is raised would hardly count. So each label is looked at where it shows,
+    whatever its size, and the worse it is, the more it counts (the e_l that weigh are held fixed).
+
+    Args:
+        error: of B pictures, [B, 1, H, W].
+        shows: in which picture each label is looked at, [N], each below B.
+        attended: the c_l, [N, 1, H, W].
+    """
+    # Not error[shows]: its gradient adds up in whatever order threads come, and no run could be repeated.
+    shown = (attended * error.index_select(0, shows)).sum(dim=(1, 2, 3))
+    return (shown.detach() * shown).sum() / (shown.detach().sum() + 1e-6)
+
+
 def counterfactual_loss(
     picture: Tensor, target: Tensor, weight: Tensor, shows: Tensor, attended: Tensor, focus: float
 ) -> Tensor:
-    """w e, averaged over pixels, plus focus times sum_l e_l^2 / sum_l e_l with e_l = sum(c_l w e), where label l shows.
+    """w e, averaged over pixels, plus focus times the `detail_loss` of w e.
 
-    e = |D(F) - t|_1 + |D(F) - t|^2, with t and w of `counterfactual_target` and c_l of `attention`, for v in {0, 1}.
-    Averaged over all pixels, whether a brow is raised would hardly count. So each label is looked at where it shows,
-    whatever its size, and the worse it is, the more it counts (the e_l that weigh are held fixed). All labels that
-    differ in a pair are looked at, those with v = 0 too: there it has to change, or else to stay.
+    e is `pixel_error`, with t and w of `counterfactual_target`, for v in {0, 1}. All labels that differ in a pair are
+    looked at, those with v = 0 too: there it has to change, or else to stay.
 
     Args:
         picture: D(F), [B, 3, H, W].
@@ -240,30 +262,31 @@ def counterfactual_loss(
         attended: the c_l, [N, 1, H, W].
         focus: what these places count.
     """
-    difference = picture - target
-    error = weight * (difference.abs() + difference.square()).mean(dim=1, keepdim=True)
-    # Not error[shows]: its gradient adds up in whatever order threads come, and no run could be repeated.
-    shown = (attended * error.index_select(0, shows)).sum(dim=(1, 2, 3))
-    return error.mean() + focus * (shown.detach() * shown).sum() / (shown.detach().sum() + 1e-6)
+    error = weight * pixel_error(picture, target)
+    return error.mean() + focus * detail_loss(error, shows, attended)
 
 
-def path_loss(distances: Tensor, times: Tensor, direct: Tensor) -> Tensor:
-    """sum_k d_k^2 / (t_k+1 - t_k) / d(first, last)^2: the energy of a path, least for an even walk along a short way.
+def path_loss(distances: Tensor, step: float, direct: Tensor) -> Tensor:
+    """mean_k (d_k / (step d(first, last)))^4: speed on a path, whose largest values count.
 
     d is the mean absolute difference of pixels. Among all ways to walk from a to b in unit time, a geodesic at constant
-    speed has the least energy (Arvanitidis et al., "Latent Space Oddity", ICLR 2018). In this metric every way is one
-    on which no pixel turns back: an edge that moves costs as much as a picture that fades into the other, and which
-    of them it is, is left to what makes a picture believable. A Euclidean one would ask for the fading. (Distances of
-    features can be fooled: D draws dots that shorten the way.)
+    speed has the least energy, which is the same mean with an exponent of 2 (Arvanitidis et al., "Latent Space Oddity",
+    ICLR 2018); with 4, a burst that fills one frame of a sequence counts, and in the perceptual distances that are
+    squares this is the energy. Looked at in steps as short as those of a sequence, as a longer one hides what happens
+    within: D stands still near pictures that it was trained to reconstruct, and hurries on where it leaves them.
+
+    In this metric every way is a shortest one on which no pixel turns back: an edge that moves costs as much as a
+    picture that fades into the other, and which of them it is, is left to what makes a picture believable. A
+    Euclidean one would ask for the fading. (Distances of features can be fooled: D draws dots that shorten the way.)
 
     Args:
-        distances: d between neighbouring frames, [B, S - 1].
-        times: of the frames, increasing from 0 to 1, [B, S].
+        distances: d over each of K steps, [B, K].
+        step: their duration, of the whole way's 1.
         direct: d between the first frame and the last, [B]. Not held fixed: what the way loses by stopping short of its
             end, it must not gain.
     """
-    energy = (distances.square() / times.diff(dim=1)).sum(dim=1)
-    return (energy / (direct.square() + 1e-3)).mean()
+    energy = distances.square() / (step**2 * (direct.square() + 1e-3).unsqueeze(1))
+    return energy.square().mean()
 
 
 def agreement_loss(frames: Tensor, picture_a: Tensor, picture_b: Tensor) -> Tensor:

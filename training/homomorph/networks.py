@@ -205,16 +205,17 @@ class MorphModel(nn.Module):
 
 
 def grow(model: MorphModel, config: ModelConfig) -> MorphModel:
-    """Return a model of `config` that computes what `model` does, with more residual blocks where `config` has more.
+    """Return a model of `config` that computes what `model` does, with more residual blocks and larger kernels of T_i.
 
-    The new blocks start as the identity, and learn from there. (Chen et al., "Net2Net", ICLR 2016.)
+    New blocks start as the identity and kernels with zeros around what they were, and both learn from there. (Chen et
+    al., "Net2Net", ICLR 2016.)
 
     Raises:
         ConfigError: the two differ in more than that.
     """
-    blocks = {"encoder_blocks", "decoder_blocks"}
+    may_grow = {"encoder_blocks", "decoder_blocks", "branch_kernel"}
     before, after = dataclasses.asdict(model.config.network), dataclasses.asdict(config.network)
-    if changed := sorted(key for key in (before.keys() | after.keys()) - blocks if before.get(key) != after.get(key)):
+    if changed := sorted(key for key in (before.keys() | after.keys()) - may_grow if before.get(key) != after.get(key)):
         raise ConfigError(f"its networks have other {', '.join(changed)}")
     grown = MorphModel(config)
     state: dict[str, Tensor] = {}
@@ -233,6 +234,12 @@ def grow(model: MorphModel, config: ModelConfig) -> MorphModel:
     initial = grown.state_dict()
     if not state.keys() <= initial.keys():
         raise ConfigError("its networks have more residual blocks")
+    around = (after.get("branch_kernel", 0) - before.get("branch_kernel", 0)) // 2
+    if around < 0:
+        raise ConfigError("its T_i have larger kernels")
+    for key in state:
+        if key.startswith("branches."):
+            state[key] = F.pad(state[key], [around] * 4)
     grown.load_state_dict(initial | state)
     return grown
 

@@ -46,20 +46,22 @@ class Recipe:
     """Deviation of the noise that D's input carries during training: what hides in tiny features gets lost."""
     whole_strengths: float = 0.75
     """Share of the pairs whose strengths are 0 or 1 per branch, not from [0, 1]; all of them before the critics."""
+    l_detail: float = 2.0
+    """Reconstruction where labels show, for E and D."""
     l_counterfactual: float = 2.0
     """What labels say of a morph's pixels, for E, the T_i and D."""
     focus: float = 1.5
     """What the places count in it where a pair's labels show, beside all pixels."""
     l_rest: float = 1.0
     """What the rest of the features still tells of a group, for E and the T_i."""
-    l_path: float = 2.0
-    """Energy of the way from a to b, for E, the T_i and D."""
+    l_path: float = 1.0
+    """Speed on the way from a to b, for E, the T_i and D."""
     l_agreement: float = 3.0
     """What a and b agree in stays on the way, for E, the T_i and D."""
     path_pairs: int = 4
     """Pairs of a batch whose ways are looked at."""
-    path_frames: int = 5
-    """Frames of each way, both ends included."""
+    path_steps: int = 3
+    """Short steps of each way that are looked at."""
     l_picture: float = 0.25
     """The label-conditional critic on decoded morphs, for E, the T_i and D."""
     beta1: float = 0.9
@@ -72,7 +74,7 @@ class Recipe:
         for name in ("warmup", "critics"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"recipe.{name} is a share of the steps, at most 1, not {getattr(self, name)}")
-        for name, least in (("critic_steps", 1), ("path_pairs", 1), ("path_frames", 3)):
+        for name, least in (("critic_steps", 1), ("path_pairs", 1), ("path_steps", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"recipe.{name} must be at least {least}, not {getattr(self, name)}")
 
@@ -94,6 +96,7 @@ PUBLISHED = Recipe(
     l_scale=0.0,
     feature_noise=0.0,
     whole_strengths=0.0,
+    l_detail=0.0,
     l_counterfactual=0.0,
     l_rest=0.0,
     l_path=0.0,
@@ -145,7 +148,7 @@ PRESETS = {
             encoder_blocks=(1, 2, 3),
             decoder_blocks=(2, 3, 3),
             branch_width=64,
-            branch_kernel=1,
+            branch_kernel=3,
         ),
     ),
     "avatars128": Preset(
@@ -156,7 +159,7 @@ PRESETS = {
             encoder_blocks=(1, 2, 2),
             decoder_blocks=(2, 3, 2),
             branch_width=96,
-            branch_kernel=1,
+            branch_kernel=3,
         ),
         batch_size=32,
         steps=20_000,

@@ -29,6 +29,7 @@ TERMS = (
     "projection",
     "residual",
     "total",
+    "detail",
     "counterfactual",
     "rest_reader",
     "rest",
@@ -46,6 +47,9 @@ TERMS = (
 
 _TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes")
 """What is updated at the end of a step, from the gradient of one sum; the critics are updated on their own before."""
+
+_PATH_STEP = 1 / 16
+"""Duration of the steps in which a way is looked at, of the whole way's 1: those of a sequence of 17 frames."""
 
 _LOOKED_AT = 64
 """Labels of a step's pairs whose places are looked at: the label prior draws each change of one anew."""
@@ -98,7 +102,7 @@ class TrainingStep:
             work = _Work(self.nets, self.recipe, batch, pictures, phase, self._generator(step))
             loss = _reconstruction(work) + _decomposition(work)
             if phase != WARM_UP:
-                loss = loss + _counterfactual(work) + self._rest(work)
+                loss = loss + _detail(work) + _counterfactual(work) + self._rest(work)
             if phase == CRITICS:
                 loss = loss + self._feature_critic(work) + _path(work) + self._picture_critic(work)
         self._update(_TOGETHER, loss, largest_norm=1.0, branches_loss=work.branches_loss)
@@ -183,7 +187,7 @@ class TrainingStep:
             return 0.0
         critic, batch = self.nets.picture_critic, work.batch
         # Morphs with whole strengths have labels; what is between two pictures has none, and may have any colours.
-        between = work.frames[:, 1:-1].flatten(0, 1)
+        between = work.frames[:, 1:-1:2].flatten(0, 1)
         fakes = torch.cat([work.shown, recoloured(between, work.generator)])
         fakes = fakes.contiguous(memory_format=torch.channels_last)
         fake_labels = torch.cat([work.labels_v[work.told], between.new_zeros(len(between), work.labels_v.shape[1])])
@@ -247,6 +251,12 @@ class _Work:
         return drawn.to(features.device)
 
     @functools.cached_property
+    def reconstructed(self) -> Tensor:
+        """D(E(x)) of the batch's pictures, [B, 3, H, W]."""
+        reconstructed: Tensor = self.nets.model.decoder(self.encoded + self.noise(self.encoded))
+        return reconstructed
+
+    @functools.cached_property
     def morphed(self) -> Tensor:
         """F of each pair, [B, C, h, w]."""
         return interpolate(self.features_a, self.deltas, self.strengths.unsqueeze(1)).squeeze(1)
@@ -271,19 +281,20 @@ class _Work:
         return shown
 
     @functools.cached_property
+    @torch.no_grad()
     def expected(self) -> Tensor:
         """What the label prior expects each picture to be, [B, 3, H, W]."""
         mean: Tensor = self.nets.label_prior(self.batch.labels, self.batch.placement)[0]
         return mean
 
-    @property
-    def changes(self) -> tuple[Tensor, Tensor]:
-        """What the label prior says of each told morph's base if one label alone were as in the pair's other picture.
+    @functools.cached_property
+    def looked_at(self) -> tuple[Tensor, Tensor]:
+        """Where labels show in which a told morph's two pictures differ: in its base, as the label prior knows.
 
-        Some of the labels that differ are drawn, `_LOOKED_AT` at most.
+        Some of these labels are drawn, `_LOOKED_AT` at most.
 
         Returns:
-            For each of N labels: which of the told morphs, [N], and the mean, [N, 3, H, W].
+            For each of N labels: which of the told morphs, [N], and `losses.attention`'s map, [N, 1, H, W].
         """
         base = self.base[self.told]
         labels = self.batch.labels[base]
@@ -294,7 +305,9 @@ class _Work:
         morph, label = morph[drawn], label[drawn]
         changed = labels[morph]
         changed[torch.arange(len(morph)), label] = 1 - changed[torch.arange(len(morph)), label]
-        return morph, self.nets.label_prior(changed, self.batch.placement[base][morph])[0]
+        with torch.no_grad():
+            alone = self.nets.label_prior(changed, self.batch.placement[base][morph])[0]
+            return morph, losses.attention(self.expected[base][morph], alone)
 
     @property
     def path_pairs(self) -> slice:
@@ -302,22 +315,20 @@ class _Work:
         return slice(-min(self.recipe.path_pairs, len(self.source)), None)
 
     @functools.cached_property
-    def times(self) -> Tensor:
-        """Times of the frames on the way from a to b, [P, S]."""
-        pairs = len(self.source[self.path_pairs])
-        return draw_times(pairs, self.recipe.path_frames, self.generator).to(self.pictures.device)
-
-    @functools.cached_property
     def frames(self) -> Tensor:
-        """Frames on the way from a to b, every second time with some of the groups only, [P, S, 3, H, W]."""
+        """Frames on the way from a to b, every second time with some of the groups only, [P, 2 + 2 K, 3, H, W].
+
+        The first, those before and after each of K short steps, and the last.
+        """
         pairs = self.path_pairs
         some = self.strengths[pairs].round()
         everything = torch.arange(len(some), device=some.device) % 2 == 0
         along = torch.where(everything.unsqueeze(1), 1.0, some)
-        strengths = self.times.unsqueeze(2) * along.unsqueeze(1)
+        times = draw_times(len(some), self.recipe.path_steps, self.generator).to(some.device)
+        strengths = times.unsqueeze(2) * along.unsqueeze(1)
         features = interpolate(self.features_a[pairs], self.deltas[pairs], strengths).flatten(0, 1)
         frames: Tensor = self.nets.model.decoder(features.contiguous(memory_format=torch.channels_last))
-        return frames.view(*self.times.shape, *frames.shape[1:])
+        return frames.view(*times.shape, *frames.shape[1:])
 
 
 def _reconstruction(work: _Work) -> Tensor:
@@ -326,9 +337,8 @@ def _reconstruction(work: _Work) -> Tensor:
     with torch.no_grad():
         shallow = nets.phi.relu3_1(work.pictures)
         deep = nets.phi.relu5_1(shallow)
-    reconstructed = nets.model.decoder(work.encoded + work.noise(work.encoded))
-    terms["pixel"] = losses.pixel_loss(reconstructed, work.pictures)
-    terms["phi3"] = losses.relative_error(nets.phi.relu3_1(reconstructed), shallow)
+    terms["pixel"] = losses.pixel_error(work.reconstructed, work.pictures).mean()
+    terms["phi3"] = losses.relative_error(nets.phi.relu3_1(work.reconstructed), shallow)
     terms["guidance"] = losses.relative_error(nets.guidance(work.encoded, deep.shape[2:]), deep)
     loss = recipe.l_recon * (terms["phi3"] + recipe.l_pixel * terms["pixel"]) + recipe.l_kg * terms["guidance"]
     if recipe.l_scale > 0:
@@ -359,6 +369,16 @@ def _decomposition(work: _Work) -> Tensor:
     return loss
 
 
+def _detail(work: _Work) -> Tensor | float:
+    """Reconstruction where labels show: E and D."""
+    if work.recipe.l_detail == 0 or not work.told.any():
+        return 0.0
+    morph, attended = work.looked_at
+    error = losses.pixel_error(work.reconstructed, work.pictures)
+    work.terms["detail"] = losses.detail_loss(error, work.base[work.told][morph], attended)
+    return work.recipe.l_detail * work.terms["detail"]
+
+
 def _counterfactual(work: _Work) -> Tensor | float:
     """Morphs with whole strengths show what labels say of them, and nothing else changes: E, T_i and D."""
     if work.recipe.l_counterfactual == 0 or not work.told.any():
@@ -367,9 +387,7 @@ def _counterfactual(work: _Work) -> Tensor | float:
     with torch.no_grad():
         changed = work.nets.label_prior(work.labels_v[work.told], work.batch.placement[base])
         target = losses.counterfactual_target(work.pictures[base], work.expected[base], *changed)
-        morph, alone = work.changes
-        attended = losses.attention(work.expected[base][morph], alone)
-    work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, morph, attended, work.recipe.focus)
+    work.terms["counterfactual"] = losses.counterfactual_loss(work.shown, *target, *work.looked_at, work.recipe.focus)
     return work.recipe.l_counterfactual * work.terms["counterfactual"]
 
 
@@ -377,13 +395,15 @@ def _path(work: _Work) -> Tensor:
     """The way from a to b is even and short, and what both agree in stays: E, T_i and D."""
     recipe, loss = work.recipe, work.pictures.new_zeros(())
     if recipe.l_path > 0:
-        steps = work.frames.diff(dim=1).abs().mean(dim=(2, 3, 4))
-        direct = (work.frames[:, -1] - work.frames[:, 0]).abs().mean(dim=(1, 2, 3))
-        work.terms["path"] = losses.path_loss(steps, work.times, direct)
+        # In float32: a short step changes little.
+        frames = work.frames.float()
+        steps = (frames[:, 2:-1:2] - frames[:, 1:-1:2]).abs().mean(dim=(2, 3, 4))
+        direct = (frames[:, -1] - frames[:, 0]).abs().mean(dim=(1, 2, 3))
+        work.terms["path"] = losses.path_loss(steps, _PATH_STEP, direct)
         loss = loss + recipe.l_path * work.terms["path"]
     if recipe.l_agreement > 0:
         # Of the other ways, the end is not b.
-        whole, pairs = work.frames[::2, 1:-1], work.path_pairs
+        whole, pairs = work.frames[::2, 1:-1:2], work.path_pairs
         a, b = (work.pictures[side[pairs][::2]] for side in (work.source, work.target))
         work.terms["agreement"] = losses.agreement_loss(whole, a, b)
         loss = loss + recipe.l_agreement * work.terms["agreement"]
@@ -403,13 +423,16 @@ def draw_strengths(pairs: int, branches: int, generator: torch.Generator, whole_
     return torch.where((count[1:] > count[:-1]).unsqueeze(1), whole, uniform)
 
 
-def draw_times(pairs: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Draw the times of each way's frames: 0, 1, and one in each equal part between them, [pairs, frames]."""
-    between = frames - 2
-    times = torch.zeros(pairs, frames)
-    # Neighbours keep a distance: what lies between two frames is divided by it.
-    times[:, 1:-1] = (torch.arange(between) + 0.1 + 0.8 * torch.rand(pairs, between, generator=generator)) / between
-    times[:, -1] = 1
+def draw_times(pairs: int, steps: int, generator: torch.Generator) -> Tensor:
+    """Draw the times of each way's frames: 0, the start and end of each short step, and 1, [pairs, 2 + 2 steps].
+
+    One step lies in each equal part of the way. The first and last may begin at 0 and end at 1, and do so oftener than
+    by chance, or what is next to the ends would hardly be looked at.
+    """
+    start = (torch.arange(steps) + torch.rand(pairs, steps, generator=generator)) / steps
+    start = (start * (1 + _PATH_STEP) - _PATH_STEP).clamp(0, 1 - _PATH_STEP)
+    times = torch.zeros(pairs, 2 + 2 * steps)
+    times[:, 1:-1:2], times[:, 2:-1:2], times[:, -1] = start, start + _PATH_STEP, 1
     return times
 
 
