@@ -150,7 +150,7 @@ def _reconstruction(nets: Networks, features: Tensor, pictures: Tensor) -> dict[
     decoded = nets.model.decoder(features)
     shown, _unused = whole_phi(nets.phi, decoded)
     wanted, _unused = whole_phi(nets.phi, pictures)
-    return {"pixel": losses.pixel_loss(decoded, pictures), "phi3": losses.relative_error(shown, wanted)}
+    return {"pixel": losses.pixel_error(decoded, pictures).mean(), "phi3": losses.relative_error(shown, wanted)}
 
 
 def _reconstruction_loss(terms: Mapping[str, Tensor]) -> Tensor:
