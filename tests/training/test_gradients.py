@@ -34,6 +34,7 @@ PARTS = {
     "prototypes": "prototypes",
     "label_prior": "label_prior",
     "critic": "critic",
+    "part_reader": "part_reader",
     "rest_reader": "rest_reader",
     "picture_critic": "picture_critic",
     "phi": "phi",
@@ -47,6 +48,7 @@ CASES = {
     "scale": ({"l_scale": 1.0}, "warm-up", {"encoder"}, ("scale",)),
     "projection": ({"l_projection": 1.0}, "warm-up", {"encoder", "branches", "prototypes"}, ("projection",)),
     "residual": ({"l_residual": 1.0}, "warm-up", {"encoder", "branches"}, ("residual",)),
+    "part": ({"l_part": 1.0}, "warm-up", {"encoder", "branches", "part_reader"}, ("part",)),
     "total": ({"l_total": 1.0}, "warm-up", {"branches"}, ("total",)),
     "detail": ({"l_detail": 1.0}, "morphs", {"encoder", "decoder"}, ("detail",)),
     "counterfactual": (

@@ -53,6 +53,23 @@ class RestReader(nn.Module):
         return logits
 
 
+class PartReader(nn.Module):
+    """Reads each group's labels from T_i(F), averaged over the picture: linearly, and wherever in it they show."""
+
+    def __init__(self, groups: Mapping[str, Sequence[str]], feature_channels: int) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList(nn.Linear(feature_channels, len(names)) for names in groups.values())
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """T_i(F) of each labelled group, [B, C, h, w] -> logits [B, L]."""
+        logits = []
+        for reader, part in zip(self.readers, parts, strict=True):
+            code = part.mean(dim=(2, 3))
+            # Of unit size, as some groups take up little of the features.
+            logits.append(reader(code / (code.detach().square().mean().sqrt() + 1e-6)))
+        return torch.cat(logits, dim=1)
+
+
 class PictureCritic(nn.Module):
     """Label-conditional critic on pictures [B, 3, H, W]: is each part of it real, and does it show these labels?
 

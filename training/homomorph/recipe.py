@@ -52,6 +52,8 @@ class Recipe:
     """What labels say of a morph's pixels, for E, the T_i and D."""
     focus: float = 1.5
     """What the places count in it where a pair's labels show, beside all pixels."""
+    l_part: float = 0.3
+    """What T_i(F) tells of group i's labels, for E and the T_i."""
     l_rest: float = 1.0
     """What the rest of the features still tells of a group, for E and the T_i."""
     l_path: float = 1.0
@@ -98,6 +100,7 @@ PUBLISHED = Recipe(
     whole_strengths=0.0,
     l_detail=0.0,
     l_counterfactual=0.0,
+    l_part=0.0,
     l_rest=0.0,
     l_path=0.0,
     l_agreement=0.0,

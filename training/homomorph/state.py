@@ -87,7 +87,7 @@ def load_state(
 def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> set[str]:
     """Set the networks to those of an earlier run: E, T_i and D, and what else its training state holds of this shape.
 
-    E and D may have more residual blocks now: these start as the identity.
+    E and D may have more residual blocks now, and the T_i larger kernels: see `grow`.
 
     Returns:
         The names of the networks that were set, as the training state has them.

@@ -28,6 +28,7 @@ TERMS = (
     "scale",
     "projection",
     "residual",
+    "part",
     "total",
     "detail",
     "counterfactual",
@@ -45,7 +46,7 @@ TERMS = (
 )
 """Names of all terms that a step can report."""
 
-_TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes")
+_TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes", "part_reader")
 """What is updated at the end of a step, from the gradient of one sum; the critics are updated on their own before."""
 
 _PATH_STEP = 1 / 16
@@ -100,7 +101,7 @@ class TrainingStep:
         """
         with self.processes.autocast():
             work = _Work(self.nets, self.recipe, batch, pictures, phase, self._generator(step))
-            loss = _reconstruction(work) + _decomposition(work)
+            loss = _reconstruction(work) + self._decomposition(work)
             if phase != WARM_UP:
                 loss = loss + _detail(work) + _counterfactual(work) + self._rest(work)
             if phase == CRITICS:
@@ -137,14 +138,38 @@ class TrainingStep:
                 nn.utils.clip_grad_norm_(parameters, largest_norm)
             self.optimizers[name].step()
 
+    def _decomposition(self, work: _Work) -> Tensor:
+        """What each T_i may carry of d (E and T_i), what it has to tell of it, and that all reach b together (T_i)."""
+        nets, recipe, terms = work.nets, work.recipe, work.terms
+        terms["total"] = losses.total_loss(work.features_a + work.deltas.sum(dim=1), work.features_b)
+        work.branches_loss = work.branches_loss + recipe.l_total * terms["total"]
+        loss = work.pictures.new_zeros(())
+        if recipe.l_projection > 0:
+            sizes = [len(names) for names in work.config.groups.values()]
+            known = [part.all(dim=1) for part in (work.known_a & work.known_b).split(sizes, dim=1)]
+            terms["projection"] = losses.projection_loss(
+                work.deltas[:, :-1],
+                nets.prototypes(work.labels_b - work.labels_a),
+                work.features_b - work.features_a,
+                torch.stack(known, dim=1),
+            )
+            loss = loss + recipe.l_projection * terms["projection"]
+        if recipe.l_residual > 0:
+            terms["residual"] = losses.residual_loss(work.deltas[:, -1])
+            loss = loss + recipe.l_residual * terms["residual"]
+        if recipe.l_part > 0:
+            read = nets.part_reader([part + work.noise(part) for part in work.parts])
+            terms["part"] = losses.attribute_loss(read, work.batch.labels, work.batch.known, self.balance)
+            loss = loss + recipe.l_part * terms["part"]
+        return loss
+
     def _rest(self, work: _Work) -> Tensor | float:
         """Update what reads group i's labels from F - T_i(F); then E and the T_i, so that it cannot."""
         if self.recipe.l_rest == 0:
             return 0.0
         reader, batch = self.nets.rest_reader, work.batch
         groups = work.config.groups
-        parts = [work.nets.model.branches[group](work.encoded) for group in groups]
-        rests = torch.cat([work.encoded - part for part in parts])
+        rests = torch.cat([work.encoded - part for part in work.parts])
         rests = rests + work.noise(rests)
         group_of = torch.tensor(_label_columns(groups), device=rests.device)
 
@@ -251,6 +276,11 @@ class _Work:
         return drawn.to(features.device)
 
     @functools.cached_property
+    def parts(self) -> list[Tensor]:
+        """T_i(F) of the batch's pictures for each labelled group, [B, C, h, w]."""
+        return [self.nets.model.branches[group](self.encoded) for group in self.config.groups]
+
+    @functools.cached_property
     def reconstructed(self) -> Tensor:
         """D(E(x)) of the batch's pictures, [B, 3, H, W]."""
         reconstructed: Tensor = self.nets.model.decoder(self.encoded + self.noise(self.encoded))
@@ -344,28 +374,6 @@ def _reconstruction(work: _Work) -> Tensor:
     if recipe.l_scale > 0:
         terms["scale"] = losses.scale_loss(work.features_b - work.features_a)
         loss = loss + recipe.l_scale * terms["scale"]
-    return loss
-
-
-def _decomposition(work: _Work) -> Tensor:
-    """What each T_i may carry of d (E and T_i), and that all together reach b (T_i)."""
-    nets, recipe, terms = work.nets, work.recipe, work.terms
-    terms["total"] = losses.total_loss(work.features_a + work.deltas.sum(dim=1), work.features_b)
-    work.branches_loss = work.branches_loss + recipe.l_total * terms["total"]
-    loss = work.pictures.new_zeros(())
-    if recipe.l_projection > 0:
-        sizes = [len(names) for names in work.config.groups.values()]
-        known = [part.all(dim=1) for part in (work.known_a & work.known_b).split(sizes, dim=1)]
-        terms["projection"] = losses.projection_loss(
-            work.deltas[:, :-1],
-            nets.prototypes(work.labels_b - work.labels_a),
-            work.features_b - work.features_a,
-            torch.stack(known, dim=1),
-        )
-        loss = loss + recipe.l_projection * terms["projection"]
-    if recipe.l_residual > 0:
-        terms["residual"] = losses.residual_loss(work.deltas[:, -1])
-        loss = loss + recipe.l_residual * terms["residual"]
     return loss
 
 

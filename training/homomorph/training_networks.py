@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from homomorph.config import ModelConfig
-from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes, RestReader
+from homomorph.critics import FeatureCritic, Guidance, PartReader, PictureCritic, Prototypes, RestReader
 from homomorph.label_prior import LabelPrior
 from homomorph.networks import MorphModel
 from homomorph.perceptual import Perceptual
@@ -29,6 +29,7 @@ class Networks(nn.Module):
         self.prototypes = Prototypes(config.groups, channels, config.feature_size)
         self.label_prior = LabelPrior(attributes, config.picture_size)
         self.phi = phi
+        self.part_reader = PartReader(config.groups, channels)
         self.rest_reader = RestReader(channels, attributes)
 
 
@@ -44,6 +45,7 @@ def make_optimizers(nets: Networks, preset: Preset, recipe: Recipe) -> dict[str,
         "decoder": adam(nets.model.decoder, preset.learning_rate, 0.9),
         "guidance": adam(nets.guidance, preset.critic_learning_rate, 0.5),
         "prototypes": adam(nets.prototypes, 10 * preset.critic_learning_rate, 0.9),
+        "part_reader": adam(nets.part_reader, 5 * preset.critic_learning_rate, 0.9),
         "critic": adam(nets.critic, preset.critic_learning_rate, 0.5),
         "rest_reader": adam(nets.rest_reader, 5 * preset.critic_learning_rate, 0.5),
         "picture_critic": adam(nets.picture_critic, preset.critic_learning_rate, 0.5),
