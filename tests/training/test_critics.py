@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from homomorph.critics import FeatureCritic, Guidance, PictureCritic, Prototypes, recoloured
+from homomorph.critics import FeatureCritic, Guidance, PartReader, PictureCritic, Prototypes, recoloured
 
 
 def test_prototypes_follow_the_order_of_groups_and_labels() -> None:
@@ -49,3 +49,16 @@ def test_recoloured_pictures_keep_their_shapes_and_greys() -> None:
     torch.testing.assert_close(changed[..., 0], changed[..., 1])  # a region of one colour stays one
     assert set(red.argmax(dim=1).tolist()) == {0, 1, 2}  # any hue
     assert (changed.flatten(1).std(dim=0) > 0.05).all()  # each picture its own
+
+
+def test_a_part_is_read_wherever_it_is_and_however_large() -> None:
+    reader = PartReader({"mouth": ["smiling", "open"], "skin": ["pale"]}, 8)
+    parts = [torch.randn(3, 8, 4, 4), torch.randn(3, 8, 4, 4)]
+    read = reader(parts)
+    assert read.shape == (3, 3)
+    torch.testing.assert_close(reader([part.roll((1, 2), dims=(2, 3)) for part in parts]), read)
+    torch.testing.assert_close(reader([0.01 * part for part in parts]), read, rtol=1e-3, atol=1e-3)
+    # A group's labels come from its own part.
+    other = reader([parts[0], torch.randn(3, 8, 4, 4)])
+    assert torch.equal(other[:, :2], read[:, :2])
+    assert not torch.equal(other[:, 2], read[:, 2])
