@@ -53,6 +53,12 @@ class ExportedMorph:
             frames: Tensor = self._decode(self._interpolate(*self._encode(source, target), strengths))
         return frames
 
+    def encode(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of both pictures, which a call needs first."""
+        with torch.inference_mode():
+            features: tuple[Tensor, Tensor] = self._encode(source, target)
+        return features
+
     def warm_up(self, source: Tensor, target: Tensor, strengths: Tensor) -> None:
         """Make later calls of these sizes fast."""
         for _ in range(_WARM_UP_CALLS):

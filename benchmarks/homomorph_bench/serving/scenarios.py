@@ -14,7 +14,7 @@ import torch
 
 from homomorph.environment import environment
 from homomorph_bench.results import Record
-from homomorph_bench.serving import processes, triton_time
+from homomorph_bench.serving import processes, shortcuts, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.latencies import percentile
 from homomorph_bench.serving.load import Load, RequestFailed, Send, closed_loop, open_loop
@@ -143,6 +143,9 @@ async def measure(
             await _server(servers, saturating, plan, bound_ms, measured, report)
             await _curves(servers, saturating, running.url, plan, measured, report)
             await _sweep(servers, plan, measured, report)
+        measured.records += shortcuts.measure(
+            repository, running.inputs, repeats=plan.turns, meta=measured.meta, report=report
+        )
         return measured
     except RequestFailed as error:
         raise ServerError(f"a request failed while time was measured: {error}") from error

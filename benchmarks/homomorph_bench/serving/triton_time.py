@@ -69,14 +69,21 @@ def split(counted: Counts, mean_ms: float, *, model: str = "morph") -> dict[str,
 
     Returns:
         Milliseconds by part: the network, with gRPC on both sides; every part of every model that computed; and
-        scheduling, which is what Triton does between them.
+        scheduling, which is what Triton does between them. They make up `mean_ms`.
     """
     requests = counted[model, "requests"]
     total_ms = counted[model, "total"] / requests / 1e6
     # An ensemble's own parts repeat its members'.
     members = [name for name, what in counted if what == "executions" and counted[name, what] and name != model]
     parts_ms = {f"{name} {part}": counted[name, part] / requests / 1e6 for name in members or [model] for part in PARTS}
-    return {NETWORK: mean_ms - total_ms, SCHEDULING: total_ms - sum(parts_ms.values()), **parts_ms}
+    scheduling_ms = total_ms - sum(parts_ms.values())
+    # Triton goes on counting an output after it has answered: what exceeds the client's wait was no part of that.
+    overlap_ms = max(0.0, total_ms - mean_ms)
+    for part in [part for part in parts_ms if part.endswith(" compute_output")]:
+        taken_ms = min(overlap_ms, parts_ms[part])
+        parts_ms[part] -= taken_ms
+        overlap_ms -= taken_ms
+    return {NETWORK: max(0.0, mean_ms - total_ms), SCHEDULING: scheduling_ms - overlap_ms, **parts_ms}
 
 
 def batch_sizes(counted: Counts) -> dict[str, float]:
