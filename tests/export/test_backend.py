@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,6 +21,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 
 from homomorph.networks import MorphModel
 from homomorph.strips import morph_pixels
+from homomorph_export.ops.interpolate import load
 
 
 class TritonError(Exception):
@@ -75,7 +78,8 @@ def backend(monkeypatch: pytest.MonkeyPatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         instance = module.TritonPythonModel()
-        instance.initialize({"model_config": settings, "model_repository": str(folder), "model_version": "1"})
+        arguments = {"model_config": settings, "model_repository": str(folder), "model_version": "1"}
+        instance.initialize(arguments | {"model_instance_kind": "CPU", "model_instance_device_id": "0"})
         return SimpleNamespace(execute=instance.execute, module=module, instance=instance)
 
     yield start
@@ -205,6 +209,21 @@ def test_threads_come_from_the_configuration(backend, repository: Path):
     assert [module.threads(setting) for setting in ("3", "all", "half")] == [3, cores, max(1, cores // 2)]
 
 
+def test_an_instance_computes_where_its_group_says(backend, repository: Path):
+    module = backend(repository, "encoder").module
+    assert module.device("CPU", "0") == torch.device("cpu")
+    assert module.device("GPU", "1") == torch.device("cuda", 1)
+
+
+def test_no_model_insists_on_the_cpu(repository: Path):
+    """Weights move to a GPU when they are loaded; what a graph itself says of devices would not."""
+    load()
+    for path in sorted(repository.glob("*/1/model.pt")):
+        module = torch.jit.load(path)
+        for name in ("encode", "interpolate", "decode") if path.parents[1].name == "morpher" else ("forward",):
+            assert 'value="cpu"' not in str(getattr(module, name).inlined_graph), path
+
+
 def test_backend_needs_nothing_of_homomorph(repository: Path):
     source = (repository / "encoder" / "1" / "model.py").read_text()
     assert "import homomorph" not in source
@@ -244,6 +263,42 @@ def test_a_joint_model_gives_the_frames_of_the_run(
         assert np.abs(frames.astype(int) - expected.movedim(2, -1).numpy()).max() <= 1
         (alone,) = served.execute([request])
         assert np.abs(frames.astype(int) - alone.output_tensors[0].array).max() <= 1
+
+
+def test_processes_decode_one_after_the_other(backend, repository: Path, pictures: np.ndarray):
+    """Who waits for its turn has encoded by the time that it comes; who ends without giving it up holds nobody up."""
+    served = backend(repository, "morpher")
+    served.execute([morph_request(pictures)])  # warm
+    morpher = served.instance.module
+    encoded = threading.Event()
+    interpolate = morpher.module.interpolate
+    morpher.module = SimpleNamespace(
+        encode=morpher.module.encode,
+        decode=morpher.module.decode,
+        interpolate=lambda *tensors: (interpolate(*tensors), encoded.set())[0],
+    )
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); time.sleep(600)"
+    )
+    words = [sys.executable, "-c", code, str(repository / "morpher" / "1" / "model.pt")]
+    other = subprocess.Popen(words, stdout=subprocess.PIPE)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            answers = pool.submit(served.execute, [morph_request(pictures)])
+            assert encoded.wait(timeout=60)
+            with pytest.raises(TimeoutError):
+                answers.result(timeout=0.3)
+        finally:
+            other.kill()
+            other.wait()
+        (response,) = answers.result(timeout=60)
+    assert response.error is None
+    other_turn = type(morpher.turn)(repository / "morpher" / "1" / "model.pt")
+    assert other_turn.take(wait=False), "it was given up"
+    other_turn.give()
 
 
 def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch):

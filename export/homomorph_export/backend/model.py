@@ -38,12 +38,20 @@ class TritonPythonModel:
         # Loading a library a second time into one process kills it.
         if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
             torch.ops.load_library(library)
-        self.module = torch.jit.load(folder / "model.pt", map_location="cpu")
+        self.device = device(args["model_instance_kind"], args["model_instance_device_id"])
+        self.module = torch.jit.load(folder / "model.pt", map_location=self.device)
         if (folder / "morpher.py").exists():
             # The server has put this folder on Python's path.
             morpher = importlib.import_module("morpher")
             room = int(os.environ.get("HOMOMORPH_CACHE_MIB", "0")) << 20
-            self.module = morpher.Morpher(self.module, threads=allowed, cache_bytes=room, count=PictureCounter())
+            on_cpu = self.device.type == "cpu"
+            self.module = morpher.Morpher(
+                self.module,
+                threads=allowed if on_cpu else 1,
+                turn=morpher.Turn(folder / "model.pt" if on_cpu else None),
+                cache_bytes=room,
+                count=PictureCounter(),
+            )
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
         self.checks = json.loads(parameters["checks"])
@@ -61,17 +69,22 @@ class TritonPythonModel:
                 failure = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 responses[index] = pb_utils.InferenceResponse(error=failure)
         if accepted:
-            batch = [torch.cat(parts) for parts in zip(*accepted.values(), strict=True)]
+            batch = [torch.cat(parts).to(self.device) for parts in zip(*accepted.values(), strict=True)]
             with torch.inference_mode():
                 results = self.module(*batch)
             if len(self.outputs) == 1:
                 results = (results,)
             sizes = [tensors[0].shape[0] for tensors in accepted.values()]
-            shares = zip(*(result.split(sizes) for result in results), strict=True)
+            shares = zip(*(result.cpu().split(sizes) for result in results), strict=True)
             for index, parts in zip(accepted, shares, strict=True):
                 outputs = [pb_utils.Tensor(name, x.numpy()) for name, x in zip(self.outputs, parts, strict=True)]
                 responses[index] = pb_utils.InferenceResponse(outputs)
         return responses
+
+
+def device(kind: str, number: str) -> torch.device:
+    """Return where an instance computes, of the kind of its group and the number of its GPU, as Triton gives them."""
+    return torch.device("cuda", int(number)) if kind == "GPU" else torch.device("cpu")
 
 
 def threads(setting: str) -> int:
