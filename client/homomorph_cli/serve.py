@@ -54,6 +54,18 @@ def serve(
             help="Size of the cache of encoded pictures: one picture under many sliders is encoded once. 0 for none.",
         ),
     ] = 64,
+    cores: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="all", help="Cores that the server and its models may use."),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="all that there are",
+            help="GPUs that the models are placed on, such as 0,1; none for the CPU.",
+        ),
+    ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(metavar="PEM", help="Encrypt gRPC with this certificate and --tls-key.")
     ] = None,
@@ -74,11 +86,14 @@ def serve(
     from homomorph_client.errors import ServerError
     from homomorph_client.labels import EDIT_MODEL
     from homomorph_client.translation import TRANSLATE_MODEL
+    from homomorph_export.devices import choose_cores, choose_gpus
     from homomorph_export.flavours import FLAVOURS
     from homomorph_export.server import ServerTls, TritonServer
 
     if (tls_certificate is None) != (tls_key is None) or (tls_client_ca and not tls_key):
         raise ServerError("an encrypted server needs both --tls-certificate and --tls-key")
+    choose_cores(cores)
+    chosen = choose_gpus(gpus, FLAVOURS[flavour.value])
     offered = ("morph", STREAM_MODEL, EDIT_MODEL, TRANSLATE_MODEL)
     server = TritonServer(
         repository,
@@ -90,6 +105,8 @@ def serve(
         http_port=http_port,
         metrics_port=metrics_port,
         cache_mib=cache_mib,
+        cores=cores,
+        gpus=chosen,
         tls=ServerTls(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None,
         log=log,
     )
@@ -98,6 +115,8 @@ def serve(
         with console.status(f"Loading {', '.join(server.models)}"):
             server.start()
         typer.echo(f"serving {', '.join(server.models)} from {repository}; Ctrl-C stops")
+        if chosen:
+            typer.echo(f"on GPU {', '.join(map(str, chosen))}")
         typer.echo(f"gRPC {host}:{grpc_port}   HTTP {host}:{http_port}   metrics {host}:{metrics_port}/metrics")
         server.wait()
     except KeyboardInterrupt:

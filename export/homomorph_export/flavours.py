@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Flavour:
     """What the backend loads from a model's version folder."""
     threads_parameter: str
     """Name of the configuration's parameter for the threads of one operation."""
+    kind: str = "CPU"
+    """Where its instances are: on the CPU, or on each GPU."""
 
     @property
     def config_file(self) -> str:
         """Where its configuration lies in a model's folder. Triton takes the default one where there is no other, as of
         most ensembles, which all flavours share."""
-        return f"configs/{self.name}.pbtxt" if self.platform else "config.pbtxt"
+        return "config.pbtxt" if self is PYTHON else f"configs/{self.name}.pbtxt"
 
 
 PYTHON = Flavour("python", "python", "libtriton_python.so", "", "model.py", "intra_op_threads")
@@ -38,4 +40,6 @@ LIBTORCH = Flavour(
 ONNX = Flavour(
     "onnx", "onnxruntime", "libtriton_onnxruntime.so", "onnxruntime_onnx", "model.onnx", "intra_op_thread_count"
 )
+GPU = replace(PYTHON, name="gpu", kind="GPU")
+"""What `homomorph serve` takes instead of the default where there are GPUs. A machine without never reads it."""
 FLAVOURS = {flavour.name: flavour for flavour in (PYTHON, LIBTORCH, ONNX)}

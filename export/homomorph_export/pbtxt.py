@@ -57,8 +57,8 @@ def model_config(
             config |= {"platform": flavour.platform, "default_model_filename": flavour.model_file}
         else:
             config["backend"] = flavour.backend
-        # The TorchScript modules are traced and frozen on the CPU, and parity was measured there.
-        config["instance_group"] = [{"count": model.instances, "kind": Symbol("KIND_CPU")}]
+        # Of KIND_GPU so many on every GPU that the server sees.
+        config["instance_group"] = [{"count": model.instances, "kind": Symbol(f"KIND_{flavour.kind}")}]
         config["dynamic_batching"] = _BATCHING
     if model.streams:
         config["model_transaction_policy"] = {"decoupled": True}

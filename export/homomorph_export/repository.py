@@ -20,7 +20,7 @@ from homomorph.run import sha256
 from homomorph_export import onnx_graphs, torchscript
 from homomorph_export.contract import Axis, Model, Tensor
 from homomorph_export.errors import ExportError
-from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
+from homomorph_export.flavours import FLAVOURS, GPU, LIBTORCH, ONNX, PYTHON, Flavour
 from homomorph_export.manifest import MANIFEST_FILE, Manifest, exports
 from homomorph_export.pbtxt import model_config
 from homomorph_export.servable import JOINT_METHODS
@@ -92,7 +92,7 @@ def write_model(
     if model.needs_operator:
         assert library is not None
         shutil.copyfile(library, folder / "1" / library.name)
-    for flavour in FLAVOURS.values():
+    for flavour in (*FLAVOURS.values(), GPU):
         if flavour is not ONNX or onnx_model is not None:
             parameters = _backend_parameters(model, flavour, threads) | dict(client_parameters or {})
             config = model_config(model, flavour=flavour, parameters=parameters, warmup=shapes)
@@ -168,7 +168,7 @@ def _warm_up_values(tensor: Tensor, shape: tuple[int, ...]) -> NDArray[np.generi
 
 def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
     """Return what a backend reads from a model's configuration."""
-    if flavour is PYTHON:
+    if flavour in (PYTHON, GPU):
         # Its file is ours: it can count the server's cores, and check what the other backends do not.
         share = "all" if model.joint else "half"
         return {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}

@@ -156,7 +156,9 @@ class InterpolatorServable(nn.Module):
         used = (STRENGTHS != 0).any(dim=1)  # (B, K)
         size = SOURCE.shape
         # Uninitialised: the operator leaves a delta unread whose strengths are all 0.
-        deltas = torch.empty([size[0], len(self.branches), size[1], size[2], size[3]], dtype=SOURCE.dtype)
+        deltas = torch.empty(
+            [size[0], len(self.branches), size[1], size[2], size[3]], dtype=SOURCE.dtype, device=SOURCE.device
+        )
         for column, branch in enumerate(self.branches):
             rows = used[:, column].nonzero().squeeze(1)
             if rows.numel() > 0:

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import logging
+import os
 import re
 import secrets
 import subprocess
@@ -25,7 +26,8 @@ from typing import IO
 from homomorph_client.errors import ServerError
 from homomorph_export import server_keeper
 from homomorph_export.contract import STREAM_MEMBERS
-from homomorph_export.flavours import LIBTORCH, PYTHON, Flavour
+from homomorph_export.devices import choose_cores, visible_devices
+from homomorph_export.flavours import GPU, LIBTORCH, PYTHON, Flavour
 from homomorph_export.ports import choose_ports
 from homomorph_export.triton_distribution import environment, find_backend, find_distribution, link_backends
 
@@ -85,6 +87,8 @@ class TritonServer:
         http_port: int | None = None,
         metrics_port: int | None = None,
         cache_mib: int = 0,
+        cores: int | None = None,
+        gpus: Sequence[int] = (),
         tls: ServerTls | None = None,
         log: Path | None = None,
         start_timeout_s: float = 180.0,
@@ -103,6 +107,8 @@ class TritonServer:
             http_port: None picks a free one.
             metrics_port: None picks a free one.
             cache_mib: size of the cache of encoded pictures, in MiB; 0 for none.
+            cores: how many cores the server and its models may use; None for all.
+            gpus: numbers of the GPUs that each get instances of the models; none for the CPU.
             tls: PEM files that encrypt gRPC; None leaves it open.
             log: file for the server's log; None is a temporary one, which is kept only if something fails.
             start_timeout_s: seconds until the models must be loaded.
@@ -116,6 +122,8 @@ class TritonServer:
         self.ports: dict[str, int] = {}
         self._asked_ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._cache_mib = cache_mib
+        self._cores = cores
+        self._gpus = tuple(gpus)
         self._tls = tls
         self._asked_log = log
         self._start_timeout_s = start_timeout_s
@@ -137,9 +145,10 @@ class TritonServer:
 
         Raises:
             ServerError: nvidia-pytriton or the flavour's backend is missing, the repository lacks a model or the
-                flavour's files, a port is in use, a model does not load, or it takes too long.
+                flavour's files, there are not so many cores, a port is in use, a model does not load, or it takes too
+                long.
         """
-        check_repository(self.repository, self.models, self.flavour)
+        check_repository(self.repository, self.models, self._configurations)
         distribution = find_distribution()
         backend = find_backend(self.flavour, self._backends)
         ports_may_change = None in self._asked_ports.values()
@@ -191,6 +200,10 @@ class TritonServer:
     def _reachable_host(self) -> str:
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
+    @property
+    def _configurations(self) -> Flavour:
+        return GPU if self._gpus else self.flavour
+
     def _launch(self, distribution: Path, backend: Path | None) -> None:
         log = _open_log(self._asked_log)
         self.log_path = Path(log.name)
@@ -202,9 +215,10 @@ class TritonServer:
         shm_prefix = f"homomorph_{secrets.token_hex(4)}_"
         command = [
             *(sys.executable, "-I", server_keeper.__file__, shm_prefix, str(self._stop_timeout_s)),
+            ",".join(map(str, choose_cores(self._cores))),
             *operator_preload(self.repository, self.flavour),
             str(distribution / "bin" / "tritonserver"),
-            *([] if self.flavour is PYTHON else [f"--model-config-name={self.flavour.name}"]),
+            *([] if self._configurations is PYTHON else [f"--model-config-name={self._configurations.name}"]),
             f"--model-repository={self.repository.resolve()}",
             f"--backend-directory={backends}",
             f"--cache-directory={distribution / 'caches'}",
@@ -225,7 +239,11 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment(distribution, backend) | {"HOMOMORPH_CACHE_MIB": str(self._cache_mib)},
+                env=environment(distribution, backend)
+                | {
+                    "HOMOMORPH_CACHE_MIB": str(self._cache_mib),
+                    "CUDA_VISIBLE_DEVICES": visible_devices(self._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
+                },
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in good order
             )
         self._running = True

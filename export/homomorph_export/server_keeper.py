@@ -2,7 +2,7 @@
 
 Run as a process of its own between the launcher and tritonserver:
 
-    python server_keeper.py SHM_PREFIX STOP_TIMEOUT_S tritonserver --its=arguments ...
+    python server_keeper.py SHM_PREFIX STOP_TIMEOUT_S CORES tritonserver --its=arguments ...
 
 Its standard input is a pipe from the launcher, and the end of it stops the server: the launcher closes it, or has
 died in whatever way. So nothing stays behind when the launcher is killed, which it could not see to itself. A byte in
@@ -32,7 +32,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main() -> int:
     """Run the server until it ends or the pipe does, and return its exit code."""
-    shm_prefix, stop_timeout_s, *command = sys.argv[1:]
+    shm_prefix, stop_timeout_s, cores, *command = sys.argv[1:]
+    os.sched_setaffinity(0, [int(core) for core in cores.split(",")])  # of the server too, and of its models
     libc = ctypes.CDLL(None)
     # Stubs of the Python backend that outlive their server become children of this process, which reaps them below;
     # in a container, process 1 often would not.

@@ -63,3 +63,18 @@ def test_unknown_flavour(homomorph: Callable[..., Any]) -> None:
     outcome = homomorph("serve", "--flavour", "tensorrt")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "--flavour" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--cores", 0, "--cores"),
+        ("--cores", 10_000, "which is what there is here, not 10000"),
+        ("--gpus", "first", "gpus must be numbers with commas between, such as 0,1, or none, not 'first'"),
+        ("--gpus", "99", "there is no GPU 99: torch finds"),
+    ],
+)
+def test_what_the_machine_has_not(homomorph: Callable[..., Any], option: str, value: object, said: str) -> None:
+    outcome = homomorph("serve", option, value)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert said in outcome.err

@@ -109,6 +109,21 @@ def test_nothing_is_left_after_stopping(repository: Path, temporary: Path) -> No
 
 
 @pytest.mark.server
+def test_a_server_and_its_models_have_the_cores_that_they_are_given(repository: Path, tmp_path: Path) -> None:
+    tell = f"import os; open({str(tmp_path / 'cores')!r}, 'w').write(str(sorted(os.sched_getaffinity(0))))"
+    (repository / "good" / "1" / "model.py").write_text(MODEL.format(initialize=tell))
+    here = sorted(os.sched_getaffinity(0))
+    for cores, expected in ((1, here[:1]), (None, here)):
+        with TritonServer(repository, models=["good"], cores=cores):
+            assert (tmp_path / "cores").read_text() == str(expected)
+
+
+def test_more_cores_than_there_are(repository: Path) -> None:
+    with pytest.raises(ServerError, match="which is what there is here, not 10000"):
+        TritonServer(repository, models=["good"], cores=10_000).start()
+
+
+@pytest.mark.server
 def test_model_that_does_not_load(repository: Path, temporary: Path) -> None:
     message = r"model 'bad' failed to load: .*no such weights \(log: (.*)\)$"
     with pytest.raises(ServerError, match=message) as caught, TritonServer(repository, models=["good", "bad"]):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from homomorph_client.errors import ServerError
 from homomorph_export import server_keeper
+from homomorph_export.devices import choose_cores
 from homomorph_export.ports import choose_ports
 from homomorph_export.triton_distribution import environment, find_distribution
 
@@ -37,7 +38,11 @@ class Peer:
         # The server's keeper serves here too: it stops what it runs, and all of its group, when its input ends. The
         # prefix is that of shared memory which it removes; peers clean up theirs.
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", server_keeper.__file__, f"homomorph_{self.port}_", str(_STOP_TIMEOUT_S), *words],
+            [
+                *(sys.executable, "-I", server_keeper.__file__, f"homomorph_{self.port}_", str(_STOP_TIMEOUT_S)),
+                ",".join(map(str, choose_cores(None))),
+                *words,
+            ],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
