@@ -198,6 +198,15 @@ def serving(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure pytriton, LitServe and FastAPI in the same turns.")
     ] = True,
+    perf_analyzer: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            show_default="not measured",
+            help="NVIDIA's perf_analyzer, to measure Triton with that too.",
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A first look: a few minutes instead of 20.")] = False,
 ) -> None:
     """Measure the served morph under load: latency one at a time, the largest rate, throughput, where the time goes.
@@ -232,6 +241,7 @@ def serving(
                 bound_ms=bound_ms,
                 threads=threads or len(os.sched_getaffinity(0)),
                 peers=peers,
+                analyzer=perf_analyzer.resolve() if perf_analyzer else None,
                 report=status.update,
             )
         )

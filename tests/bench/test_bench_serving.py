@@ -23,7 +23,7 @@ import torch
 from homomorph.config import CompactConfig, ModelConfig
 from homomorph.networks import MorphModel
 from homomorph.run import save_model
-from homomorph_bench.serving import processes, scenarios, systems, triton_time
+from homomorph_bench.serving import perf_analyzer, processes, scenarios, systems, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.latencies import percentile
 from homomorph_bench.serving.load import RequestFailed, closed_loop, open_loop
@@ -217,6 +217,35 @@ def test_statistics_of_a_server_that_is_gone() -> None:
         free.bind(("127.0.0.1", 0))  # and nobody listens
         with pytest.raises(RequestFailed, match="Triton's statistics"):
             asyncio.run(triton_time.counts(f"127.0.0.1:{free.getsockname()[1]}"))
+
+
+_ANALYZER = """#!{python}
+import pathlib, sys
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+data = pathlib.Path(words["--input-data"])
+assert sorted(path.name for path in data.iterdir()) == ["SOURCE", "STRENGTHS", "TARGET"]
+assert (data / "STRENGTHS").stat().st_size == 5 * 3 * 4
+assert "TARGET:16,16,3" in sys.argv and words["--concurrency-range"] == "4:4:1" and words["-p"] == "1500"
+if words["-u"] == "nobody:1":
+    sys.exit("failed to connect")
+pathlib.Path(words["-f"]).write_text("Concurrency,Inferences/Second,Client Send\\n4,41.5,7\\n")
+"""
+
+
+def test_perf_analyzer_is_asked_for_the_same(tmp_path: Path) -> None:
+    program = tmp_path / "perf_analyzer"
+    program.write_text(_ANALYZER.format(python=sys.executable))
+
+    def rate(url: str) -> float:
+        inputs = systems.Inputs.random(16, 5, 3)
+        return asyncio.run(perf_analyzer.rate(program, url, inputs, concurrency=4, window_s=1.5))
+
+    with pytest.raises(systems.ServerError, match="does not run: Permission denied"):
+        rate("127.0.0.1:8001")
+    program.chmod(0o755)
+    assert rate("127.0.0.1:8001") == 41.5
+    with pytest.raises(systems.ServerError, match=r"measured nothing \(exit code 1\): failed to connect"):
+        rate("nobody:1")
 
 
 def test_a_body_holds_the_request() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from homomorph.environment import environment
 from homomorph_bench.results import Record
-from homomorph_bench.serving import processes, shortcuts, triton_time
+from homomorph_bench.serving import perf_analyzer, processes, shortcuts, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.latencies import percentile
 from homomorph_bench.serving.load import Load, RequestFailed, Send, closed_loop, open_loop
@@ -112,6 +112,7 @@ async def measure(
     bound_ms: float,
     threads: int,
     peers: bool,
+    analyzer: Path | None = None,
     report: Callable[[str], None] = lambda step: None,
 ) -> Measured:
     """Measure every system.
@@ -124,10 +125,11 @@ async def measure(
         bound_ms: what the 99th percentile may be in the Server scenario.
         threads: torch's, in process.
         peers: whether the peers take part.
+        analyzer: perf_analyzer, if Triton is to be measured by that too.
         report: called with what is done next.
 
     Raises:
-        ServerError: a server does not start, refuses a request, or answers other frames.
+        ServerError: a server does not start, refuses a request, or answers other frames, or perf_analyzer fails.
         PictureError: `picture_size` is no multiple of the model's stride.
     """
     before = torch.get_num_threads()
@@ -143,6 +145,8 @@ async def measure(
             await _server(servers, saturating, plan, bound_ms, measured, report)
             await _curves(servers, saturating, running.url, plan, measured, report)
             await _sweep(servers, plan, measured, report)
+            if analyzer:
+                await _analyzed(analyzer, running, plan, measured, report)
         measured.records += shortcuts.measure(
             repository, running.inputs, repeats=plan.turns, meta=measured.meta, report=report
         )
@@ -324,6 +328,25 @@ async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, 
                     0.0,
                     meta,
                 )
+            )
+
+
+async def _analyzed(
+    analyzer: Path, running: Running, plan: Plan, measured: Measured, report: Callable[[str], None]
+) -> None:
+    """The sweep's first and last point of Triton again, by perf_analyzer and by our own load generator beside it."""
+    for concurrency in (plan.concurrencies[0], plan.concurrencies[-1]):
+        report(f"{concurrency} at once: perf_analyzer")
+        send = running.systems[TRITON].request.send
+        own = await closed_loop(send, concurrency=concurrency, duration_s=plan.load_s)
+        rate = await perf_analyzer.rate(
+            analyzer, running.url, running.inputs, concurrency=concurrency, window_s=plan.load_s
+        )
+        case = f"{concurrency} at once"
+        baseline = f"{TRITON}, {case}, beside perf_analyzer"
+        for name, value in ((baseline, own.rate), (f"perf_analyzer, {case}", rate)):
+            measured.records.append(
+                Record(name, value, "sequences/s", baseline, value / own.rate, 0.0, dict(measured.meta))
             )
 
 
