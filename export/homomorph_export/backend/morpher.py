@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SMALL_FEATURES = 1 << 14
-"""Up to so many numbers of one picture's features, threads wait for each other in T_i longer than they compute."""
+SMALL = 1 << 14
+"""Up to so many numbers of one picture, or of its features, threads wait for each other longer than they compute."""
 
 
 class Turn:
@@ -87,7 +87,7 @@ class Morpher:
         threads = self.threads if self.turn.take(wait=False) else 1
         try:
             features = self.encoded(torch.cat([source, target]), threads)
-            torch.set_num_threads(threads if features[0].numel() > SMALL_FEATURES else 1)
+            torch.set_num_threads(threads if features[0].numel() > SMALL else 1)
             mixed = self.module.interpolate(features[: len(source)], features[len(source) :], strengths)
             self.turn.take()
             frames = self.spread(self.module.decode, mixed.flatten(0, 1).unsqueeze(1), self.threads, self.turn.give)
@@ -127,7 +127,7 @@ class Morpher:
         `on_idle` is called when the first thread has done its share, if there are several.
         """
         shares = min(threads, len(rows))
-        each = threads // shares
+        each = threads // shares if rows[0].numel() > SMALL else 1
 
         def compute(share: Tensor) -> Tensor:
             torch.set_num_threads(each)  # of this thread alone, and so is the mode
