@@ -256,7 +256,7 @@ def test_the_best_path_is_short_and_even() -> None:
     # What stops half way is as fast as what arrives.
     assert speed(0, 0.125, 0.25, 0.375, 0.5) == pytest.approx(straight, rel=0.02)
     # The largest step counts more than it would in an energy.
-    assert speed(0, 0.1, 0.2, 0.3, 1) > 16 * (3 * 0.1**2 + 0.7**2) / 4 * 2
+    assert speed(0, 0.1, 0.2, 0.3, 1) > 1.5 * 4 * (3 * 0.1**2 + 0.7**2)
 
 
 def test_an_edge_that_moves_costs_as_much_as_fading() -> None:

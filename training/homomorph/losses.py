@@ -267,13 +267,15 @@ def counterfactual_loss(
 
 
 def path_loss(distances: Tensor, step: float, direct: Tensor) -> Tensor:
-    """mean_k (d_k / (step d(first, last)))^4: speed on a path, whose largest values count.
+    """sqrt(mean_k (d_k / (step d(first, last)))^4): speed on a path, whose largest values count.
 
     d is the mean absolute difference of pixels. Among all ways to walk from a to b in unit time, a geodesic at constant
     speed has the least energy, which is the same mean with an exponent of 2 (Arvanitidis et al., "Latent Space Oddity",
     ICLR 2018); with 4, a burst that fills one frame of a sequence counts, and in the perceptual distances that are
-    squares this is the energy. Looked at in steps as short as those of a sequence, as a longer one hides what happens
-    within: D stands still near pictures that it was trained to reconstruct, and hurries on where it leaves them.
+    squares this is the energy. The root is taken for each path, or one with a burst would outweigh all others.
+
+    It is looked at in steps as short as those of a sequence, as a longer one hides what happens within: D stands still
+    near pictures that it was trained to reconstruct, and hurries on where it leaves them.
 
     In this metric every way is a shortest one on which no pixel turns back: an edge that moves costs as much as a
     picture that fades into the other, and which of them it is, is left to what makes a picture believable. A
@@ -286,7 +288,7 @@ def path_loss(distances: Tensor, step: float, direct: Tensor) -> Tensor:
             end, it must not gain.
     """
     energy = distances.square() / (step**2 * (direct.square() + 1e-3).unsqueeze(1))
-    return energy.square().mean()
+    return (energy.square().mean(dim=1) + 1e-6).sqrt().mean()
 
 
 def agreement_loss(frames: Tensor, picture_a: Tensor, picture_b: Tensor) -> Tensor:
