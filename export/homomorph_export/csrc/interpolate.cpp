@@ -24,12 +24,16 @@ TilesKernel& choose_kernel() {
   return interpolate_tiles_baseline;
 }
 
-int64_t last_level_cache_bytes() {
+// A result is written around the caches when it, and what it is made of, has more bytes than this: a plain store would
+// read each line first. It is the last-level cache, but no more than 32 MiB of it, because a virtual machine is told
+// the size of a cache that it shares with others.
+int64_t streamed_bytes() {
+  constexpr int64_t most = 32 << 20;
 #if defined(_SC_LEVEL3_CACHE_SIZE)
   const int64_t reported = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  if (reported > 0) return reported;
+  if (reported > 0) return std::min(reported, most);
 #endif
-  return 32 << 20;
+  return most;
 }
 
 // One for each thread, kept between calls: allocating costs more than a small interpolation.
@@ -70,11 +74,10 @@ bool streamable(const InterpolateParams& params) {
 
 void interpolate_tiles(const InterpolateParams& params, int64_t begin, int64_t end) {
   static TilesKernel& kernel = choose_kernel();
-  static const int64_t cache_bytes = last_level_cache_bytes();
+  static const int64_t limit = streamed_bytes();
   static thread_local Memory memory;
-  // What does not fit into the cache anyway is written around it: a plain store would read the line first.
   const int64_t numbers = params.batch * (1 + params.branches + params.steps) * params.elements;
-  const bool streamed = numbers * bytes(params.type) > cache_bytes && streamable(params);
+  const bool streamed = numbers * bytes(params.type) > limit && streamable(params);
   kernel(params, begin, end, streamed, memory.at_least(scratch_bytes(params)));
 }
 

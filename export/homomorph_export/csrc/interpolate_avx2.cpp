@@ -15,46 +15,55 @@ struct Lanes<float> {
   using Sum = float;
   using Register = __m256;
   static constexpr int64_t kWidth = 8;
+  static constexpr int kRegisters = 1;
+  static constexpr int kUnroll = 2;  // 6 steps of 2 registers: 12 sums, 2 deltas, a strength
   static Sum widen(float number) { return number; }
-  static Register load(const float* from) { return _mm256_loadu_ps(from); }
-  static void store(float* to, Register sums) { _mm256_storeu_ps(to, sums); }
-  static void stream(float* to, Register sums) { _mm256_stream_ps(to, sums); }
+  static void load(const float* from, Register* sums) { *sums = _mm256_loadu_ps(from); }
+  static void store(float* to, const Register* sums) { _mm256_storeu_ps(to, *sums); }
+  static void stream(float* to, const Register* sums) { _mm256_stream_ps(to, *sums); }
+  static void load_sums(const float* from, Register* sums) { load(from, sums); }
+  static void store_sums(float* to, const Register* sums) { store(to, sums); }
   static Register all(Sum number) { return _mm256_set1_ps(number); }
   static Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
 };
 
 template <>
-struct Lanes<Half> : Lanes<float> {
-  static Sum widen(Half number) { return _cvtsh_ss(number.bits); }
-  static Register load(const Half* from) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+struct Lanes<Half> : PairsOf<Lanes<float>> {
+  static float widen(Half number) { return _cvtsh_ss(number.bits); }
+  static void load(const Half* from, Register* sums) {
+    const __m128i* numbers = reinterpret_cast<const __m128i*>(from);
+    sums[0] = _mm256_cvtph_ps(_mm_loadu_si128(numbers));
+    sums[1] = _mm256_cvtph_ps(_mm_loadu_si128(numbers + 1));
   }
-  static void store(Half* to, Register sums) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), narrow(sums)); }
-  static void stream(Half* to, Register sums) { _mm_stream_si128(reinterpret_cast<__m128i*>(to), narrow(sums)); }
-  static __m128i narrow(Register sums) {
-    return _mm256_cvtps_ph(sums, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  static void store(Half* to, const Register* sums) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
+  static void stream(Half* to, const Register* sums) { _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
+  static __m256i narrow(const Register* sums) {
+    constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return _mm256_set_m128i(_mm256_cvtps_ph(sums[1], nearest), _mm256_cvtps_ph(sums[0], nearest));
   }
 };
 
+// Of two neighbours, the first is the lower half of 32 bits and the second the upper one.
 template <>
-struct Lanes<BFloat16> : Lanes<float> {
-  static Sum widen(BFloat16 number) { return homomorph::widen(number); }
-  static Register load(const BFloat16* from) {
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+struct Lanes<BFloat16> : PairsOf<Lanes<float>> {
+  static float widen(BFloat16 number) { return homomorph::widen(number); }
+  static void load(const BFloat16* from, Register* sums) {
+    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    sums[0] = _mm256_castsi256_ps(_mm256_slli_epi32(numbers, 16));
+    sums[1] = _mm256_castsi256_ps(_mm256_and_si256(numbers, _mm256_set1_epi32(0xffff0000)));
   }
-  static void store(BFloat16* to, Register sums) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), narrow(sums)); }
-  static void stream(BFloat16* to, Register sums) { _mm_stream_si128(reinterpret_cast<__m128i*>(to), narrow(sums)); }
+  static void store(BFloat16* to, const Register* sums) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
+  static void stream(BFloat16* to, const Register* sums) { _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
+  static __m256i narrow(const Register* sums) {
+    return _mm256_blend_epi16(_mm256_srli_epi32(rounded(sums[0]), 16), rounded(sums[1]), 0xaa);
+  }
 
-  // To the nearest, ties to even. A NaN could be rounded to infinity, so it becomes the one that torch writes.
-  static __m128i narrow(Register sums) {
+  // In the upper halves: to the nearest, ties to even. A NaN stays one, because the lower half of its bits is 0, as in
+  // the number that it comes from, so that rounding does not carry into its exponent.
+  static __m256i rounded(Register sums) {
     const __m256i bits = _mm256_castps_si256(sums);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
-    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
-    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(sums, sums, _CMP_UNORD_Q));
-    const __m256i wide = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
-    return _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    return _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   }
 };
 
@@ -63,10 +72,14 @@ struct Lanes<double> {
   using Sum = double;
   using Register = __m256d;
   static constexpr int64_t kWidth = 4;
+  static constexpr int kRegisters = 1;
+  static constexpr int kUnroll = 2;
   static Sum widen(double number) { return number; }
-  static Register load(const double* from) { return _mm256_loadu_pd(from); }
-  static void store(double* to, Register sums) { _mm256_storeu_pd(to, sums); }
-  static void stream(double* to, Register sums) { _mm256_stream_pd(to, sums); }
+  static void load(const double* from, Register* sums) { *sums = _mm256_loadu_pd(from); }
+  static void store(double* to, const Register* sums) { _mm256_storeu_pd(to, *sums); }
+  static void stream(double* to, const Register* sums) { _mm256_stream_pd(to, *sums); }
+  static void load_sums(const double* from, Register* sums) { load(from, sums); }
+  static void store_sums(double* to, const Register* sums) { store(to, sums); }
   static Register all(Sum number) { return _mm256_set1_pd(number); }
   static Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_pd(a, b, c); }
 };

@@ -3,6 +3,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <cstring>
 #include <type_traits>
 
 namespace homomorph {
@@ -11,10 +12,10 @@ namespace {
 using Half = torch::headeronly::Half;
 using BFloat16 = torch::headeronly::BFloat16;
 
-template <typename SumType>
+template <typename Sum>
 struct Sums {
-  static constexpr int64_t kWidth = 16 / sizeof(SumType);
-  SumType numbers[kWidth];
+  static constexpr int64_t kWidth = 16 / sizeof(Sum);
+  Sum numbers[kWidth];
 };
 
 template <typename T>
@@ -22,16 +23,18 @@ struct Lanes {
   using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
   using Register = Sums<Sum>;
   static constexpr int64_t kWidth = Register::kWidth;
+  static constexpr int kRegisters = 1;
+  static constexpr int kUnroll = 2;
   static Sum widen(T number) { return static_cast<Sum>(number); }
-  static Register load(const T* from) {
-    Register sums;
-    for (int64_t i = 0; i < kWidth; ++i) sums.numbers[i] = static_cast<Sum>(from[i]);
-    return sums;
+  static void load(const T* from, Register* sums) {
+    for (int64_t i = 0; i < kWidth; ++i) sums->numbers[i] = static_cast<Sum>(from[i]);
   }
-  static void store(T* to, Register sums) {
-    for (int64_t i = 0; i < kWidth; ++i) to[i] = static_cast<T>(sums.numbers[i]);
+  static void store(T* to, const Register* sums) {
+    for (int64_t i = 0; i < kWidth; ++i) to[i] = static_cast<T>(sums->numbers[i]);
   }
-  static void stream(T* to, Register sums) { store(to, sums); }
+  static void stream(T* to, const Register* sums) { store(to, sums); }
+  static void load_sums(const Sum* from, Register* sums) { std::memcpy(sums, from, sizeof(*sums)); }
+  static void store_sums(Sum* to, const Register* sums) { std::memcpy(to, sums, sizeof(*sums)); }
   static Register all(Sum number) {
     Register sums;
     for (int64_t i = 0; i < kWidth; ++i) sums.numbers[i] = number;

@@ -1,25 +1,31 @@
-// The CPU kernel, in terms of Lanes<T>: a register of sums, and how numbers of type T get into and out of it. A file
-// that includes this has defined Lanes for its instruction set before.
+// The CPU kernel, in terms of Lanes<T>: kRegisters registers of sums, and how kWidth numbers of type T get into and out of
+// them. A file that includes this has defined Lanes for its instruction set before.
 //
 // Everything here has internal linkage, and nothing of the standard library is instantiated: what one file compiles for
 // its instruction set must not be linked into another.
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "interpolate_isa.h"
 
 #define HOMOMORPH_INLINE inline __attribute__((always_inline))
+// Early enough that arrays of registers become registers.
+#define HOMOMORPH_UNROLL _Pragma("GCC unroll 8")
 
 namespace homomorph {
 namespace {
 
-// Steps that are computed together share the loads of the deltas. 6 of them, two registers each, fill the 16 registers
-// that there are: 12 sums, 2 deltas, a strength.
+// Steps that are computed together share the loads of the deltas.
 constexpr int kSteps = 6;
 
-// Registers that are computed together for each step, so that no sum has to wait for the one before it.
-constexpr int unroll(int steps) { return steps <= 2 ? 4 : 2; }
+// Registers that are computed together for each step, so that no sum has to wait for the one before it: Lanes<T>::kUnroll
+// of them, with kSteps, fill the registers that the processor has.
+template <typename T>
+constexpr int unroll(int steps) {
+  return steps <= 2 ? 4 : Lanes<T>::kUnroll;
+}
 
 // Steps that are computed together, and the branches that all of them use.
 struct Block {
@@ -98,16 +104,30 @@ void make_plan(const T* strengths, int64_t steps, int64_t branches, Plan<Sum>& p
   }
 }
 
-// The numbers of a register that lie before `count`, the rest zero, and back again.
-template <typename T>
-HOMOMORPH_INLINE typename Lanes<T>::Register load_some(const T* from, int64_t count) {
-  T numbers[Lanes<T>::kWidth] = {};
-  std::memcpy(numbers, from, count * sizeof(T));
-  return Lanes<T>::load(numbers);
+// Fills registers from numbers as they are, or from sums as pack() has laid them down.
+template <typename T, typename In>
+HOMOMORPH_INLINE void load(const In* from, typename Lanes<T>::Register* sums) {
+  if constexpr (std::is_same_v<T, In>) {
+    Lanes<T>::load(from, sums);
+  } else {
+    Lanes<T>::load_sums(from, sums);
+  }
+}
+
+// The same where only `count` numbers are left, the rest zero: pack() has filled its last register up already.
+template <typename T, typename In>
+HOMOMORPH_INLINE void load_some(const In* from, int64_t count, typename Lanes<T>::Register* sums) {
+  if constexpr (std::is_same_v<T, In>) {
+    T numbers[Lanes<T>::kWidth] = {};
+    std::memcpy(numbers, from, count * sizeof(T));
+    Lanes<T>::load(numbers, sums);
+  } else {
+    Lanes<T>::load_sums(from, sums);
+  }
 }
 
 template <typename T>
-HOMOMORPH_INLINE void store_some(T* to, typename Lanes<T>::Register sums, int64_t count) {
+HOMOMORPH_INLINE void store_some(T* to, const typename Lanes<T>::Register* sums, int64_t count) {
   T numbers[Lanes<T>::kWidth];
   Lanes<T>::store(numbers, sums);
   std::memcpy(to, numbers, count * sizeof(T));
@@ -125,59 +145,71 @@ struct Tile {
   bool streamed;
 };
 
-// Computes `Registers` registers of every step from element i on.
-template <int Steps, int Registers, typename T, typename In, typename Sum>
-HOMOMORPH_INLINE void compute_registers(const Tile<T, In>& tile, const Plan<Sum>& plan, const Block& block, int64_t i) {
+// Computes `Loads` times kWidth numbers of every step from element i on, or only `count` of them.
+template <int Steps, int Loads, bool Some, typename T, typename In, typename Sum>
+HOMOMORPH_INLINE void compute_numbers(Tile<T, In> tile, const Sum* strengths, const int64_t* branches, int64_t used,
+                                      int64_t i, int64_t count) {
   using Out = Lanes<T>;
   using Register = typename Out::Register;
   constexpr int64_t width = Out::kWidth;
-  Register sums[Steps][Registers];
-  for (int r = 0; r < Registers; ++r) {
-    const Register start = Lanes<In>::load(tile.source + i + r * width);
-    for (int step = 0; step < Steps; ++step) sums[step][r] = start;
-  }
-  const Sum* strengths = plan.strengths + block.strengths;
-  const int64_t* branches = plan.branches + block.branches;
-  for (int64_t j = 0; j < block.used; ++j) {
-    const In* from = tile.deltas + branches[j] * tile.stride + i;
-    Register delta[Registers];
-    for (int r = 0; r < Registers; ++r) delta[r] = Lanes<In>::load(from + r * width);
+  constexpr int registers = Loads * Out::kRegisters;
+  const auto fill = [=](const In* from, Register* to) {
+    HOMOMORPH_UNROLL
+    for (int n = 0; n < Loads; ++n) {
+      if constexpr (Some) {
+        load_some<T>(from, count, to);
+      } else {
+        load<T>(from + n * width, to + n * Out::kRegisters);
+      }
+    }
+  };
+  Register sums[Steps][registers], delta[registers];
+  HOMOMORPH_UNROLL
+  for (int step = 0; step < Steps; ++step) fill(tile.source + i, sums[step]);
+  for (int64_t j = 0; j < used; ++j) {
+    fill(tile.deltas + branches[j] * tile.stride + i, delta);
+    HOMOMORPH_UNROLL
     for (int step = 0; step < Steps; ++step) {
       const Register strength = Out::all(strengths[j * Steps + step]);
-      for (int r = 0; r < Registers; ++r) sums[step][r] = Out::multiply_add(strength, delta[r], sums[step][r]);
+      HOMOMORPH_UNROLL
+      for (int r = 0; r < registers; ++r) sums[step][r] = Out::multiply_add(strength, delta[r], sums[step][r]);
     }
   }
+  HOMOMORPH_UNROLL
   for (int step = 0; step < Steps; ++step) {
-    T* to = tile.result + (block.first_step + step) * tile.elements + i;
-    if (tile.streamed) {
-      for (int r = 0; r < Registers; ++r) Out::stream(to + r * width, sums[step][r]);
-    } else {
-      for (int r = 0; r < Registers; ++r) Out::store(to + r * width, sums[step][r]);
+    T* to = tile.result + step * tile.elements + i;
+    HOMOMORPH_UNROLL
+    for (int n = 0; n < Loads; ++n) {
+      const Register* from = sums[step] + n * Out::kRegisters;
+      if constexpr (Some) {
+        store_some(to, from, count);
+      } else if (tile.streamed) {
+        Out::stream(to + n * width, from);
+      } else {
+        Out::store(to + n * width, from);
+      }
     }
   }
 }
 
 template <int Steps, typename T, typename In, typename Sum>
-void compute_block(const Tile<T, In>& tile, const Plan<Sum>& plan, const Block& block) {
-  using Out = Lanes<T>;
-  constexpr int64_t width = Out::kWidth;
-  constexpr int registers = unroll(Steps);
+void compute_block(const Tile<T, In>& whole, const Plan<Sum>& plan, const Block& block) {
+  constexpr int64_t width = Lanes<T>::kWidth;
+  constexpr int loads = unroll<T>(Steps) / Lanes<T>::kRegisters;
+  // Copies, which the compiler knows that no store of a result changes.
+  Tile<T, In> tile = whole;
+  tile.result += block.first_step * tile.elements;
+  const Sum* strengths = plan.strengths + block.strengths;
+  const int64_t* branches = plan.branches + block.branches;
+  const int64_t used = block.used;
   int64_t i = 0;
-  for (; i + registers * width <= tile.count; i += registers * width) {
-    compute_registers<Steps, registers>(tile, plan, block, i);
+  for (; i + loads * width <= tile.count; i += loads * width) {
+    compute_numbers<Steps, loads, false>(tile, strengths, branches, used, i, loads * width);
   }
-  for (; i + width <= tile.count; i += width) compute_registers<Steps, 1>(tile, plan, block, i);
-  if (i == tile.count) return;
-  const int64_t rest = tile.count - i;
-  for (int step = 0; step < Steps; ++step) {
-    auto sums = load_some(tile.source + i, rest);
-    for (int64_t j = 0; j < block.used; ++j) {
-      const auto strength = Out::all(plan.strengths[block.strengths + j * Steps + step]);
-      const auto delta = load_some(tile.deltas + plan.branches[block.branches + j] * tile.stride + i, rest);
-      sums = Out::multiply_add(strength, delta, sums);
-    }
-    store_some(tile.result + (block.first_step + step) * tile.elements + i, sums, rest);
+  for (; i + width <= tile.count; i += width) {
+    compute_numbers<Steps, 1, false>(tile, strengths, branches, used, i, width);
   }
+  if (i < tile.count) compute_numbers<Steps, 1, true>(tile, strengths, branches, used, i, tile.count - i);
 }
 
 template <typename T, typename In, typename Sum>
@@ -199,9 +231,15 @@ void compute_tile(const Tile<T, In>& tile, const Plan<Sum>& plan) {
 template <typename T, typename Sum>
 void pack(const T* from, Sum* to, int64_t count) {
   constexpr int64_t width = Lanes<T>::kWidth;
-  int64_t i = 0;
-  for (; i + width <= count; i += width) Lanes<Sum>::store(to + i, Lanes<T>::load(from + i));
-  if (i < count) Lanes<Sum>::store(to + i, load_some(from + i, count - i));
+  typename Lanes<T>::Register sums[Lanes<T>::kRegisters];
+  for (int64_t i = 0; i < count; i += width) {
+    if (i + width <= count) {
+      Lanes<T>::load(from + i, sums);
+    } else {
+      load_some<T>(from + i, count - i, sums);
+    }
+    Lanes<T>::store_sums(to + i, sums);
+  }
 }
 
 template <typename T>
