@@ -1,15 +1,18 @@
 """The operator `homomorph::interpolate` against what torch offers: `torch.baddbmm`, einsum, a loop over the branches.
 
-Two more are timed in the same turns: the operator with one-hot strengths, where it needs one delta instead of all, and,
-where a case is larger than the last-level cache, a large `copy_`, whose bandwidth is what the machine's memory gives.
+Two more are timed in the same turns: the operator with one-hot strengths, where it needs one delta instead of all, and
+with features of a single element, where nothing but the call is left. Its bandwidth is measured with batches that are
+larger than the cache, beside a large `copy_`. How large the cache is that these cores can use is measured first: a
+virtual machine is told the size of one that it shares with others.
 """
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import itertools
-import os
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +26,8 @@ from homomorph_export.ops.interpolate import load
 
 OPERATOR = "homomorph::interpolate"
 ONE_HOT = "homomorph::interpolate, one-hot"
+CALL = "homomorph::interpolate, one element"
+"""The same strengths with features of 1x1x1: what a call costs whatever its size."""
 BASELINE = "torch.baddbmm"
 """The best that torch itself offers: the whole weighted sum in one call."""
 EINSUM = "torch.einsum"
@@ -34,13 +39,17 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-1}
 """Largest difference between two candidates at values up to 30: some rounding of each format."""
 
-_COPIED_BYTES = 128 << 20
+COPIED_BYTES = tuple(1 << power for power in range(19, 30))
+"""Half a MiB to 512 MiB: read once and written once."""
+_IN_CACHE = 1.5
+"""A copy_ is in the cache if it is so many times as fast as the largest one."""
+_MOST_BYTES = 1_500_000_000
 _WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one measurement, of one sample."""
+    """Sizes of one measurement."""
 
     branches: int
     steps: int
@@ -48,15 +57,26 @@ class Case:
     """C, h, w."""
     dtype: str
     layout: str
+    batch: int = 1
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.features))
-        return f"K={self.branches} S={self.steps} {size} {self.dtype} {self.layout}"
+        batch = f"B={self.batch} " if self.batch > 1 else ""
+        return f"{batch}K={self.branches} S={self.steps} {size} {self.dtype} {self.layout}"
 
     def bytes(self, deltas: int) -> int:
         """Return what goes through memory if source and so many deltas are read once and the result written once."""
         elements = self.features[0] * self.features[1] * self.features[2]
-        return (1 + deltas + self.steps) * elements * DTYPES[self.dtype].itemsize
+        return self.batch * (1 + deltas + self.steps) * elements * DTYPES[self.dtype].itemsize
+
+    def beyond(self, cache_bytes: int) -> Case:
+        """Return the case with a batch of which even source, one delta and result are twice as large as the cache.
+
+        A batch whose source, deltas and result together would have more than 1.5 GB is smaller.
+        """
+        one = dataclasses.replace(self, batch=1)
+        wanted, most = -(-2 * cache_bytes // one.bytes(1)), _MOST_BYTES // one.bytes(self.branches)
+        return dataclasses.replace(self, batch=max(1, min(wanted, most)))
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,8 @@ class Matrix:
     features: Sequence[tuple[int, int, int]] = ((128, 8, 8), (512, 8, 8), (256, 32, 32))
     dtypes: Sequence[str] = tuple(DTYPES)
     layouts: Sequence[str] = tuple(LAYOUTS)
+    memory: bool = True
+    """Whether the bandwidth beyond the cache is measured, with the largest features."""
 
     def cases(self) -> list[Case]:
         """Return the cases, the smallest features first."""
@@ -75,7 +97,7 @@ class Matrix:
         return [Case(k, steps, features, dtype, layout) for features, dtype, layout, k, steps in combinations]
 
 
-QUICK = Matrix(branches=(6,), steps=(1, 9), features=((128, 8, 8),))
+QUICK = Matrix(branches=(6,), steps=(1, 9), features=((128, 8, 8),), memory=False)
 """A few seconds."""
 
 
@@ -105,6 +127,16 @@ def run(
         for number, case in enumerate(cases, start=1):
             report(f"{number} of {len(cases)}: {case}")
             records += measure(case, device=device, repeats=repeats)
+        if not matrix.memory:
+            return records
+        report("copy_")
+        copies = measure_copies(device=device, repeats=repeats)
+        records += copies
+        largest = max(math.prod(case.features) for case in cases)
+        beyond = [case.beyond(cache_bytes(copies)) for case in cases if math.prod(case.features) == largest]
+        for number, case in enumerate(beyond, start=1):
+            report(f"memory, {number} of {len(beyond)}: {case}")
+            records += measure_memory(case, device=device, repeats=repeats)
         return records
     finally:
         torch.set_num_threads(before)
@@ -113,11 +145,6 @@ def run(
 def measure(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
     """Measure one case, after checking that all candidates compute the same."""
     candidates = _candidates(case, device)
-    cached = case.bytes(case.branches) <= last_level_cache_bytes(device)
-    if not cached:
-        source = torch.zeros(_COPIED_BYTES, dtype=torch.uint8, device=device)
-        target = torch.zeros_like(source)
-        candidates[COPY] = lambda: target.copy_(source)
     with torch.inference_mode():
         expected = candidates[OPERATOR]().float()
         for name in (BASELINE, EINSUM, LOOP):
@@ -125,64 +152,117 @@ def measure(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
             if difference > TOLERANCE[DTYPES[case.dtype]]:
                 raise AssertionError(f"{name} and {OPERATOR} differ by {difference} in {case}")
         del expected
-        clock = wall_ms if device == "cpu" else events_ms
-        timings = time_in_turns(candidates, repeats=repeats, warm_up=_WARM_UP, time_ms=clock)
-    conditions = {"repeats": repeats, "warm_up": _WARM_UP, "device": device_name(device), **environment()}
-    return _records(case, timings, {"case": vars(case), **conditions})
+    timings = _time(candidates, device, repeats)
+    meta = {"case": vars(case), **_conditions(device, repeats)}
 
-
-def _records(case: Case, timings: dict[str, Timing], meta: dict[str, Any]) -> list[Record]:
-    """Return a record for each timing, and for the bandwidths where memory was measured."""
-
-    def record(name: str, timing: Timing, baseline: str, **more: Any) -> Record:
+    def record(name: str, baseline: str, **more: Any) -> Record:
+        timing = timings[name]
         ratio = timings[baseline].median_ms / timing.median_ms
         return Record(
             f"{name}, {case}", timing.median_ms, "ms", f"{baseline}, {case}", ratio, timing.spread, {**meta, **more}
         )
 
-    records = [record(name, timings[name], BASELINE) for name in (OPERATOR, BASELINE, EINSUM, LOOP)]
-    expected = case.bytes(case.branches) / case.bytes(1)
-    records.append(record(ONE_HOT, timings[ONE_HOT], OPERATOR, ratio_of_bytes=expected))
-    if COPY in timings:
-        # Milliseconds for a gigabyte, so that a larger ratio is faster here as well.
-        copy_ms_per_gb = timings[COPY].median_ms / (2 * _COPIED_BYTES / 1e9)
-        for name, deltas in ((OPERATOR, case.branches), (ONE_HOT, 1), (COPY, 0)):
-            gigabytes = (2 * _COPIED_BYTES if name == COPY else case.bytes(deltas)) / 1e9
-            ms_per_gb = timings[name].median_ms / gigabytes
-            records.append(
-                Record(
-                    f"memory of {name}, {case}",
-                    ms_per_gb,
-                    "ms/GB",
-                    f"memory of {COPY}, {case}",
-                    copy_ms_per_gb / ms_per_gb,
-                    timings[name].spread,
-                    {**meta, "gigabytes_per_second": 1e3 / ms_per_gb},
-                )
-            )
+    expected_ratio = case.bytes(case.branches) / case.bytes(1)
+    return [
+        *(record(name, BASELINE) for name in (OPERATOR, BASELINE, EINSUM, LOOP)),
+        record(ONE_HOT, OPERATOR, ratio_of_bytes=expected_ratio),
+        record(CALL, OPERATOR),
+    ]
+
+
+def measure_copies(*, device: str = "cpu", repeats: int) -> list[Record]:
+    """Measure `copy_` from small to large, which shows how much the cache holds and what the memory gives."""
+    candidates: dict[str, Callable[[], Tensor]] = {_copy_name(size): _copy(size, device) for size in COPIED_BYTES}
+    timings = _time(candidates, device, repeats)
+    largest = _copy_name(COPIED_BYTES[-1])
+    slowest = timings[largest].median_ms / (2 * COPIED_BYTES[-1] / 1e9)
+    records = []
+    for size in COPIED_BYTES:
+        timing = timings[_copy_name(size)]
+        ms_per_gb = timing.median_ms / (2 * size / 1e9)
+        meta = {"bytes": 2 * size, "gigabytes_per_second": 1e3 / ms_per_gb, **_conditions(device, repeats)}
+        name = f"memory of {_copy_name(size)}"
+        records.append(
+            Record(name, ms_per_gb, "ms/GB", f"memory of {largest}", slowest / ms_per_gb, timing.spread, meta)
+        )
     return records
+
+
+def cache_bytes(copies: Sequence[Record]) -> int:
+    """Return how many bytes the largest `copy_` goes through that the cache still makes faster; 0 if none."""
+    return max((int(record.meta["bytes"]) for record in copies if record.ratio >= _IN_CACHE), default=0)
+
+
+def measure_memory(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
+    """Measure the operator's bandwidth beside that of the largest `copy_`, in milliseconds for a gigabyte.
+
+    Counted are source and needed deltas as read once, and the result as written once. What a plain store moves besides,
+    since it reads a line before it writes it, is not counted, neither of the operator nor of `copy_`.
+    """
+    candidates = {name: call for name, call in _candidates(case, device).items() if name in (OPERATOR, ONE_HOT)}
+    candidates[COPY] = _copy(COPIED_BYTES[-1], device)
+    timings = _time(candidates, device, repeats)
+    bytes_ = {OPERATOR: case.bytes(case.branches), ONE_HOT: case.bytes(1), COPY: 2 * COPIED_BYTES[-1]}
+    ms_per_gb = {name: timings[name].median_ms / (count / 1e9) for name, count in bytes_.items()}
+    meta = {"case": vars(case), **_conditions(device, repeats)}
+    return [
+        Record(
+            f"memory of {name}, {case}",
+            value,
+            "ms/GB",
+            f"memory of {COPY}, {case}",
+            ms_per_gb[COPY] / value,
+            timings[name].spread,
+            {**meta, "bytes": bytes_[name], "gigabytes_per_second": 1e3 / value},
+        )
+        for name, value in ms_per_gb.items()
+    ]
+
+
+def _copy(size: int, device: str) -> Callable[[], Tensor]:
+    source = torch.ones(size // 4, device=device)
+    target = torch.zeros_like(source)
+    return lambda: target.copy_(source)
+
+
+def _copy_name(size: int) -> str:
+    return f"{COPY} of {size / 2**20:g} MiB"
+
+
+def _time(candidates: Mapping[str, Callable[[], Tensor]], device: str, repeats: int) -> dict[str, Timing]:
+    clock = wall_ms if device == "cpu" else events_ms
+    with torch.inference_mode():
+        return time_in_turns(candidates, repeats=repeats, warm_up=_WARM_UP, time_ms=clock)
+
+
+def _conditions(device: str, repeats: int) -> dict[str, Any]:
+    return {"repeats": repeats, "warm_up": _WARM_UP, "device": device_name(device), **environment()}
 
 
 def _candidates(case: Case, device: str) -> dict[str, Callable[[], Tensor]]:
     """Return what is timed. Torch's ways see features as they lie in memory, so that no layout costs them a copy."""
     generator = torch.Generator().manual_seed(0)
     dtype, memory_format = DTYPES[case.dtype], LAYOUTS[case.layout]
-    strengths = torch.rand(1, case.steps, case.branches, generator=generator).to(device, dtype)
+    strengths = torch.rand(case.batch, case.steps, case.branches, generator=generator).to(device, dtype)
     one_hot = torch.zeros_like(strengths)
     one_hot[:, :, case.branches // 2] = strengths[:, :, 0] + 0.5
+    # Every sample of a batch has the same numbers, in memory of its own.
     samples = torch.randn(1 + case.branches, *case.features, generator=generator).to(device, dtype)
     samples = samples.contiguous(memory_format=memory_format)
-    source, deltas = samples[:1], samples[1:].unsqueeze(0)
     in_memory = samples.permute(0, 2, 3, 1) if case.layout == "channels_last" else samples
-    rows = in_memory.reshape(1 + case.branches, -1)
-    flat_source, flat_deltas = rows[None, :1], rows[None, 1:]
+    rows = in_memory.reshape(1, 1 + case.branches, -1).expand(case.batch, -1, -1)
+    flat_source, flat_deltas = rows[:, :1].contiguous(), rows[:, 1:].contiguous()
     native = load()
 
-    def features(sums: Tensor) -> Tensor:
+    def features(rows: Tensor) -> Tensor:
         channels, height, width = case.features
         if case.layout == "channels_last":
-            return sums.view(1, case.steps, height, width, channels).permute(0, 1, 4, 2, 3)
-        return sums.view(1, case.steps, channels, height, width)
+            return rows.view(case.batch, -1, height, width, channels).permute(0, 1, 4, 2, 3)
+        return rows.view(case.batch, -1, channels, height, width)
+
+    source, deltas = features(flat_source)[:, 0], features(flat_deltas)
+    one_source, one_delta = (rows[:, :, :1, :1, :1].contiguous() for rows in (source.unsqueeze(1), deltas))
+    one_source = one_source[:, 0]
 
     def loop() -> Tensor:
         sums = flat_source.expand(-1, case.steps, -1)
@@ -196,16 +276,8 @@ def _candidates(case: Case, device: str) -> dict[str, Callable[[], Tensor]]:
         EINSUM: lambda: features(flat_source + torch.einsum("bsk,bkn->bsn", strengths, flat_deltas)),
         LOOP: loop,
         ONE_HOT: lambda: native(source, deltas, one_hot),
+        CALL: lambda: native(one_source, one_delta, one_hot),
     }
-
-
-def last_level_cache_bytes(device: str) -> int:
-    """Return the size of the cache before the device's memory; 32 MiB where a processor does not tell."""
-    if device != "cpu":
-        return int(torch.cuda.get_device_properties(device).L2_cache_size)
-    known = "SC_LEVEL3_CACHE_SIZE" in os.sysconf_names
-    reported = os.sysconf("SC_LEVEL3_CACHE_SIZE") if known else 0
-    return reported if reported > 0 else 32 << 20
 
 
 def device_name(device: str) -> str:

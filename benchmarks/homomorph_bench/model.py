@@ -67,6 +67,7 @@ def run(
     runtimes: tuple[str, ...],
     repeats: int,
     threads: int,
+    packages: Path | None = None,
     report: Callable[[str], None] = lambda step: None,
 ) -> Measured:
     """Measure a sequence, its parts, and one frame from features that are at hand.
@@ -78,6 +79,7 @@ def run(
         runtimes: some of `RUNTIMES`.
         repeats: turns that count, at least 10.
         threads: threads within one operation, in every runtime.
+        packages: a folder for AOTInductor's packages, so that a later measurement need not compile them again.
         report: called with what is done next.
 
     Raises:
@@ -87,7 +89,7 @@ def run(
     torch.set_num_threads(threads)
     try:
         with tempfile.TemporaryDirectory(prefix="homomorph-bench-") as folder, torch.inference_mode():
-            return _measure(network, picture_size, frames, runtimes, repeats, Path(folder), report)
+            return _measure(network, picture_size, frames, runtimes, repeats, Path(folder), packages, report)
     finally:
         torch.set_num_threads(before)
 
@@ -99,6 +101,7 @@ def _measure(
     runtimes: tuple[str, ...],
     repeats: int,
     folder: Path,
+    packages: Path | None,
     report: Callable[[str], None],
 ) -> Measured:
     load()
@@ -112,8 +115,17 @@ def _measure(
     ramp = torch.linspace(0, 1, frames).view(1, -1, 1).repeat(1, 1, len(model.branches))
     measured = Measured(gmac=_gmac(model, source, ramp))
     with torch.inference_mode(False), torch.no_grad():
+        example = (source, target, ramp)
         found = list(
-            ways(model, folder, runtimes=runtimes, pictures=pictures, example=(source, target, ramp), report=report)
+            ways(
+                model,
+                folder,
+                packages=packages,
+                runtimes=runtimes,
+                pictures=pictures,
+                example=example,
+                report=report,
+            )
         )
 
     # What is timed computes the same, as exactly as its number format can.

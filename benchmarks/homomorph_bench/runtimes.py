@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ def ways(
     model: MorphModel,
     folder: Path,
     *,
+    packages: Path | None = None,
     runtimes: tuple[str, ...],
     pictures: Tensor,
     example: tuple[Tensor, Tensor, Tensor],
@@ -62,6 +64,7 @@ def ways(
     Args:
         model: with float32 weights.
         folder: where the files go.
+        packages: where AOTInductor's go instead, and are taken from if they are there.
         runtimes: some of `RUNTIMES`.
         pictures: what int8 is calibrated on, uint8 [N, H, W, 3].
         example: source, target and strengths of the sizes that will be asked for; OpenVINO compiles for them.
@@ -89,7 +92,8 @@ def ways(
     if "aotinductor" in runtimes:
         for precision in formats():
             report(f"export: AOTInductor {precision}, which compiles for minutes")
-            yield _aotinductor(exported_parts(model, None, DTYPES[precision]), served, folder, precision)
+            parts = exported_parts(model, None, DTYPES[precision])
+            yield _aotinductor(parts, served, packages or folder, f"{_made_for(config)}-{precision}", precision)
 
 
 def formats() -> tuple[str, ...]:
@@ -112,12 +116,22 @@ def _torchscript(parts: Parts, folder: Path, precision: str) -> Way:
     return _way("torchscript", precision, loaded)
 
 
-def _aotinductor(parts: Parts, served: Mapping[str, contract.Model], folder: Path, precision: str) -> Way:
+def _made_for(config: ModelConfig) -> str:
+    """Return a word for all that a package depends on beside the weights, which are always the same."""
+    environment = (config, torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
+    return hashlib.sha256(repr(environment).encode()).hexdigest()[:8]
+
+
+def _aotinductor(
+    parts: Parts, served: Mapping[str, contract.Model], folder: Path, made_for: str, precision: str
+) -> Way:
     modules = aotinductor_modules(parts)
     loaded = {}
     for name in MODELS:
-        file = folder / f"{name}-{precision}.pt2"
-        aotinductor.compile_package(modules[name], served[name], file)
+        file = folder / f"{name}-{made_for}.pt2"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aotinductor.compile_package(modules[name], served[name], file)
         loaded[name] = aotinductor.load(file)
     return _way("aotinductor", precision, loaded)
 

@@ -36,8 +36,8 @@ def kernel(
 ) -> None:
     """Time the interpolation operator against torch.baddbmm, einsum and a loop over the branches.
 
-    Also with one-hot strengths against dense ones, and its bandwidth against a large copy_ where a case is larger than
-    the last-level cache.
+    Also with one-hot strengths against dense ones, and its bandwidth against a large copy_ with batches larger than the
+    cache, whose size is measured first.
     """
     import dataclasses
 
@@ -129,6 +129,14 @@ def model(
             help="torchscript, onnxruntime, openvino, or aotinductor, which compiles for minutes; repeatable.",
         ),
     ] = None,
+    packages: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            show_default="none",
+            help="A folder to keep AOTInductor's packages in: those that are there are not compiled again.",
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")] = 10,
     threads: Annotated[
         int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")
@@ -165,6 +173,7 @@ def model(
             runtimes=chosen,
             repeats=repeats,
             threads=threads or len(os.sched_getaffinity(0)),
+            packages=packages,
             report=status.update,
         )
     path = write(measured.records, out)

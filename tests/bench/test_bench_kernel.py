@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from homomorph_bench import kernel
-from homomorph_bench.timing import time_in_turns
+from homomorph_bench import kernel, kernel_summary
+from homomorph_bench.results import Record
+from homomorph_bench.timing import Timing, time_in_turns
 
 
 def test_candidates_take_turns():
@@ -43,7 +44,7 @@ def test_results_have_a_record_for_each_row(tmp_path: Path):
     assert (tmp_path / "kernel.png").stat().st_size > 10_000
     records = json.loads((tmp_path / "results.json").read_text())
     by_name = {record["name"]: record for record in records}
-    cases, candidates = 2 * 2 * 2, 5
+    cases, candidates = 2 * 2 * 2, 6
     assert len(by_name) == len(records) == cases * candidates
     for record in records:
         assert set(record) == {"name", "value", "unit", "baseline", "ratio", "spread", "meta"}
@@ -65,15 +66,62 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, arguments: tuple[str
 
 
 def test_memory_is_measured_beyond_the_cache(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel, "last_level_cache_bytes", lambda device: 0)
-    case = kernel.Case(branches=2, steps=3, features=(16, 8, 8), dtype="float32", layout="contiguous")
-    assert case.bytes(2) == (1 + 2 + 3) * 16 * 8 * 8 * 4
-    records = {record.name: record for record in kernel.measure(case, repeats=10)}
+    monkeypatch.setattr(kernel, "COPIED_BYTES", (1 << 19, 1 << 20))
+    case = kernel.Case(branches=2, steps=3, features=(16, 8, 8), dtype="float32", layout="channels_last", batch=2)
+    assert case.bytes(2) == 2 * (1 + 2 + 3) * 16 * 8 * 8 * 4
+    records = {record.name: record for record in kernel.measure_memory(case, repeats=10)}
     operator, copied = records[f"memory of {kernel.OPERATOR}, {case}"], records[f"memory of {kernel.COPY}, {case}"]
-    seconds = records[f"{kernel.OPERATOR}, {case}"].value / 1e3
-    assert operator.meta["gigabytes_per_second"] == pytest.approx(case.bytes(2) / 1e9 / seconds)
+    assert operator.meta["gigabytes_per_second"] == pytest.approx(1e3 / operator.value)
+    assert (operator.meta["bytes"], copied.meta["bytes"]) == (case.bytes(2), 2 << 20)
+    assert records[f"memory of {kernel.ONE_HOT}, {case}"].meta["bytes"] == case.bytes(1)
     assert (operator.unit, operator.baseline) == ("ms/GB", copied.name)
     assert operator.ratio == pytest.approx(copied.value / operator.value)
+
+
+def test_batches_are_twice_as_large_as_the_cache():
+    case = kernel.Case(branches=12, steps=1, features=(256, 32, 32), dtype="float32", layout="contiguous")
+    beyond = case.beyond(100 << 20)
+    assert beyond.bytes(1) >= 200 << 20 > beyond.bytes(1) * (beyond.batch - 1) / beyond.batch
+    assert str(beyond).startswith(f"B={beyond.batch} K=12 ")
+    assert case.beyond(0).batch == 1
+    assert 1.4e9 < case.beyond(1 << 40).bytes(12) <= 1.5e9, "no more memory than that"
+
+
+def test_the_cache_is_as_large_as_the_copies_that_it_makes_faster(monkeypatch: pytest.MonkeyPatch):
+    gigabytes_per_second = {1 << 20: 100.0, 1 << 21: 60.0, 1 << 22: 30.0, 1 << 23: 25.0}
+    monkeypatch.setattr(kernel, "COPIED_BYTES", tuple(gigabytes_per_second))
+
+    def time(candidates: object, device: str, repeats: int) -> dict[str, Timing]:
+        return {
+            f"copy_ of {size >> 20} MiB": Timing(2 * size / rate / 1e6, 0.0)
+            for size, rate in gigabytes_per_second.items()
+        }
+
+    monkeypatch.setattr(kernel, "_time", time)
+    copies = kernel.measure_copies(repeats=10)
+    assert [record.meta["gigabytes_per_second"] for record in copies] == pytest.approx([100, 60, 30, 25])
+    assert kernel.cache_bytes(copies) == 4 << 20, "both of its tensors count"
+    assert kernel.cache_bytes(copies[-2:]) == 0
+
+
+def test_small_cases_are_counted_apart():
+    def timings(size: str, call_ms: float, one_hot: float) -> list[Record]:
+        def record(name: str, value: float, ratio: float, **meta: float) -> Record:
+            return Record(f"{name}, {size}", value, "ms", "", ratio, 0.0, dict(meta))
+
+        return [
+            record(kernel.OPERATOR, 2.0, 1.5),
+            *(record(name, 3.0, 1.0) for name in (kernel.BASELINE, kernel.EINSUM, kernel.LOOP)),
+            record(kernel.ONE_HOT, 1.0, one_hot, ratio_of_bytes=2.0),
+            record(kernel.CALL, call_ms, 1.0),
+        ]
+
+    figures = kernel_summary.summarise([*timings("small", 0.6, 1.0), *timings("large", 0.1, 2.0)])
+    name = "one-hot against dense, per ratio of bytes"
+    assert figures[f"{name}: least"] == pytest.approx(0.5)
+    assert figures[f"{name}, where a call is less than 20% of it: least"] == pytest.approx(1.0)
+    assert figures["a call's share of one-hot: most"] == pytest.approx(0.6)
+    assert figures["against the best of three: slowest case"] == pytest.approx(1.5)
 
 
 def test_the_matrix_is_the_one_that_is_documented():
