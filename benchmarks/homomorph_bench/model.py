@@ -7,8 +7,9 @@ frames have contrast, without which any two ways would seem to compute the same.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,19 @@ from homomorph.environment import environment
 from homomorph.networks import MorphModel
 from homomorph.pixels import from_normalised, normalise
 from homomorph.published_weights import CELEBA_GROUPS
+from homomorph_bench import branches
+from homomorph_bench.processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, started, time_ms
 from homomorph_bench.results import Record, compared
-from homomorph_bench.runtimes import Way, formats, ways
+from homomorph_bench.runtimes import formats
 from homomorph_bench.timing import Timing, time_in_turns
-from homomorph_export.ops.interpolate import load
 from homomorph_export.precision import DTYPES, TOLERANCES
 
 BASELINE = "published way"
-SIX_GROUPS = "one frame, all branches"
-ONE_GROUP = "one frame, one branch"
+SIX_GROUPS = ALL_BRANCHES
+ONE_GROUP = ONE_BRANCH
 _MATMUL_SIZE = 2048
-_CALIBRATION = 8
+_TURN_MS = 30.0
+"""Each turn calls its candidate as often as fits into this: the first call of a turn finds the caches cold."""
 _LEAST_CONTRAST = 20.0
 """Standard deviation of the frames, in grey levels."""
 _BF16_SHARE = 0.02
@@ -62,6 +65,7 @@ class Measured:
 def run(
     network: Family,
     *,
+    groups: Mapping[str, tuple[str, ...]] = CELEBA_GROUPS,
     picture_size: int,
     frames: int,
     runtimes: tuple[str, ...],
@@ -73,7 +77,9 @@ def run(
     """Measure a sequence, its parts, and one frame from features that are at hand.
 
     Args:
-        network: sizes of the networks; groups are those of HomoInterpGAN's pretrained model, six branches.
+        network: sizes of the networks.
+        groups: of attributes, each of which has a branch beside the residual one. Those of HomoInterpGAN's pretrained
+            model make six branches.
         picture_size: height and width of both pictures, in pixels.
         frames: length S of the sequence.
         runtimes: some of `RUNTIMES`.
@@ -89,97 +95,82 @@ def run(
     torch.set_num_threads(threads)
     try:
         with tempfile.TemporaryDirectory(prefix="homomorph-bench-") as folder, torch.inference_mode():
-            return _measure(network, picture_size, frames, runtimes, repeats, Path(folder), packages, report)
+            config = ModelConfig(dict(groups), picture_size, network)
+            setup = Setup(config, frames, threads, Path(folder), packages)
+            return _measure(setup, runtimes, repeats, report)
     finally:
         torch.set_num_threads(before)
 
 
-def _measure(
-    network: Family,
-    size: int,
-    frames: int,
-    runtimes: tuple[str, ...],
-    repeats: int,
-    folder: Path,
-    packages: Path | None,
-    report: Callable[[str], None],
-) -> Measured:
-    load()
-    torch.manual_seed(0)
-    model = MorphModel(ModelConfig(CELEBA_GROUPS, size, network)).eval().requires_grad_(False)
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    pictures = torch.randint(0, 256, (2 * _CALIBRATION, size, size, 3), dtype=torch.uint8)
+def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Callable[[str], None]) -> Measured:
+    frames, size, model, pictures, ramp = (
+        setup.frames,
+        setup.config.picture_size,
+        setup.model(),
+        setup.pictures(),
+        setup.ramp(),
+    )
     source, target = pictures[:1], pictures[1:2]
-    ramp = torch.linspace(0, 1, frames).view(1, -1, 1).repeat(1, 1, len(model.branches))
     measured = Measured(gmac=_gmac(model, source, ramp))
-    with torch.inference_mode(False), torch.no_grad():
-        example = (source, target, ramp)
-        found = list(
-            ways(
-                model,
-                folder,
-                packages=packages,
-                runtimes=runtimes,
-                pictures=pictures,
-                example=example,
-                report=report,
-            )
-        )
-
-    # What is timed computes the same, as exactly as its number format can.
     expected = published_way(model, source, target, ramp)
     if (contrast := float(expected.float().std())) < _LEAST_CONTRAST:
         raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels: whatever is compared looks the same")
-    meta = {"network": network.family, "picture_size": size, "frames": frames, **environment()}
-    errors: dict[str, float] = {BASELINE: 0.0}
-    for way in found:
-        report(f"comparing {way.name}")
-        difference = (way.morph(source, target, ramp).int() - expected.int()).abs().float()
-        errors[way.name] = float(difference.mean())
-        # Random weights make no pictures, and int8 is made for pictures: its error is only recorded. Nor do they damp
-        # what bfloat16 rounds, as trained ones do: it may lose a share of the frames' contrast.
-        largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_SHARE * contrast, "int8": float("inf")}
-        if not errors[way.name] <= largest[way.precision]:
-            raise AssertionError(
-                f"{way.name} is {errors[way.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
-            )
+    network = setup.config.network.family
+    meta = {
+        "network": network,
+        "branches": len(model.branches),
+        "picture_size": size,
+        "frames": frames,
+        **environment(),
+    }
+    with contextlib.ExitStack() as stack:
+        by_runtime = {name: stack.enter_context(started(name, setup, report)) for name in runtimes}
+        found = [way for ways in by_runtime.values() for way in ways]
 
-    report("a whole sequence")
-    candidates: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}
-    candidates |= {way.name: _bound(way, source, target, ramp) for way in found}
-    timings = time_in_turns(candidates, repeats=repeats, warm_up=2, report=lambda n: report(f"sequence, turn {n}"))
-    measured.records += compared(
-        timings,
-        f"{frames} frames of {size}x{size}",
-        baseline=BASELINE,
-        meta=lambda name: {**meta, "repeats": repeats, "mean_error_grey_levels": errors[name]},
-    )
+        # What is timed computes the same, as exactly as its number format can.
+        errors: dict[str, float] = {BASELINE: 0.0}
+        for way in found:
+            report(f"comparing {way.name}")
+            errors[way.name] = float((way.morph().int() - expected.int()).abs().float().mean())
+            # Random weights make no pictures, and int8 is made for pictures: its error is only recorded. Nor do they
+            # damp what bfloat16 rounds, as trained ones do: it may lose a share of the frames' contrast.
+            largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_SHARE * contrast, "int8": float("inf")}
+            if not errors[way.name] <= largest[way.precision]:
+                raise AssertionError(
+                    f"{way.name} is {errors[way.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
+                )
 
-    report("its parts")
-    for way in found:
-        features = way.encode(source, target)
-        mixed = way.interpolate(*features, ramp)
-        parts: dict[str, Callable[[], object]] = {
-            "E": _call(way.encode, source, target),
-            "T": _call(way.interpolate, *features, ramp),
-            "D": _call(way.decode, mixed),
-        }
-        measured.parts[way.name] = time_in_turns(parts, repeats=10, warm_up=2)
+        report("a whole sequence")
+        candidates: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}
+        candidates |= {way.name: way.call(SEQUENCE) for way in found}
+        measured.records += compared(
+            _time(candidates, repeats, report),
+            f"{frames} frames of {size}x{size}",
+            baseline=BASELINE,
+            meta=lambda name: {**meta, "repeats": repeats, "mean_error_grey_levels": errors[name]},
+        )
+        for way in found:
+            report(f"its parts, {way.name}")
+            measured.parts[way.name] = _time({part: way.call(part) for part in PARTS}, 10)
 
-    # A slider that is being moved: both pictures are encoded already. Some runtimes have compiled for a sequence.
-    for way in (way for way in found if way.any_length):
-        report(f"one frame, {way.name}")
-        features = way.encode(source, target)
-        alone = torch.zeros(1, 1, len(model.branches))
-        alone[..., 0] = 0.5
-        one: dict[str, Callable[[], object]] = {
-            SIX_GROUPS: _frame(way, features, torch.full_like(alone, 0.5)),
-            ONE_GROUP: _frame(way, features, alone),
-        }
-        timed = time_in_turns(one, repeats=max(repeats, 20), warm_up=3)
-        measured.records += compared(timed, way.name, baseline=SIX_GROUPS, meta=lambda _: {**meta, "frames": 1})
+        # A slider that is being moved: both pictures are encoded already. Some runtimes have compiled for a sequence.
+        for way in (way for way in found if way.any_length):
+            report(f"one frame, {way.name}")
+            one = {name: way.call(name) for name in (SIX_GROUPS, ONE_GROUP)}
+            timed = _time(one, max(repeats, 20))
+            measured.records += compared(timed, way.name, baseline=SIX_GROUPS, meta=lambda _: {**meta, "frames": 1})
+
+        for way in by_runtime.get("torchscript", ()):
+            for count in sorted({1, frames}):
+                report(f"branches at once, {way.name}, {count} frames")
+                conditions = {**meta, "frames": count}
+                timings: dict[str, Timing] = way.ask("branches", way.precision, count, max(repeats, 20))
+                measured.records += compared(
+                    timings,
+                    f"{way.name}, {count} frames",
+                    baseline=branches.ONE_BY_ONE,
+                    meta=dict.fromkeys(timings, conditions).__getitem__,
+                )
 
     for name in formats():
         report(f"matmul {name}")
@@ -187,6 +178,19 @@ def _measure(
         measured.matmul |= time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)
     measured.records += _rates(measured, meta)
     return measured
+
+
+def _time(
+    candidates: Mapping[str, Callable[[], object]], repeats: int, report: Callable[[str], None] = lambda step: None
+) -> dict[str, Timing]:
+    return time_in_turns(
+        candidates,
+        repeats=repeats,
+        warm_up=2,
+        turn_ms=_TURN_MS,
+        time_ms=time_ms,
+        report=lambda turn: report(f"turn {turn}"),
+    )
 
 
 def _rates(measured: Measured, meta: dict[str, Any]) -> list[Record]:
@@ -250,11 +254,3 @@ def _gmac(model: MorphModel, picture: Tensor, strengths: Tensor) -> dict[str, fl
 
 def _call(function: Callable[..., object], *arguments: Tensor) -> Callable[[], object]:
     return lambda: function(*arguments)
-
-
-def _bound(way: Way, source: Tensor, target: Tensor, strengths: Tensor) -> Callable[[], object]:
-    return lambda: way.morph(source, target, strengths)
-
-
-def _frame(way: Way, features: tuple[Tensor, Tensor], strengths: Tensor) -> Callable[[], object]:
-    return lambda: way.decode(way.interpolate(*features, strengths))

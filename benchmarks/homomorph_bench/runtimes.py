@@ -140,10 +140,12 @@ def _onnx_files(
     model: MorphModel, served: Mapping[str, contract.Model], folder: Path, pictures: Tensor | None
 ) -> dict[str, Path]:
     """Write float32 files or, given pictures to calibrate on, int8 ones."""
+    files = {name: folder / f"{name}.onnx" for name in MODELS}
+    if folder.exists():  # another runtime's process has written them
+        return files
     folder.mkdir()
     inputs = {} if pictures is None else calibration_inputs(model, pictures)
     graphs: Mapping[str, ModelProto] = onnx_models(exported_parts(model, None, torch.float32), served, inputs)
-    files = {name: folder / f"{name}.onnx" for name in MODELS}
     for name, file in files.items():
         onnx_graphs.save(graphs[name], file)
     return files

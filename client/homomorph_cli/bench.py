@@ -145,11 +145,14 @@ def model(
     """Time a whole sequence of exported models, in several runtimes, against the published way to compute it.
 
     The published way encodes both pictures, runs all branches and decodes again for every frame, eagerly in float32.
-    Also where the time goes, and one frame from features at hand with one branch in use against all. Weights are
-    random.
+    Also where the time goes, one frame from features at hand with one branch in use against all, and the branches one
+    by one against all at once. Weights are random; there are as many branches as the shipped avatars64 has, or
+    HomoInterpGAN's.
     """
     from rich.console import Console
 
+    from homomorph.data.avatars import GROUPS
+    from homomorph.published_weights import CELEBA_GROUPS
     from homomorph.recipe import PRESETS
     from homomorph_bench import model as benchmark
     from homomorph_bench import model_picture
@@ -168,6 +171,7 @@ def model(
     with Console(stderr=True).status("Loading") as status:
         measured = benchmark.run(
             network,
+            groups=GROUPS if preset.startswith("avatars") else CELEBA_GROUPS,
             picture_size=picture_size,
             frames=frames,
             runtimes=chosen,

@@ -60,8 +60,16 @@ def save(module: torch.jit.ScriptModule, path: Path, *, methods: Sequence[str] =
         path: where to.
         methods: those that can be called on the file's module beside forward().
     """
+    frozen = freeze(module, methods=methods)
     with _deprecation_silenced():
-        torch.jit.save(torch.jit.freeze(module, preserved_attrs=list(methods)), str(path))
+        torch.jit.save(frozen, str(path))
+
+
+def freeze(module: torch.jit.ScriptModule, *, methods: Sequence[str] = ()) -> torch.jit.ScriptModule:
+    """Return the module with its weights folded into the graph as constants, and these methods beside forward()."""
+    with _deprecation_silenced():
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(module, preserved_attrs=list(methods))
+        return frozen
 
 
 def load(path: Path) -> torch.jit.ScriptModule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,8 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from homomorph.config import CompactConfig
-from homomorph_bench import model, model_picture, runtimes
+from homomorph.config import CompactConfig, ModelConfig, PublishedConfig
+from homomorph.networks import MorphModel
+from homomorph.published_weights import CELEBA_GROUPS
+from homomorph_bench import branches, model, model_picture, runtimes
+from homomorph_export import contract
+from homomorph_export.ops import interpolate
+from homomorph_export.parts import exported_parts
 
 TINY = CompactConfig(
     feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
@@ -64,6 +70,54 @@ def test_one_branch_is_compared_with_all(measured: model.Measured) -> None:
     names = [record.name for record in measured.records if record.baseline.startswith(model.SIX_GROUPS)]
     assert len(names) == 2 * len(measured.parts)
     assert f"{model.ONE_GROUP}, onnxruntime fp32" in names
+
+
+def test_branches_at_once_are_compared_with_one_by_one(measured: model.Measured) -> None:
+    names = {record.name for record in measured.records if record.baseline.startswith(branches.ONE_BY_ONE)}
+    ways = (branches.ONE_BY_ONE, branches.AT_ONCE, branches.FOLDED)
+    cases = itertools.product(ways, runtimes.formats(), (1, 3))
+    assert names == {f"{way}, torchscript {precision}, {frames} frames" for way, precision, frames in cases}
+
+
+@pytest.mark.parametrize("network", [TINY, PublishedConfig(feature_channels=16, widths=(4, 4, 8, 8))])
+def test_branches_at_once_compute_the_same(network: CompactConfig | PublishedConfig) -> None:
+    """Those of the published family have biases and activations."""
+    torch.manual_seed(0)
+    morph = MorphModel(ModelConfig(CELEBA_GROUPS, 32, network)).eval().requires_grad_(False)
+    for parameter in morph.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    interpolate.load()
+    parts = exported_parts(morph, None, torch.float32)
+    features = torch.randn(4, network.feature_channels, 4, 4)
+    strengths = torch.rand(2, 3, 6)
+    with torch.inference_mode():
+        timings = branches.measure(parts, torch.float32, features[:2], features[2:], strengths, repeats=10)
+        assert set(timings) == {branches.ONE_BY_ONE, branches.AT_ONCE, branches.FOLDED}
+
+
+def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def compile_package(module: torch.nn.Module, entry: contract.Model, path: Path) -> None:
+        compiled.append(entry.name)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(runtimes.aotinductor, "compile_package", compile_package)
+    monkeypatch.setattr(runtimes.aotinductor, "load", lambda path: path)
+    morph = MorphModel(ModelConfig(CELEBA_GROUPS, 32, TINY)).eval().requires_grad_(False)
+    pictures = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    for _ in range(2):
+        found = runtimes.ways(
+            morph,
+            tmp_path,
+            packages=tmp_path / "packages",
+            runtimes=("aotinductor",),
+            pictures=pictures,
+            example=(pictures[:1], pictures[1:], torch.ones(1, 3, 6)),
+            report=lambda step: None,
+        )
+        assert [way.precision for way in found] == list(runtimes.formats())
+    assert compiled == list(runtimes.MODELS) * len(runtimes.formats())
 
 
 def test_rates_are_compared_with_a_product_of_matrices(measured: model.Measured) -> None:

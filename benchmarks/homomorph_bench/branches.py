@@ -1,0 +1,142 @@
+"""The branches T_i with the interpolation: one after the other, as they are exported, against all of them at once.
+
+At once, the first convolutions of all branches are one, since all see the same difference, and each later layer is one
+grouped convolution. Folded, the last layers do the interpolation as well, which they can because they are linear:
+sum_k v_k * W_k h_k is one convolution over the hidden channels of all branches, scaled by their strengths. It has to
+run for every frame instead of once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from homomorph_bench.timing import Timing, time_in_turns
+from homomorph_export import torchscript
+from homomorph_export.parts import Parts
+from homomorph_export.servable import InterpolatorServable
+
+ONE_BY_ONE = "branches one by one"
+AT_ONCE = "branches at once"
+FOLDED = "branches at once, last layers folded"
+_TOLERANCE = 1e-2
+"""Largest difference, as a share of the largest value: bfloat16 is rounded at other places."""
+
+
+class AtOnce(nn.Module):
+    """Features of sources and targets [B, C, h, w], strengths [B, S, K] -> features of all frames [B, S, C, h, w]."""
+
+    def __init__(self, branches: Sequence[nn.Module], dtype: torch.dtype, *, folded: bool) -> None:
+        super().__init__()
+        layers = [_layers(branch) for branch in branches]
+        places = [_together(list(place), grouped=index > 0) for index, place in enumerate(zip(*layers, strict=True))]
+        self.hidden = nn.Sequential(*places[:-1])
+        self.last = _stacked([place[-1] for place in layers]) if folded else places[-1]
+        self.dtype, self.folded = dtype, folded
+
+    def forward(self, SOURCE: Tensor, TARGET: Tensor, STRENGTHS: Tensor) -> Tensor:
+        hidden = self.hidden((TARGET - SOURCE).to(self.dtype))
+        batch, steps, branches = STRENGTHS.shape
+        if self.folded:
+            strengths = STRENGTHS.to(self.dtype).view(batch, steps, branches, 1, 1, 1)
+            per_branch = hidden.view(batch, 1, branches, -1, hidden.shape[2], hidden.shape[3])
+            # With a channel of the strength for each branch: what its last layer adds to every sum, its bias.
+            scaled = (per_branch * strengths).view(batch * steps, -1, hidden.shape[2], hidden.shape[3])
+            ones = torch.ones_like(scaled[:, :1]) * strengths.view(batch * steps, branches, 1, 1)
+            changes: Tensor = self.last(torch.cat([scaled, ones], dim=1)).float()
+            return SOURCE.unsqueeze(1) + changes.view(batch, steps, *SOURCE.shape[1:])
+        deltas = self.last(hidden).float().view(batch, branches, *SOURCE.shape[1:])
+        features: Tensor = torch.ops.homomorph.interpolate(SOURCE, deltas, STRENGTHS)
+        return features
+
+
+def measure(
+    parts: Parts, dtype: torch.dtype, source: Tensor, target: Tensor, strengths: Tensor, *, repeats: int
+) -> dict[str, Timing]:
+    """Time the three ways in turns, traced and frozen like the exported files.
+
+    Args:
+        parts: what is exported.
+        dtype: its number format.
+        source: features [B, C, h, w].
+        target: the same.
+        strengths: [B, S, K].
+        repeats: turns that count, at least 10.
+
+    Raises:
+        AssertionError: they compute different features.
+    """
+    servables = [servable.get_submodule("branch") for servable in parts.branches.values()]
+    with torch.inference_mode(False), torch.no_grad():
+        example = tuple(tensor.clone() for tensor in (source, target, strengths))
+        traced = [torchscript.trace(module, parts.features) for module in parts.branches.values()]
+        modules: dict[str, torch.jit.ScriptModule] = {
+            ONE_BY_ONE: torchscript.script(InterpolatorServable(traced)),
+            AT_ONCE: torchscript.trace(AtOnce(servables, dtype, folded=False), *example),
+            FOLDED: torchscript.trace(AtOnce(servables, dtype, folded=True), *example),
+        }
+        frozen = {name: torchscript.freeze(module) for name, module in modules.items()}
+    expected = frozen[ONE_BY_ONE](source, target, strengths)
+    for name, module in frozen.items():
+        difference = ((module(source, target, strengths) - expected).abs().max() / expected.abs().max()).item()
+        if difference > (_TOLERANCE if dtype == torch.float32 else 5 * _TOLERANCE):
+            raise AssertionError(f"{name} and {ONE_BY_ONE} differ by {difference} of the largest feature")
+    return time_in_turns(
+        {name: _call(module, source, target, strengths) for name, module in frozen.items()},
+        repeats=repeats,
+        warm_up=3,
+    )
+
+
+def _layers(branch: nn.Module) -> list[nn.Module]:
+    """Return a branch's layers in the order in which they run."""
+    return [layer for layer in branch.modules() if not list(layer.children())]
+
+
+def _together(layers: list[nn.Module], *, grouped: bool) -> nn.Module:
+    """Return one layer in place of the same layer of all branches."""
+    first = layers[0]
+    if not isinstance(first, nn.Conv2d):
+        return first
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    count = len(convolutions)
+    joint = nn.Conv2d(
+        first.in_channels * (count if grouped else 1),
+        first.out_channels * count,
+        first.kernel_size,  # type: ignore[arg-type]
+        padding=first.padding,  # type: ignore[arg-type]
+        groups=count if grouped else 1,
+        bias=first.bias is not None,
+        dtype=first.weight.dtype,
+    )
+    joint.weight = nn.Parameter(torch.cat([layer.weight for layer in convolutions]))
+    if first.bias is not None:
+        joint.bias = nn.Parameter(torch.cat([layer.bias for layer in convolutions if layer.bias is not None]))
+    return joint
+
+
+def _stacked(layers: list[nn.Module]) -> nn.Conv2d:
+    """Return one convolution that sums what all branches' last ones give, a further channel for each one's bias."""
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    first = convolutions[0]
+    biases = torch.zeros(first.out_channels, len(convolutions), *first.kernel_size, dtype=first.weight.dtype)
+    for index, layer in enumerate(convolutions):
+        if layer.bias is not None:
+            biases[:, index, first.kernel_size[0] // 2, first.kernel_size[1] // 2] = layer.bias
+    weight = torch.cat([*(layer.weight for layer in convolutions), biases], dim=1)
+    joint = nn.Conv2d(
+        weight.shape[1],
+        first.out_channels,
+        first.kernel_size,  # type: ignore[arg-type]
+        padding=first.padding,  # type: ignore[arg-type]
+        bias=False,
+        dtype=weight.dtype,
+    )
+    joint.weight = nn.Parameter(weight)
+    return joint
+
+
+def _call(module: torch.jit.ScriptModule, *inputs: Tensor) -> Callable[[], object]:
+    return lambda: module(*inputs)

@@ -1,0 +1,212 @@
+"""The ways of each runtime in a process of its own, which waits while another one computes.
+
+In one process the pools of threads of several runtimes take the cores from each other, which slows whatever runs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from homomorph.config import ModelConfig
+from homomorph.networks import MorphModel
+from homomorph.pixels import normalise
+from homomorph_bench import branches
+from homomorph_bench.runtimes import Way, ways
+from homomorph_bench.timing import Timing, wall_ms
+from homomorph_export.ops.interpolate import load
+from homomorph_export.parts import exported_parts
+from homomorph_export.precision import DTYPES
+
+SEQUENCE = "sequence"
+PARTS = ("E", "T", "D")
+ALL_BRANCHES = "one frame, all branches"
+ONE_BRANCH = "one frame, one branch"
+_PICTURES = 16
+_PAUSE_S = 0.02
+"""Until the threads of the process that computed before have stopped looking for more work."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every process makes for itself: the same model with random weights, and the same pictures."""
+
+    config: ModelConfig
+    frames: int
+    threads: int
+    folder: Path
+    """For exported files."""
+    packages: Path | None
+    """For AOTInductor's instead."""
+
+    def model(self) -> MorphModel:
+        """Return the model, its weights such that frames have contrast."""
+        torch.manual_seed(0)
+        model = MorphModel(self.config).eval().requires_grad_(False)
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+        return model
+
+    def pictures(self) -> Tensor:
+        """Return random pictures, uint8 [N, H, W, 3]; the first two are source and target."""
+        size, generator = self.config.picture_size, torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, (_PICTURES, size, size, 3), dtype=torch.uint8, generator=generator)
+
+    def ramp(self) -> Tensor:
+        """Return strengths from the source to the target, [1, S, K]."""
+        return torch.linspace(0, 1, self.frames).view(1, -1, 1).repeat(1, 1, len(self.config.branches))
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A way in its runtime's process."""
+
+    name: str
+    precision: str
+    any_length: bool
+    ask: Callable[..., Any]
+    """Calls a method of the process's `_Ways`."""
+
+    def morph(self) -> Tensor:
+        """Return the frames of the sequence, uint8 [1, S, H, W, 3]."""
+        return torch.from_numpy(self.ask("morph", self.name))
+
+    def call(self, what: str) -> RemoteCall:
+        """Return what times the sequence, a part of it, or one frame."""
+        return RemoteCall(self, what)
+
+
+@dataclass(frozen=True)
+class RemoteCall:
+    """Something that a way can do, called and timed in its process."""
+
+    way: Remote
+    what: str
+
+    def __call__(self) -> float:
+        return self.time_ms(1)
+
+    def time_ms(self, calls: int) -> float:
+        """Call it so many times; return the milliseconds of one call."""
+        time.sleep(_PAUSE_S)
+        return float(self.way.ask("time_ms", self.way.name, self.what, calls))
+
+
+def time_ms(candidate: Callable[[], object], calls: int) -> float:
+    """Time a candidate of this process or of another, for `time_in_turns`."""
+    if isinstance(candidate, RemoteCall):
+        return candidate.time_ms(calls)
+    time.sleep(_PAUSE_S)
+    return wall_ms(candidate, calls)
+
+
+@contextmanager
+def started(runtime: str, setup: Setup, report: Callable[[str], None]) -> Iterator[Sequence[Remote]]:
+    """Start a runtime's process, and end it when the context is left.
+
+    Args:
+        runtime: one of `RUNTIMES`.
+        setup: what it makes.
+        report: called with what it does next until it is ready.
+
+    Raises:
+        RuntimeError: the process ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_answer, args=(there, runtime, setup), daemon=True)
+    process.start()
+    there.close()
+
+    def ask(*question: Any) -> Any:
+        try:
+            here.send(question)
+            while True:
+                kind, answer = here.recv()
+                if kind == "answer":
+                    return answer
+                report(answer)
+        except (EOFError, BrokenPipeError):
+            raise RuntimeError(f"the process of {runtime} ended; its message stands above") from None
+
+    try:
+        yield [Remote(name, precision, any_length, ask) for name, precision, any_length in ask("describe")]
+    finally:
+        here.close()
+        process.join(timeout=10)
+        process.kill()
+
+
+def _answer(connection: Connection, runtime: str, setup: Setup) -> None:
+    """Answer questions until nobody is there to ask any."""
+    torch.set_num_threads(setup.threads)
+    load()
+    loaded = _Ways(runtime, setup, lambda text: connection.send(("report", text)))
+    with torch.inference_mode():
+        while True:
+            try:
+                method, *arguments = connection.recv()
+            except EOFError:
+                return
+            connection.send(("answer", getattr(loaded, method)(*arguments)))
+
+
+class _Ways:
+    """The ways of one runtime, and all that is timed of them."""
+
+    def __init__(self, runtime: str, setup: Setup, report: Callable[[str], None]) -> None:
+        self.setup, self.model, self.pictures = setup, setup.model(), setup.pictures()
+        source, target, ramp = self.pictures[:1], self.pictures[1:2], setup.ramp()
+        with torch.no_grad():
+            found = ways(
+                self.model,
+                setup.folder,
+                packages=setup.packages,
+                runtimes=(runtime,),
+                pictures=self.pictures,
+                example=(source, target, ramp),
+                report=report,
+            )
+            self.ways = {way.name: way for way in found}
+            self.calls = {name: self._calls(way, source, target, ramp) for name, way in self.ways.items()}
+
+    def describe(self) -> list[tuple[str, str, bool]]:
+        return [(way.name, way.precision, way.any_length) for way in self.ways.values()]
+
+    def morph(self, name: str) -> Any:
+        return self.calls[name][SEQUENCE]().numpy()
+
+    def time_ms(self, name: str, what: str, calls: int) -> float:
+        return wall_ms(self.calls[name][what], calls)
+
+    def branches(self, precision: str, frames: int, repeats: int) -> dict[str, Timing]:
+        """Time the branches one by one and at once, on the last frames of the sequence."""
+        features = self.model.encoder(normalise(self.pictures[:2].permute(0, 3, 1, 2), self.setup.config.network))
+        parts, strengths = exported_parts(self.model, None, DTYPES[precision]), self.setup.ramp()[:, -frames:]
+        return branches.measure(parts, DTYPES[precision], features[:1], features[1:], strengths, repeats=repeats)
+
+    @staticmethod
+    def _calls(way: Way, source: Tensor, target: Tensor, ramp: Tensor) -> dict[str, Callable[[], Tensor]]:
+        features = way.encode(source, target)
+        mixed = way.interpolate(*features, ramp)
+        half = torch.full_like(ramp[:, :1], 0.5)
+        alone = half.clone()
+        alone[..., 1:] = 0
+        return {
+            SEQUENCE: lambda: way.morph(source, target, ramp),
+            "E": lambda: way.encode(source, target)[0],
+            "T": lambda: way.interpolate(*features, ramp),
+            "D": lambda: way.decode(mixed),
+            ALL_BRANCHES: lambda: way.decode(way.interpolate(*features, half)),
+            ONE_BRANCH: lambda: way.decode(way.interpolate(*features, alone)),
+        }
