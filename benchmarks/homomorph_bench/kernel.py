@@ -172,8 +172,10 @@ def measure(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
 
 def measure_copies(*, device: str = "cpu", repeats: int) -> list[Record]:
     """Measure `copy_` from small to large, which shows how much the cache holds and what the memory gives."""
-    candidates: dict[str, Callable[[], Tensor]] = {_copy_name(size): _copy(size, device) for size in COPIED_BYTES}
-    timings = _time(candidates, device, repeats)
+    # One after the other, not in turns: a small one would find that a large one has taken its place in the cache.
+    timings: dict[str, Timing] = {}
+    for size in COPIED_BYTES:
+        timings |= _time({_copy_name(size): _copy(size, device)}, device, repeats)
     largest = _copy_name(COPIED_BYTES[-1])
     slowest = timings[largest].median_ms / (2 * COPIED_BYTES[-1] / 1e9)
     records = []
