@@ -245,7 +245,7 @@ def load(path: Path) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    # A session's threads look for more work for a while: the next model's session would have to share the cores with them.
+    # A session's threads would look for more work for a while, on the cores that the next model's session needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in session.get_inputs()]
