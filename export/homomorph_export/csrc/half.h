@@ -22,8 +22,8 @@ inline float widen(BFloat16 number) {
   return wide;
 }
 
-// What the Lanes (see interpolate_tile.h) of both 16 bit types have in common: a load fills two registers of sums, those of
-// Floats. Which sums lie in which of the two is up to load() and store(): that is cheapest where no number has to move.
+// What the Lanes (see interpolate_tile.h) of both 16 bit types have in common: a load fills two registers of sums, those
+// of Floats. Which sums lie in which of the two is up to load() and store(): cheapest is where no number has to move.
 template <typename Floats>
 struct PairsOf {
   using Sum = float;

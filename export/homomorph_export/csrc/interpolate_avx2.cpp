@@ -35,8 +35,12 @@ struct Lanes<Half> : PairsOf<Lanes<float>> {
     sums[0] = _mm256_cvtph_ps(_mm_loadu_si128(numbers));
     sums[1] = _mm256_cvtph_ps(_mm_loadu_si128(numbers + 1));
   }
-  static void store(Half* to, const Register* sums) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
-  static void stream(Half* to, const Register* sums) { _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
+  static void store(Half* to, const Register* sums) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(sums));
+  }
+  static void stream(Half* to, const Register* sums) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrow(sums));
+  }
   static __m256i narrow(const Register* sums) {
     constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return _mm256_set_m128i(_mm256_cvtps_ph(sums[1], nearest), _mm256_cvtps_ph(sums[0], nearest));
@@ -52,8 +56,12 @@ struct Lanes<BFloat16> : PairsOf<Lanes<float>> {
     sums[0] = _mm256_castsi256_ps(_mm256_slli_epi32(numbers, 16));
     sums[1] = _mm256_castsi256_ps(_mm256_and_si256(numbers, _mm256_set1_epi32(0xffff0000)));
   }
-  static void store(BFloat16* to, const Register* sums) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
-  static void stream(BFloat16* to, const Register* sums) { _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrow(sums)); }
+  static void store(BFloat16* to, const Register* sums) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(sums));
+  }
+  static void stream(BFloat16* to, const Register* sums) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrow(sums));
+  }
   static __m256i narrow(const Register* sums) {
     return _mm256_blend_epi16(_mm256_srli_epi32(rounded(sums[0]), 16), rounded(sums[1]), 0xaa);
   }

@@ -36,7 +36,9 @@ struct Lanes<Half> : PairsOf<Lanes<float>> {
     sums[1] = _mm512_cvtph_ps(_mm256_loadu_si256(numbers + 1));
   }
   static void store(Half* to, const Register* sums) { _mm512_storeu_si512(to, narrow(sums)); }
-  static void stream(Half* to, const Register* sums) { _mm512_stream_si512(reinterpret_cast<__m512i*>(to), narrow(sums)); }
+  static void stream(Half* to, const Register* sums) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), narrow(sums));
+  }
   static __m512i narrow(const Register* sums) {
     constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     const __m512i first = _mm512_castsi256_si512(_mm512_cvtps_ph(sums[0], nearest));
@@ -54,7 +56,9 @@ struct Lanes<BFloat16> : PairsOf<Lanes<float>> {
     sums[1] = _mm512_castsi512_ps(_mm512_and_si512(numbers, _mm512_set1_epi32(0xffff0000)));
   }
   static void store(BFloat16* to, const Register* sums) { _mm512_storeu_si512(to, narrow(sums)); }
-  static void stream(BFloat16* to, const Register* sums) { _mm512_stream_si512(reinterpret_cast<__m512i*>(to), narrow(sums)); }
+  static void stream(BFloat16* to, const Register* sums) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), narrow(sums));
+  }
   static __m512i narrow(const Register* sums) {
     const __m512i even = _mm512_srli_epi32(rounded(sums[0]), 16);
     const __m512i odd = _mm512_and_si512(rounded(sums[1]), _mm512_set1_epi32(0xffff0000));

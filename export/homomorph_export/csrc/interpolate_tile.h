@@ -1,5 +1,5 @@
-// The CPU kernel, in terms of Lanes<T>: kRegisters registers of sums, and how kWidth numbers of type T get into and out of
-// them. A file that includes this has defined Lanes for its instruction set before.
+// The CPU kernel, in terms of Lanes<T>: kRegisters registers of sums, and how kWidth numbers of type T get into and out
+// of them. A file that includes this has defined Lanes for its instruction set before.
 //
 // Everything here has internal linkage, and nothing of the standard library is instantiated: what one file compiles for
 // its instruction set must not be linked into another.
@@ -20,8 +20,8 @@ namespace {
 // Steps that are computed together share the loads of the deltas.
 constexpr int kSteps = 6;
 
-// Registers that are computed together for each step, so that no sum has to wait for the one before it: Lanes<T>::kUnroll
-// of them, with kSteps, fill the registers that the processor has.
+// Registers that are computed together for each step, so that no sum has to wait for the one before it. With kSteps
+// steps, Lanes<T>::kUnroll of them fill the registers that the processor has.
 template <typename T>
 constexpr int unroll(int steps) {
   return steps <= 2 ? 4 : Lanes<T>::kUnroll;
