@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from homomorph.config import ModelConfig
 from homomorph.data.labels import LabelledPictures
+from homomorph.encoded_pictures import encoded
 from homomorph.errors import CheckpointError
 from homomorph.networks import MorphModel
-from homomorph.pixels import normalise
 from homomorph.run import save_tensors
-from homomorph_client.errors import PictureError
-from homomorph_client.pictures import fit_picture
 
 LABEL_FEATURES_FILE = "label_features.safetensors"
 
@@ -63,19 +61,11 @@ def fit_label_features(model: MorphModel, data: LabelledPictures, *, pictures: i
     inputs = len(config.attributes) + 1
     gram, products = torch.zeros(inputs, inputs, dtype=torch.float64), torch.zeros(inputs, fitted.base.numel())
     count = 0
-    for index in usable:
-        try:
-            picture = fit_picture(data.paths[index], config.picture_size)
-        except PictureError:
-            continue
-        pixels = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0)
-        features = model.encoder(normalise(pixels, config.network)).flatten()
+    for index, features in encoded(model, data, usable, pictures):
         known = torch.cat([torch.ones(1), torch.from_numpy(data.labels[index]).float()])
         gram += torch.outer(known, known)
-        products += torch.outer(known, features)
+        products += torch.outer(known, features.flatten())
         count += 1
-        if count == pictures:
-            break
     # Labels that exclude one another add up to one: without the ridge their share of the base is free.
     ridge = _RIDGE * max(count, 1) * torch.eye(inputs, dtype=torch.float64)
     ridge[0, 0] = 0

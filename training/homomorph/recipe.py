@@ -56,7 +56,7 @@ class Recipe:
     """What T_i(F) tells of group i's labels, for E and the T_i."""
     l_rest: float = 1.0
     """What the rest of the features still tells of a group, for E and the T_i."""
-    l_path: float = 0.15
+    l_path: float = 1.5
     """Speed on the way from a to b, for E, the T_i and D."""
     l_agreement: float = 3.0
     """What a and b agree in stays on the way, for E, the T_i and D."""

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from homomorph.completion import complete_residual
 from homomorph.config import ModelConfig
 from homomorph.data.augmented import Jitter
 from homomorph.data.batches import Batch, PairedBatches
@@ -196,7 +197,10 @@ def train(
         processes=processes,
     )
     if processes.first:
-        save_label_features(out, fit_label_features(_on_cpu(nets.ema), data))
+        served = _on_cpu(nets.ema)
+        complete_residual(served, data)
+        save_model(out, served)
+        save_label_features(out, fit_label_features(served, data))
     processes.wait()
     report_skipped(len(skipped), data)
 
