@@ -86,6 +86,7 @@ def plan(
         "D": nets.model.decoder,
         "Dis and A'": nets.critic,
         "picture critic": nets.picture_critic,
+        "readers of the parts": nets.part_reader,
         "reader of the rest": nets.rest_reader,
         "P": nets.guidance,
         "prototypes": nets.prototypes,
