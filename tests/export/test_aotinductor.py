@@ -68,5 +68,6 @@ def test_every_model_has_a_package(run: Path, tmp_path: Path):
     assert measured.mean <= 0.02
     assert measured.max <= 1
     alone = {name for name in manifest.models if f"{name}/{AOTINDUCTOR_FILE}" in manifest.files}
-    assert alone == {name for name in manifest.models if f"{name}/1/model.pt" in manifest.files}
+    # `morpher` is what the Python backend runs: the three networks of a morph as methods of one TorchScript module.
+    assert alone == {name for name in manifest.models if f"{name}/1/model.pt" in manifest.files} - {"morpher"}
     assert dataclasses.asdict(measured)["batch_sizes"] == (1, 3)
