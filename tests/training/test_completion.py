@@ -41,7 +41,7 @@ def test_all_branches_together_come_nearer_to_b_and_only_the_residual_one_change
     model: MorphModel, data: LabelledPictures
 ) -> None:
     before = copy.deepcopy(model)
-    complete_residual(model, data)
+    complete_residual(model, data, 0.1)
     difference = _difference(model, data)
     assert _left(model, difference) < 0.5 * _left(before, difference)
     changed = [
@@ -52,7 +52,7 @@ def test_all_branches_together_come_nearer_to_b_and_only_the_residual_one_change
     assert changed == ["branches.residual.conv2.weight"]
     # A second time, little is left to gain.
     once = _left(model, difference)
-    complete_residual(model, data)
+    complete_residual(model, data, 0.1)
     assert 0.5 * once < _left(model, difference) <= 1.01 * once
 
 
@@ -60,6 +60,6 @@ def test_branches_that_are_not_linear_stay_as_they_are(data: LabelledPictures) -
     network = PublishedConfig(feature_channels=16, widths=(4, 6, 8, 12))
     model = MorphModel(ModelConfig(groups=data.groups, picture_size=32, network=network)).eval()
     before = copy.deepcopy(model.state_dict())
-    complete_residual(model, data)
+    complete_residual(model, data, 0.1)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -16,13 +16,11 @@ from homomorph.data.labels import LabelledPictures
 from homomorph.encoded_pictures import encoded
 from homomorph.networks import Branch, MorphModel
 
-_RIDGE = 0.1
-"""Weight, of the inputs' mean square, that holds the convolution to what training has made of it."""
 _CHUNK = 50
 
 
 @torch.no_grad()
-def complete_residual(model: MorphModel, data: LabelledPictures, *, pictures: int = 2000) -> None:
+def complete_residual(model: MorphModel, data: LabelledPictures, ridge: float, *, pictures: int = 2000) -> None:
     """Set T_residual's last convolution by ridge regression of d - sum_i T_i(d), on pairs of the first pictures.
 
     The published T_i, which are not linear, stay as they are.
@@ -30,6 +28,7 @@ def complete_residual(model: MorphModel, data: LabelledPictures, *, pictures: in
     Args:
         model: trained; changed in place.
         data: pictures; labels are not looked at.
+        ridge: positive; of the inputs' mean square, what holds the convolution to what training has made of it.
         pictures: how many to use at most.
     """
     residual = model.branches[RESIDUAL]
@@ -59,5 +58,5 @@ def complete_residual(model: MorphModel, data: LabelledPictures, *, pictures: in
         add(torch.cat(chunk))
     scale = gram.diagonal().mean()
     if scale > 0:
-        change = torch.linalg.solve(gram + _RIDGE * scale * torch.eye(rows, dtype=torch.float64), products)
+        change = torch.linalg.solve(gram + ridge * scale * torch.eye(rows, dtype=torch.float64), products)
         residual.conv2.weight += change.T.view(residual.conv2.weight.shape).float()

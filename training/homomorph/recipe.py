@@ -66,6 +66,8 @@ class Recipe:
     """Short steps of each way that are looked at."""
     l_picture: float = 0.25
     """The label-conditional critic on decoded morphs, for E, the T_i and D."""
+    residual_ridge: float = 0.1
+    """Ridge of the regression that completes T_residual at the end; 0 leaves it as it was trained."""
     beta1: float = 0.9
     """Adam's first beta for E and the T_i; 0.5 as published."""
 
@@ -105,6 +107,7 @@ PUBLISHED = Recipe(
     l_path=0.0,
     l_agreement=0.0,
     l_picture=0.0,
+    residual_ridge=0.0,
     beta1=0.5,
 )
 """The terms as published: everything from the first step, nothing beside them.

@@ -198,8 +198,9 @@ def train(
     )
     if processes.first:
         served = _on_cpu(nets.ema)
-        complete_residual(served, data)
-        save_model(out, served)
+        if recipe.residual_ridge > 0:
+            complete_residual(served, data, recipe.residual_ridge)
+            save_model(out, served)
         save_label_features(out, fit_label_features(served, data))
     processes.wait()
     report_skipped(len(skipped), data)
