@@ -64,6 +64,9 @@ def train(
     learning_rate: Annotated[
         float, typer.Option(help="Adam's rate at the start, for E, T_i and D; 0 takes the preset's.")
     ] = 0.0,
+    batch_size: Annotated[
+        int, typer.Option(help="Pictures a step, even; 0 takes the preset's. A GPU has room for many more than a CPU.")
+    ] = 0,
     jitter: Annotated[
         float | None,
         typer.Option(
@@ -84,6 +87,12 @@ def train(
     ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0, show_default="one for every two cores, at most 8", help="Processes that read and move pictures."
+        ),
+    ] = 0,
     max_bad_pictures: Annotated[
         int | None,
         typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
@@ -100,20 +109,23 @@ def train(
     Several GPUs or machines: `torchrun --nproc-per-node N --no-python homomorph train …` divides each batch among them.
     """
     from homomorph.data.labels import read_labelled
+    from homomorph.data.loading import default_workers
     from homomorph.parallel import PRECISIONS, Processes
 
     _choose("--method", method, ["homomorph", "cyclegan"])
     _choose("--phi", phi, ["small", "vgg19"])
     _choose("--accelerator", accelerator, ["auto", "cpu", "gpu"])
     _choose("--precision", precision, list(PRECISIONS))
-    if steps < 0 or checkpoint_every < 1 or not 0 <= learning_rate < 1:
+    if min(steps, batch_size) < 0 or checkpoint_every < 1 or not 0 <= learning_rate < 1:
         raise HomomorphError(
-            "--steps must not be negative, --checkpoint-every must be at least 1, --learning-rate from 0 to 1"
+            "--steps and --batch-size must not be negative, --checkpoint-every must be at least 1, --learning-rate "
+            "from 0 to 1"
         )
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
 
-    changes: dict[str, Any] = {"learning_rate": learning_rate} if learning_rate else {}
+    given = {"learning_rate": learning_rate, "batch_size": batch_size}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value}
     if method == "cyclegan":
         from homomorph.cyclegan.config import GENERATORS
         from homomorph.cyclegan.recipe import CYCLEGAN_PRESETS
@@ -145,6 +157,7 @@ def train(
             seed=seed,
             resume=resume,
             checkpoint_every=checkpoint_every,
+            workers=workers or default_workers(),
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )
@@ -188,6 +201,7 @@ def train(
             resume=resume,
             init=initial,
             checkpoint_every=checkpoint_every,
+            workers=workers or default_workers(),
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )

@@ -18,7 +18,7 @@ from homomorph.recipe import Recipe
     [
         (["--set", "l_pth=0"], "--set l_pth=0: the recipe has no 'l_pth', but warmup, "),
         (["--set", "l_path=much"], "--set l_path=much: 'much' is no number such as "),
-        (["--set", "path_pairs=1.5"], "'1.5' is no number such as "),
+        (["--set", "path_steps=1.5"], "'1.5' is no number such as "),
         (["--set", "path_steps=0"], "recipe.path_steps must be at least 1, not 0"),
         (["--set", "warmup=2"], "recipe.warmup is a share of the steps"),
         (["--init", "nowhere"], "no run at nowhere"),
@@ -63,7 +63,7 @@ def test_options_change_what_recipe_and_preset_say(homomorph: Callable[..., Any]
         "--set",
         "l_path=0",
         "--set",
-        "path_pairs=3",
+        "path_steps=5",
         "--precision",
         "bf16",
         "--jitter",
@@ -75,8 +75,8 @@ def test_options_change_what_recipe_and_preset_say(homomorph: Callable[..., Any]
     assert settings["preset"]["jitter"]["probability"] == 0
     assert settings["preset"]["jitter"]["shift"] > 0
     resolved = settings["recipe"]
-    assert resolved == vars(Recipe(l_path=0.0, path_pairs=3))
-    assert isinstance(resolved["path_pairs"], int)
+    assert resolved == vars(Recipe(l_path=0.0, path_steps=5))
+    assert isinstance(resolved["path_steps"], int)
 
 
 def test_a_cyclegan_is_trained_for_one_attribute(homomorph: Callable[..., Any], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from homomorph.data import avatars
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.errors import ConfigError, DataError
 from homomorph.evaluation import figures
-from homomorph.evaluation.distance import evaluator_distance, find_lpips, perceptual_distance
+from homomorph.evaluation.distance import evaluator_distance, find_lpips
 from homomorph.evaluation.evaluate import evaluate
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
@@ -28,6 +28,7 @@ from homomorph.evaluation.report import shown, write_report
 from homomorph.evaluation.systems import Homomorph, Latent, Pictures, Pixel, Slerp
 from homomorph.evaluation.tasks import whole_task
 from homomorph.networks import MorphModel
+from homomorph.perceptual import perceptual_distance
 from homomorph.recipe import Preset
 from homomorph.run import save_model
 from homomorph_cli import progress

@@ -61,6 +61,7 @@ CASES = {
     "gan": ({"l_gan": 1.0, "anchor": 1.0}, "critics", {"encoder", "branches"}, ("gan",)),
     "homomorphism": ({"l_hom": 1.0}, "critics", {"branches"}, ("homomorphism",)),
     "path": ({"l_path": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("path",)),
+    "pace": ({"l_pace": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("pace",)),
     "agreement": ({"l_agreement": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("agreement",)),
     "picture": ({"l_picture": 1.0}, "critics", {"encoder", "branches", "decoder"}, ("picture",)),
 }

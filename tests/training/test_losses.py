@@ -259,6 +259,16 @@ def test_the_best_path_is_short_and_even() -> None:
     assert speed(0, 0.1, 0.2, 0.3, 1) > 1.5 * 4 * (3 * 0.1**2 + 0.7**2)
 
 
+def test_the_best_pace_is_even_whatever_the_length() -> None:
+    def pace(*distances: float) -> float:
+        return losses.pace_loss(torch.tensor([distances], dtype=torch.float32)).item()
+
+    assert pace(1, 1, 1, 1) == pytest.approx(1, rel=1e-4)
+    assert pace(9, 9, 9, 9) == pytest.approx(1, rel=1e-4)
+    assert pace(0, 2, 2, 0) == pytest.approx(2**0.5, rel=1e-4)
+    assert pace(0, 0, 0, 4) == pytest.approx(2, rel=1e-4)
+
+
 def test_an_edge_that_moves_costs_as_much_as_fading() -> None:
     fading = torch.linspace(0, 1, 5).view(5, 1).expand(5, 8)
     moving = (torch.arange(8) < 2 * torch.arange(5).view(5, 1)).float()

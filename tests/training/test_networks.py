@@ -72,7 +72,7 @@ def test_a_result_does_not_depend_on_its_batch(model: MorphModel) -> None:
 def test_parameters_of_a_preset_are_counted() -> None:
     counts = parameter_counts(MorphModel(ModelConfig(GROUPS, 64, PRESETS["avatars64"].network)))
     assert list(counts) == ["encoder", "branches", "decoder"]
-    assert counts["branches"] == 3 * 2 * 128 * 64 * 9
+    assert counts["branches"] == 3 * 128 * 64 * (2 * 9 + 1)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,7 @@ def test_a_grown_model_computes_the_same(model: MorphModel, tiny: Preset) -> Non
         encoder_blocks=(1, 0, 2),
         decoder_blocks=(1, 2, 1),
         branch_kernel=tiny.network.branch_kernel + 2,
+        branch_context=True,
     )
     grown = grow(model, ModelConfig(GROUPS, 32, larger))
     for part in ("decoder", "branches"):
@@ -113,6 +114,19 @@ def test_a_model_cannot_shrink_or_change_otherwise(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         grow(model, ModelConfig(GROUPS, 32, dataclasses.replace(tiny.network, **change)))
+
+
+def test_context_carries_what_b_shows_elsewhere_and_is_not_dropped(tiny: Preset) -> None:
+    config = ModelConfig(GROUPS, 32, dataclasses.replace(tiny.network, branch_context=True))
+    branch = MorphModel(config).branches["glasses"]
+    corner = torch.zeros(1, 16, 8, 8)
+    corner[..., 0, 0] = 1
+    assert not branch(corner)[..., 6:, 6:].any()
+    torch.nn.init.normal_(branch.context.weight)
+    assert branch(corner)[..., 6:, 6:].any()
+    torch.testing.assert_close(branch(3 * corner), 3 * branch(corner))
+    with pytest.raises(ConfigError, match="or T_i with context"):
+        grow(MorphModel(config), ModelConfig(GROUPS, 32, tiny.network))
 
 
 def test_a_run_from_before_e_and_d_had_blocks_of_their_own_is_read() -> None:

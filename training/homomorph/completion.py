@@ -43,7 +43,7 @@ def complete_residual(model: MorphModel, data: LabelledPictures, ridge: float, *
     def add(features: Tensor) -> None:
         difference = features.roll(1, dims=0) - features
         left = difference - sum(branch(difference) for branch in others) - residual(difference)
-        inputs = F.unfold(residual.conv1(difference), kernel, padding=kernel // 2)
+        inputs = F.unfold(residual.hidden(difference), kernel, padding=kernel // 2)
         inputs, wanted = (x.transpose(1, 2).flatten(0, 1).double() for x in (inputs, left.flatten(2)))
         gram.add_(inputs.T @ inputs)
         products.add_(inputs.T @ wanted)

@@ -62,6 +62,8 @@ class CompactConfig(NetworkConfig):
     """Hidden channels of each branch."""
     branch_kernel: int = 3
     """Side of the branches' convolutions, odd."""
+    branch_context: bool = False
+    """Whether the branches also see the means of the features over the whole picture."""
     picture_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     picture_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 

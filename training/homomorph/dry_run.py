@@ -122,7 +122,7 @@ def _outputs(nets: Networks, preset: Preset, recipe: Recipe) -> int:
     features = nets.model.encoder(pictures)
     nets.model.deltas(features[:pairs], features[:pairs])
     # Reconstruction, counterfactual, and the ways that are looked at.
-    frames = pictures.new_empty(min(recipe.path_pairs, pairs) * (2 + 2 * recipe.path_steps), *pictures.shape[1:])
+    frames = pictures.new_empty(recipe.path_pairs(pairs) * (2 + 2 * recipe.path_steps), *pictures.shape[1:])
     for count in (preset.batch_size, pairs // 2, len(frames)):
         nets.model.decoder(features.new_empty(count, *features.shape[1:]))
     for seen in (pictures, pictures, frames):

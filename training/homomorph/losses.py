@@ -291,6 +291,19 @@ def path_loss(distances: Tensor, step: float, direct: Tensor) -> Tensor:
     return (energy.square().mean(dim=1) + 1e-6).sqrt().mean()
 
 
+def pace_loss(distances: Tensor) -> Tensor:
+    """sqrt(mean_k (d_k / mean_k d)^2), 1 where all steps of a path look equally large: evenness, whatever the length.
+
+    d is `perceptual_distance`, a square of speed, so that this is `path_loss`'s power. That one, in pixels, also asks
+    for a short way. Here nothing is gained by one: what D could draw to make pictures look alike does not help.
+
+    Args:
+        distances: d over each of K steps of equal duration, [B, K].
+    """
+    relative = distances / (distances.mean(dim=1, keepdim=True) + 1e-8)
+    return (relative.square().mean(dim=1) + 1e-6).sqrt().mean()
+
+
 def agreement_loss(frames: Tensor, picture_a: Tensor, picture_b: Tensor) -> Tensor:
     """w (|D(F) - m|_1 + |D(F) - m|^2), averaged over pixels, with m = (a + b) / 2 and w = exp(-100 |a - b|^2).
 

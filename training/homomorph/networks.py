@@ -79,13 +79,17 @@ class Encoder(nn.Module):
 class Branch(nn.Module):
     """T_i: difference of features [B, C, h, w] -> the part of it that belongs to one group, same shape.
 
-    Without biases T_i(0) = 0, so a picture morphed into itself stays as it is.
+    Linear, and without biases T_i(0) = 0, so a picture morphed into itself stays as it is. With `branch_context`, it
+    also sees the difference's means over the whole picture: what b shows elsewhere than a can reach all places of a.
     """
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         channels, width, kernel = config.feature_channels, config.branch_width, config.branch_kernel
         self.conv1 = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+        self.context = nn.Conv2d(channels, width, 1, bias=False) if config.branch_context else None
+        if self.context is not None:
+            nn.init.zeros_(self.context.weight)
         self.conv2 = nn.Conv2d(width, channels, kernel, padding=kernel // 2, bias=False)
 
     @torch.no_grad()
@@ -98,8 +102,15 @@ class Branch(nn.Module):
             self.conv1.weight[hidden, channel, centre, centre] = 1
             self.conv2.weight[channel, hidden, centre, centre] = 1
 
+    def hidden(self, difference: Tensor) -> Tensor:
+        """What the last convolution takes: [B, C, h, w] -> [B, width, h, w]."""
+        hidden: Tensor = self.conv1(difference)
+        if self.context is not None:
+            hidden = hidden + self.context(difference.mean(dim=(2, 3), keepdim=True))
+        return hidden
+
     def forward(self, difference: Tensor) -> Tensor:
-        delta: Tensor = self.conv2(self.conv1(difference))
+        delta: Tensor = self.conv2(self.hidden(difference))
         return delta
 
 
@@ -205,15 +216,15 @@ class MorphModel(nn.Module):
 
 
 def grow(model: MorphModel, config: ModelConfig) -> MorphModel:
-    """Return a model of `config` that computes what `model` does, with more residual blocks and larger kernels of T_i.
+    """Return a model of `config` that computes what `model` does, with more residual blocks, and T_i that see further.
 
-    New blocks start as the identity and kernels with zeros around what they were, and both learn from there. (Chen et
-    al., "Net2Net", ICLR 2016.)
+    New blocks start as the identity, kernels with zeros around what they were, and the context of T_i with zeros; all
+    learn from there. (Chen et al., "Net2Net", ICLR 2016.)
 
     Raises:
         ConfigError: the two differ in more than that.
     """
-    may_grow = {"encoder_blocks", "decoder_blocks", "branch_kernel"}
+    may_grow = {"encoder_blocks", "decoder_blocks", "branch_kernel", "branch_context"}
     before, after = dataclasses.asdict(model.config.network), dataclasses.asdict(config.network)
     if changed := sorted(key for key in (before.keys() | after.keys()) - may_grow if before.get(key) != after.get(key)):
         raise ConfigError(f"its networks have other {', '.join(changed)}")
@@ -233,12 +244,12 @@ def grow(model: MorphModel, config: ModelConfig) -> MorphModel:
             }
     initial = grown.state_dict()
     if not state.keys() <= initial.keys():
-        raise ConfigError("its networks have more residual blocks")
+        raise ConfigError("its networks have more residual blocks, or T_i with context")
     around = (after.get("branch_kernel", 0) - before.get("branch_kernel", 0)) // 2
     if around < 0:
         raise ConfigError("its T_i have larger kernels")
     for key in state:
-        if key.startswith("branches."):
+        if key.startswith("branches.") and not key.endswith(".context.weight"):
             state[key] = F.pad(state[key], [around] * 4)
     grown.load_state_dict(initial | state)
     return grown

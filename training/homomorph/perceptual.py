@@ -90,6 +90,20 @@ class Vgg19(nn.Module):
 Perceptual = SmallVgg | Vgg19
 
 
+def perceptual_distance(maps_a: list[Tensor], maps_b: list[Tensor]) -> Tensor:
+    """d between pictures by their maps [B, C, h, w] of several layers -> [B]; LPIPS's form, without its weights.
+
+    Each map is normalised to unit length across channels; squared differences are averaged over the map.
+    (Zhang et al., CVPR 2018.)
+    """
+    total = torch.zeros(len(maps_a[0]), device=maps_a[0].device)
+    for a, b in zip(maps_a, maps_b, strict=True):
+        # In float32: small distances are what matters.
+        difference = F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)
+        total = total + difference.square().sum(dim=1).mean(dim=(1, 2))
+    return total
+
+
 def train_small_vgg(
     network: SmallVgg,
     batches: Iterable[tuple[Batch, Tensor]],

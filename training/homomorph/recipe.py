@@ -58,10 +58,12 @@ class Recipe:
     """What the rest of the features still tells of a group, for E and the T_i."""
     l_path: float = 1.5
     """Speed on the way from a to b, for E, the T_i and D."""
+    l_pace: float = 0.2
+    """Evenness of the way as Phi sees it, for E, the T_i and D."""
     l_agreement: float = 3.0
     """What a and b agree in stays on the way, for E, the T_i and D."""
-    path_pairs: int = 4
-    """Pairs of a batch whose ways are looked at."""
+    path_share: float = 0.25
+    """Share of a batch's pairs whose ways are looked at, at least one pair."""
     path_steps: int = 3
     """Short steps of each way that are looked at."""
     l_picture: float = 0.25
@@ -75,12 +77,16 @@ class Recipe:
         for item in dataclasses.fields(self):
             if not getattr(self, item.name) >= 0:
                 raise ConfigError(f"recipe.{item.name} must not be negative, it is {getattr(self, item.name)}")
-        for name in ("warmup", "critics"):
+        for name, of in (("warmup", "steps"), ("critics", "steps"), ("path_share", "pairs")):
             if getattr(self, name) > 1:
-                raise ConfigError(f"recipe.{name} is a share of the steps, at most 1, not {getattr(self, name)}")
-        for name, least in (("critic_steps", 1), ("path_pairs", 1), ("path_steps", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"recipe.{name} must be at least {least}, not {getattr(self, name)}")
+                raise ConfigError(f"recipe.{name} is a share of the {of}, at most 1, not {getattr(self, name)}")
+        for name in ("critic_steps", "path_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"recipe.{name} must be at least 1, not {getattr(self, name)}")
+
+    def path_pairs(self, pairs: int) -> int:
+        """Return how many of so many pairs have their ways looked at."""
+        return max(1, round(self.path_share * pairs))
 
 
 PUBLISHED = Recipe(
@@ -105,6 +111,7 @@ PUBLISHED = Recipe(
     l_part=0.0,
     l_rest=0.0,
     l_path=0.0,
+    l_pace=0.0,
     l_agreement=0.0,
     l_picture=0.0,
     residual_ridge=0.0,
@@ -155,6 +162,7 @@ PRESETS = {
             decoder_blocks=(2, 3, 3),
             branch_width=64,
             branch_kernel=3,
+            branch_context=True,
         ),
     ),
     "avatars128": Preset(
@@ -166,6 +174,7 @@ PRESETS = {
             decoder_blocks=(2, 3, 2),
             branch_width=96,
             branch_kernel=3,
+            branch_context=True,
         ),
         batch_size=32,
         steps=20_000,
@@ -179,6 +188,7 @@ PRESETS = {
             decoder_blocks=(2, 3, 4),
             branch_width=128,
             branch_kernel=3,
+            branch_context=True,
         ),
         batch_size=32,
         steps=100_000,

@@ -14,6 +14,7 @@ from homomorph.critics import recoloured
 from homomorph.data.batches import Batch
 from homomorph.networks import interpolate
 from homomorph.parallel import Processes
+from homomorph.perceptual import Perceptual, perceptual_distance
 from homomorph.recipe import Recipe
 from homomorph.training_networks import Networks
 from homomorph.updates import frozen
@@ -40,6 +41,7 @@ TERMS = (
     "gan",
     "homomorphism",
     "path",
+    "pace",
     "agreement",
     "picture_critic",
     "picture",
@@ -52,8 +54,8 @@ _TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes", "part_r
 _PATH_STEP = 1 / 16
 """Duration of the steps in which a way is looked at, of the whole way's 1: those of a sequence of 17 frames."""
 
-_LOOKED_AT = 64
-"""Labels of a step's pairs whose places are looked at: the label prior draws each change of one anew."""
+_LOOKED_AT = 4
+"""Labels whose places are looked at, for each pair of a step: the label prior draws each change of one anew."""
 
 
 def phase_of(done: float, recipe: Recipe) -> str:
@@ -100,18 +102,27 @@ class TrainingStep:
             Each term's unweighted value.
         """
         with self.processes.autocast():
-            work = _Work(self.nets, self.recipe, batch, pictures, phase, self._generator(step))
+            work = _Work(self.nets, self.recipe, batch, pictures, phase, *self._generators(step))
             loss = _reconstruction(work) + self._decomposition(work)
             if phase != WARM_UP:
                 loss = loss + _detail(work) + _counterfactual(work) + self._rest(work)
             if phase == CRITICS:
                 loss = loss + self._feature_critic(work) + _path(work) + self._picture_critic(work)
         self._update(_TOGETHER, loss, largest_norm=1.0, branches_loss=work.branches_loss)
-        return self.processes.average({name: value.item() for name, value in work.terms.items()}, TERMS)
+        # All at once: a GPU is waited for whenever a number is asked of it.
+        values = torch.stack([value.detach().float() for value in work.terms.values()]).tolist()
+        return self.processes.average(dict(zip(work.terms, values, strict=True)), TERMS)
 
-    def _generator(self, step: int) -> torch.Generator:
-        """Numbers that depend on the seed, the step and this process alone; drawn on the CPU, whatever the device."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + step + (self.processes.rank << 40))
+    def _generators(self, step: int) -> tuple[torch.Generator, torch.Generator]:
+        """Numbers that depend on the seed, the step and this process alone.
+
+        Returns:
+            For what is drawn on the CPU whatever the device is, and for noise, drawn where it is needed.
+        """
+        seed = self.seed * 1_000_003 + step + (self.processes.rank << 40)
+        device = self.processes.device
+        drawn = torch.Generator().manual_seed(seed)
+        return drawn, drawn if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
 
     def _update(
         self,
@@ -246,8 +257,10 @@ class _Work:
         pictures: Tensor,
         phase: str,
         generator: torch.Generator,
+        noise_generator: torch.Generator,
     ) -> None:
-        self.nets, self.recipe, self.batch, self.pictures, self.generator = nets, recipe, batch, pictures, generator
+        self.nets, self.recipe, self.batch, self.pictures = nets, recipe, batch, pictures
+        self.generator, self.noise_generator = generator, noise_generator
         self.config: ModelConfig = nets.model.config
         self.terms: dict[str, Tensor] = {}
         groups = self.config.groups
@@ -272,8 +285,8 @@ class _Work:
         """Draw what features carry on their way to D and the critics; zeros where the recipe has none."""
         if self.recipe.feature_noise == 0:
             return torch.zeros_like(features)
-        drawn = self.recipe.feature_noise * torch.randn(features.shape, generator=self.generator)
-        return drawn.to(features.device)
+        drawn = torch.randn(features.shape, generator=self.noise_generator, device=features.device)
+        return self.recipe.feature_noise * drawn
 
     @functools.cached_property
     def parts(self) -> list[Tensor]:
@@ -331,7 +344,7 @@ class _Work:
         other = torch.where(base == self.source[self.told], self.target[self.told], self.source[self.told])
         differs = (labels != self.batch.labels[other]) & self.batch.known[other]
         morph, label = differs.nonzero(as_tuple=True)
-        drawn = torch.randperm(len(morph), generator=self.generator)[:_LOOKED_AT].to(labels.device)
+        drawn = torch.randperm(len(morph), generator=self.generator)[: _LOOKED_AT * len(self.source)].to(labels.device)
         morph, label = morph[drawn], label[drawn]
         changed = labels[morph]
         changed[torch.arange(len(morph)), label] = 1 - changed[torch.arange(len(morph)), label]
@@ -342,7 +355,7 @@ class _Work:
     @property
     def path_pairs(self) -> slice:
         """The P pairs whose ways are looked at: the last ones, which are paired at random."""
-        return slice(-min(self.recipe.path_pairs, len(self.source)), None)
+        return slice(-self.recipe.path_pairs(len(self.source)), None)
 
     @functools.cached_property
     def frames(self) -> Tensor:
@@ -400,7 +413,7 @@ def _counterfactual(work: _Work) -> Tensor | float:
 
 
 def _path(work: _Work) -> Tensor:
-    """The way from a to b is even and short, and what both agree in stays: E, T_i and D."""
+    """The way from a to b is even and short, to the eye as well, and what both agree in stays: E, T_i and D."""
     recipe, loss = work.recipe, work.pictures.new_zeros(())
     if recipe.l_path > 0:
         # In float32: a short step changes little.
@@ -409,6 +422,11 @@ def _path(work: _Work) -> Tensor:
         direct = (frames[:, -1] - frames[:, 0]).abs().mean(dim=(1, 2, 3))
         work.terms["path"] = losses.path_loss(steps, _PATH_STEP, direct)
         loss = loss + recipe.l_path * work.terms["path"]
+    if recipe.l_pace > 0:
+        before, after = work.frames[:, 1:-1:2], work.frames[:, 2:-1:2]
+        seen = [_seen_by(work.nets.phi, frames.flatten(0, 1)) for frames in (before, after)]
+        work.terms["pace"] = losses.pace_loss(perceptual_distance(*seen).view(before.shape[:2]))
+        loss = loss + recipe.l_pace * work.terms["pace"]
     if recipe.l_agreement > 0:
         # Of the other ways, the end is not b.
         whole, pairs = work.frames[::2, 1:-1:2], work.path_pairs
@@ -416,6 +434,13 @@ def _path(work: _Work) -> Tensor:
         work.terms["agreement"] = losses.agreement_loss(whole, a, b)
         loss = loss + recipe.l_agreement * work.terms["agreement"]
     return loss
+
+
+def _seen_by(phi: Perceptual, pictures: Tensor) -> list[Tensor]:
+    """Phi's maps of normalised pictures [B, 3, H, W], in float32: a short step changes little."""
+    with torch.autocast(pictures.device.type, enabled=False):
+        shallow = phi.relu3_1(pictures.float().contiguous(memory_format=torch.channels_last))
+        return [shallow, phi.relu5_1(shallow)]
 
 
 def draw_strengths(pairs: int, branches: int, generator: torch.Generator, whole_share: float) -> Tensor:

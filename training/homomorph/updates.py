@@ -22,8 +22,7 @@ def flush_denormals() -> None:
 @torch.no_grad()
 def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
     """Let a running mean of weights follow them; buffers are taken over, as BatchNorm's are running means already."""
-    for weight, current in zip(mean.parameters(), model.parameters(), strict=True):
-        weight.lerp_(current, 1 - decay)
+    torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), 1 - decay)
     for buffer, latest in zip(mean.buffers(), model.buffers(), strict=True):
         buffer.copy_(latest)
 

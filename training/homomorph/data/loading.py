@@ -68,6 +68,11 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
         raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
 
 
+def default_workers() -> int:
+    """Return how many processes may read pictures beside a training: one for every two cores, at least 1, at most 8."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+
+
 def report_skipped(count: int, data: LabelledPictures) -> None:
     """Warn at the end how many pictures could not be used, if any."""
     if count:

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
@@ -17,6 +16,7 @@ from torchvision.models import AlexNet_Weights
 
 from homomorph.errors import ConfigError
 from homomorph.evaluation.evaluator import FRAME_CHUNK, Evaluator
+from homomorph.perceptual import perceptual_distance
 from homomorph.run import sha256
 
 Choice = Literal["auto", "evaluator", "lpips"]
@@ -55,20 +55,6 @@ class Distance:
             following = [of.unflatten(0, chunk.shape[:2]).roll(-1, dims=1).flatten(0, 1) for of in maps]
             found.append(self.between(maps, following).view(chunk.shape[:2]).double().numpy())
         return np.concatenate(found)
-
-
-def perceptual_distance(maps_a: list[Tensor], maps_b: list[Tensor]) -> Tensor:
-    """d between pictures by their maps [B, C, h, w] of several layers -> [B]; LPIPS's form, without its weights.
-
-    Each map is normalised to unit length across channels; squared differences are averaged over the map.
-    (Zhang et al., CVPR 2018.)
-    """
-    total = torch.zeros(len(maps_a[0]), device=maps_a[0].device)
-    for a, b in zip(maps_a, maps_b, strict=True):
-        # In float32: small distances are what matters.
-        difference = F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)
-        total = total + difference.square().sum(dim=1).mean(dim=(1, 2))
-    return total
 
 
 def evaluator_distance(evaluator: Evaluator) -> Distance:
