@@ -79,7 +79,7 @@ def concealment_loss(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """
     often = (_mean_where(labels, known, (0,))).expand_as(labels)
     said = F.binary_cross_entropy_with_logits(logits, often, reduction="none")
-    least = F.binary_cross_entropy(often, often, reduction="none")
+    least = torch.special.entr(often) + torch.special.entr(1 - often)
     return _mean_where(said - least, known, (0, 1))
 
 
