@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from homomorph.label_prior import MIN_VARIANCE, LabelPrior
 from homomorph.losses import label_prior_loss
@@ -40,3 +41,14 @@ def test_it_follows_the_placement() -> None:
         mean, _ = prior(labels, _STILL)
         shifted, _ = prior(labels, torch.tensor([[[1.0, 0, 2 * 3 / 16], [0, 1, 0]]]))  # reads 3 pixels to the right
     torch.testing.assert_close(shifted[..., :-3], mean[..., 3:])
+
+
+def test_places_are_exact_where_layers_compute_in_bfloat16() -> None:
+    prior = LabelPrior(2, 64, width=8)
+    labels, turned = torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.98, 0.17, 0.1], [-0.17, 0.98, -0.05]]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        mean, _ = prior(labels, _STILL)
+        moved, _ = prior(labels, turned)
+    grid = F.affine_grid(turned, [1, 3, 64, 64], align_corners=False)
+    expected = F.grid_sample(mean, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(moved, expected, atol=1e-4, rtol=0)

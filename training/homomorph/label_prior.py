@@ -59,10 +59,11 @@ class LabelPrior(nn.Module):
             Mean [B, 3, H, W] and variance [B, 1, H, W], of normalised pictures.
         """
         maps = self.maps(2 * labels - 1).view(-1, *self.start).contiguous(memory_format=torch.channels_last)
-        # Moving a picture mixes pixels: in float32.
+        # Moving a picture mixes pixels: in float32, places too.
         drawn = self.model(maps).float()
-        grid = F.affine_grid(placement.float(), list(drawn.shape), align_corners=False)
-        moved = F.grid_sample(drawn, grid, padding_mode="border", align_corners=False)
+        with torch.autocast(drawn.device.type, enabled=False):
+            grid = F.affine_grid(placement.float(), list(drawn.shape), align_corners=False)
+            moved = F.grid_sample(drawn, grid, padding_mode="border", align_corners=False)
         return moved[:, :3], MIN_VARIANCE + F.softplus(moved[:, 3:])
 
 
