@@ -211,6 +211,14 @@ def serving(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure pytriton, LitServe and FastAPI in the same turns.")
     ] = True,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="all that there are",
+            help="GPUs for Triton, such as 0,1, the first also for what it is compared with; none for the CPU.",
+        ),
+    ] = None,
     perf_analyzer: Annotated[
         Path | None,
         typer.Option(
@@ -235,9 +243,11 @@ def serving(
 
     from homomorph_bench.results import RESULTS_FILE, table, write
     from homomorph_bench.serving import report, scenarios
+    from homomorph_export.devices import choose_gpus
     from homomorph_export.exporter import export_run
 
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
+    chosen = choose_gpus(gpus)
     with contextlib.ExitStack() as stack:
         status = stack.enter_context(Console(stderr=True).status("Loading"))
         if repository is None:
@@ -254,6 +264,7 @@ def serving(
                 bound_ms=bound_ms,
                 threads=threads or len(os.sched_getaffinity(0)),
                 peers=peers,
+                gpus=chosen,
                 analyzer=perf_analyzer.resolve() if perf_analyzer else None,
                 report=status.update,
             )

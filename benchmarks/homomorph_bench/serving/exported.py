@@ -18,13 +18,14 @@ _WARM_UP_CALLS = 5
 
 
 class ExportedMorph:
-    """Two pictures and strengths in, frames out, through the files that Triton serves."""
+    """Two pictures and strengths in, frames out, both in main memory, through the files that Triton serves."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, device: str = "cpu") -> None:
         """Load the three models of a morph.
 
         Args:
             repository: folder that `homomorph export` wrote.
+            device: `cpu`, or a CUDA device.
 
         Raises:
             ServerError: it lacks one of them.
@@ -36,7 +37,11 @@ class ExportedMorph:
                 raise ServerError(f"the model repository {repository} has no {file.relative_to(repository)}")
         for operator in sorted(repository.resolve().glob("*/1/*.so"))[:1]:  # all are copies of one library
             library.load(operator)
-        self._encode, self._interpolate, self._decode = (torchscript.load(file) for file in files.values())
+        self._device = torch.device(device)
+        # As in the served models: no batch's size may change what is computed.
+        torch.backends.cudnn.allow_tf32 = False
+        models = (torchscript.load(file, device) for file in files.values())
+        self._encode, self._interpolate, self._decode = models
 
     def __call__(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
         """Return the frames.
@@ -50,13 +55,14 @@ class ExportedMorph:
             uint8 [B, S, H, W, 3].
         """
         with torch.inference_mode():
-            frames: Tensor = self._decode(self._interpolate(*self._encode(source, target), strengths))
-        return frames
+            features = self.encode(source, target)
+            frames: Tensor = self._decode(self._interpolate(*features, strengths.to(self._device)))
+            return frames.cpu()
 
     def encode(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of both pictures, which a call needs first."""
+        """Return the features of both pictures, which a call needs first, on the device."""
         with torch.inference_mode():
-            features: tuple[Tensor, Tensor] = self._encode(source, target)
+            features: tuple[Tensor, Tensor] = self._encode(source.to(self._device), target.to(self._device))
         return features
 
     def warm_up(self, source: Tensor, target: Tensor, strengths: Tensor) -> None:

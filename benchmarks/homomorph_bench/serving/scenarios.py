@@ -112,6 +112,7 @@ async def measure(
     bound_ms: float,
     threads: int,
     peers: bool,
+    gpus: Sequence[int] = (),
     analyzer: Path | None = None,
     report: Callable[[str], None] = lambda step: None,
 ) -> Measured:
@@ -125,6 +126,7 @@ async def measure(
         bound_ms: what the 99th percentile may be in the Server scenario.
         threads: torch's, in process.
         peers: whether the peers take part.
+        gpus: where models are placed; none for the CPU. See `started`.
         analyzer: perf_analyzer, if Triton is to be measured by that too.
         report: called with what is done next.
 
@@ -135,10 +137,14 @@ async def measure(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        async with started(repository, picture_size=picture_size, frames=frames, peers=peers, report=report) as running:
+        async with started(
+            repository, picture_size=picture_size, frames=frames, peers=peers, gpus=gpus, report=report
+        ) as running:
             _, steps, branches = running.inputs.strengths.shape
             size = running.inputs.source.shape[1]
-            measured = Measured(meta={**environment(), "picture_size": size, "frames": steps, "branches": branches})
+            placed = [torch.cuda.get_device_name(gpu) for gpu in gpus]
+            asked = {"picture_size": size, "frames": steps, "branches": branches}
+            measured = Measured(meta={**environment(), "gpus": placed, **asked})
             await _single_stream(running, plan, measured, report)
             servers = {name: system for name, system in running.systems.items() if name not in (CLIENT, SHARED)}
             saturating = await _offline(servers, plan, measured, report)
@@ -148,7 +154,7 @@ async def measure(
             if analyzer:
                 await _analyzed(analyzer, running, plan, measured, report)
         measured.records += shortcuts.measure(
-            repository, running.inputs, repeats=plan.turns, meta=measured.meta, report=report
+            repository, running.inputs, gpus=gpus, repeats=plan.turns, meta=measured.meta, report=report
         )
         return measured
     except RequestFailed as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from homomorph_bench.results import Record, compared
 from homomorph_bench.serving.exported import ExportedMorph
-from homomorph_bench.serving.systems import CLIENT, SHARED, Inputs
+from homomorph_bench.serving.systems import CLIENT, SHARED, Inputs, device_of
 from homomorph_bench.timing import time_in_turns
 from homomorph_client import MorphClient
 from homomorph_export.server import TritonServer
@@ -27,13 +27,20 @@ NEW, TARGET_KNOWN, BOTH_KNOWN = "new pictures", "known target", "known pictures"
 
 
 def measure(
-    repository: Path, inputs: Inputs, *, repeats: int, meta: dict[str, Any], report: Callable[[str], None]
+    repository: Path,
+    inputs: Inputs,
+    *,
+    gpus: Sequence[int],
+    repeats: int,
+    meta: dict[str, Any],
+    report: Callable[[str], None],
 ) -> list[Record]:
     """Return the records of both, from a server of their own.
 
     Args:
         repository: folder that `homomorph export` wrote.
         inputs: what is asked for in the other figures.
+        gpus: where models are placed; none for the CPU.
         repeats: turns that count, at least 10.
         meta: what every record says of the run.
         report: called with what is done next.
@@ -45,7 +52,7 @@ def measure(
     with ExitStack() as stack:
         report("starting Triton with a cache")
         models = [model for model in ("morph", "pixel") if (repository / model).is_dir()]
-        server = stack.enter_context(TritonServer(repository, models=models, cache_mib=CACHE_MIB))
+        server = stack.enter_context(TritonServer(repository, models=models, cache_mib=CACHE_MIB, gpus=gpus))
         report(f"{LARGE} pixels, with and without shared memory")
         clients = {
             name: stack.enter_context(
@@ -56,7 +63,7 @@ def measure(
         records = _large_frames(clients, inputs, repeats, meta)
         report("pictures that the server knows")
         client = stack.enter_context(MorphClient(server.grpc_url, picture_size=inputs.source.shape[1]))
-        return records + _known_pictures(client, ExportedMorph(repository), inputs, repeats, meta)
+        return records + _known_pictures(client, ExportedMorph(repository, device_of(gpus)), inputs, repeats, meta)
 
 
 def _large_frames(clients: dict[str, MorphClient], inputs: Inputs, repeats: int, meta: dict[str, Any]) -> list[Record]:

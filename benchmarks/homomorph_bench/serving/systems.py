@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -157,6 +157,7 @@ async def started(
     picture_size: int | None,
     frames: int,
     peers: bool,
+    gpus: Sequence[int] = (),
     report: Callable[[str], None],
 ) -> AsyncIterator[Running]:
     """Start every system.
@@ -166,6 +167,7 @@ async def started(
         picture_size: height and width in pixels of what is asked for; None is what the model was trained at.
         frames: S of the same.
         peers: whether the peers take part.
+        gpus: where Triton's models are placed, and on the first of them everything else; none for the CPU.
         report: called with what is done next.
 
     Raises:
@@ -175,12 +177,12 @@ async def started(
     async with contextlib.AsyncExitStack() as stack:
         report(f"starting {TRITON}")
         before = processes.children()
-        server = stack.enter_context(TritonServer(repository))
+        server = stack.enter_context(TritonServer(repository, gpus=gpus))
         roots = {TRITON: frozenset(processes.children() - before)}
         running: dict[str, Peer] = {}
         for name, module in PEERS.items() if peers else ():
             report(f"starting {name}")
-            running[name] = stack.enter_context(Peer(module, repository))
+            running[name] = stack.enter_context(Peer(module, repository, device_of(gpus)))
             roots[name] = frozenset([running[name].pid])
             await _until_listening(running[name])
 
@@ -190,7 +192,7 @@ async def started(
         model = client.served_model()
         inputs = Inputs.random(model.picture_size, frames, len(model.groups))
         several = inputs.repeated(MAX_BATCH_SIZE)
-        morph = ExportedMorph(repository)
+        morph = ExportedMorph(repository, device_of(gpus))
         triton = [GrpcRequest(server.grpc_url, "morph", x.arrays()) for x in (inputs, several)]
         systems = [
             System(IN_PROCESS, InProcess(morph, inputs), InProcess(morph, several), frozenset()),
@@ -218,6 +220,11 @@ async def started(
             if system.batches:
                 await _compare(system.name, system.batches, expected * MAX_BATCH_SIZE)
         yield Running({system.name: system for system in systems}, server.grpc_url, inputs)
+
+
+def device_of(gpus: Sequence[int]) -> str:
+    """Return what systems with one device compute on, as torch names it."""
+    return f"cuda:{gpus[0]}" if gpus else "cpu"
 
 
 async def _compare(name: str, request: Request, expected: bytes, peer: Peer | None = None) -> None:

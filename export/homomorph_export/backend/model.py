@@ -39,6 +39,9 @@ class TritonPythonModel:
         if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
             torch.ops.load_library(library)
         self.device = device(args["model_instance_kind"], args["model_instance_device_id"])
+        # A GPU would round to 10 bits, and differently for each size of a batch: what is asked for in float32 is
+        # computed in float32. For speed there is `homomorph export --precision`.
+        torch.backends.cudnn.allow_tf32 = False
         self.module = torch.jit.load(folder / "model.pt", map_location=self.device)
         if (folder / "morpher.py").exists():
             # The server has put this folder on Python's path.

@@ -14,8 +14,8 @@ from homomorph_bench.serving.peers import wire
 
 def main() -> None:
     """Serve until SIGTERM."""
-    repository, port = sys.argv[1:]
-    morph = ExportedMorph(Path(repository))
+    repository, port, device = sys.argv[1:]
+    morph = ExportedMorph(Path(repository), device)
     app = FastAPI()
 
     async def endpoint(request: Request) -> Response:

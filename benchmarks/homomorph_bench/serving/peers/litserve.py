@@ -22,14 +22,14 @@ _BATCH_TIMEOUT_S = 0.001
 class MorphApi(litserve.LitAPI):  # type: ignore[misc]
     """One worker's model."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, device: str) -> None:
         """Prepare batches as large as Triton's."""
         super().__init__(max_batch_size=MAX_BATCH_SIZE, batch_timeout=_BATCH_TIMEOUT_S)
-        self._repository = repository
+        self._repository, self._device = repository, device
 
     def setup(self, device: str) -> None:
         """Load the model in the worker."""
-        self._morph = ExportedMorph(self._repository)
+        self._morph = ExportedMorph(self._repository, self._device)
 
     def decode_request(
         self, request: Annotated[bytes, Body(media_type="application/octet-stream")]
@@ -56,8 +56,9 @@ class MorphApi(litserve.LitAPI):  # type: ignore[misc]
 
 def main() -> None:
     """Serve until SIGTERM."""
-    repository, port = sys.argv[1:]
-    server = litserve.LitServer(MorphApi(Path(repository)), accelerator="cpu")
+    repository, port, device = sys.argv[1:]
+    # One worker, which LitServe would otherwise count by GPUs; it computes where we say.
+    server = litserve.LitServer(MorphApi(Path(repository), device), accelerator="cpu")
     server.run(host="127.0.0.1", port=int(port), log_level="warning", generate_client_file=False)
 
 

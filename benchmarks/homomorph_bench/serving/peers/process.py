@@ -19,21 +19,23 @@ _STOP_TIMEOUT_S = 10.0
 class Peer:
     """One peer's program, as a context manager; however this process ends, the peer ends with it."""
 
-    def __init__(self, name: str, repository: Path) -> None:
+    def __init__(self, name: str, repository: Path, device: str = "cpu") -> None:
         """Say which.
 
         Args:
             name: the module in this package.
             repository: folder that `homomorph export` wrote.
+            device: what it computes on, as torch names it.
         """
         self.name = name
         self.host = "127.0.0.1"
         self.port = choose_ports(self.host, {name: None})[name]
         self._repository = repository
+        self._device = device
 
     def __enter__(self) -> Peer:
         module = f"{__package__}.{self.name}"
-        words = [sys.executable, "-m", module, str(self._repository.resolve()), str(self.port)]
+        words = [sys.executable, "-m", module, str(self._repository.resolve()), str(self.port), self._device]
         self._log = tempfile.TemporaryFile()
         # The server's keeper serves here too: it stops what it runs, and all of its group, when its input ends. The
         # prefix is that of shared memory which it removes; peers clean up theirs.

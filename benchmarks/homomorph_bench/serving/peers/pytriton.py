@@ -21,10 +21,10 @@ from homomorph_export.ports import choose_ports
 
 def main() -> None:
     """Serve until SIGTERM."""
-    repository, port = sys.argv[1:]
+    repository, port, device = sys.argv[1:]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("pytriton").setLevel(logging.WARNING)
-    morph = ExportedMorph(Path(repository))
+    morph = ExportedMorph(Path(repository), device)
 
     @batch  # type: ignore[untyped-decorator]
     def infer(
