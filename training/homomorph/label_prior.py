@@ -61,7 +61,9 @@ class LabelPrior(nn.Module):
         maps = self.maps(2 * labels - 1).view(-1, *self.start).contiguous(memory_format=torch.channels_last)
         # Moving a picture mixes pixels: in float32, places too.
         drawn = self.model(maps).float()
-        with torch.autocast(drawn.device.type, enabled=False):
+        # The device meta, on which a dry run counts, has no autocast to leave.
+        device = drawn.device.type if torch.amp.is_autocast_available(drawn.device.type) else "cpu"
+        with torch.autocast(device, enabled=False):
             grid = F.affine_grid(placement.float(), list(drawn.shape), align_corners=False)
             moved = F.grid_sample(drawn, grid, padding_mode="border", align_corners=False)
         return moved[:, :3], MIN_VARIANCE + F.softplus(moved[:, 3:])

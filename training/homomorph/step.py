@@ -110,7 +110,7 @@ class TrainingStep:
                 loss = loss + self._feature_critic(work) + _path(work) + self._picture_critic(work)
         self._update(_TOGETHER, loss, largest_norm=1.0, branches_loss=work.branches_loss)
         # All at once: a GPU is waited for whenever a number is asked of it.
-        values = torch.stack([value.detach().float() for value in work.terms.values()]).tolist()
+        values = torch.stack([value.detach() for value in work.terms.values()]).tolist()
         return self.processes.average(dict(zip(work.terms, values, strict=True)), TERMS)
 
     def _generators(self, step: int) -> tuple[torch.Generator, torch.Generator]:
