@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -20,7 +21,7 @@ def find_distribution() -> Path:
     """Return the folder of nvidia-pytriton that holds tritonserver, without importing the package.
 
     Raises:
-        ServerError: it is not installed, or has nothing for this version of Python.
+        ServerError: it is not installed, or has nothing for this version of Python or numpy.
     """
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
@@ -29,6 +30,10 @@ def find_distribution() -> Path:
     if not _python_stub(distribution).exists():
         version = _python_version()
         raise ServerError(f"nvidia-pytriton has no Python backend for Python {version}: use 3.10, 3.11 or 3.12")
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.partition(".")[0]) >= 2:
+        # Its stub knows the arrays of numpy 1, and sends every answer without its bytes.
+        raise ServerError(f"nvidia-pytriton's Python backend does not work with numpy {numpy}: pip install 'numpy<2'")
     return distribution
 
 

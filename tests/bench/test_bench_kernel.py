@@ -102,6 +102,9 @@ def test_the_cache_is_as_large_as_the_copies_that_it_makes_faster(monkeypatch: p
     assert [record.meta["gigabytes_per_second"] for record in copies] == pytest.approx([100, 60, 30, 25])
     assert kernel.cache_bytes(copies) == 4 << 20, "both of its tensors count"
     assert kernel.cache_bytes(copies[-2:]) == 0
+    for record in copies:
+        record.meta["l2_bytes"] = 50 << 20
+    assert kernel.cache_bytes(copies) == 50 << 20, "what a GPU says of itself, where copies show less"
 
 
 def test_small_cases_are_counted_apart():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -299,6 +300,12 @@ def test_without_pytriton(repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_python_without_a_backend(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "python_version_tuple", lambda: ("3", "99", "0"))
     with pytest.raises(ServerError, match=r"no Python backend for Python 3\.99: use 3\.10, 3\.11 or 3\.12"):
+        TritonServer(repository, models=["good"]).start()
+
+
+def test_numpy_that_the_python_backend_does_not_know(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.5.2")
+    with pytest.raises(ServerError, match=r"does not work with numpy 2\.5\.2: pip install 'numpy<2'"):
         TritonServer(repository, models=["good"]).start()
 
 
