@@ -209,6 +209,32 @@ def test_threads_come_from_the_configuration(backend, repository: Path):
     assert [module.threads(setting) for setting in ("3", "all", "half")] == [3, cores, max(1, cores // 2)]
 
 
+def test_freed_memory_is_kept_for_the_next_request(repository: Path):
+    # In a process of its own: the setting is the process's, and what this one has freed already would hide it.
+    script = """
+import resource, sys, types
+import torch
+sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")
+sys.path.insert(0, sys.argv[1])
+import model
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(4 << 20)  # 16 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+given_back = faults()
+model.keep_freed_memory()
+faults()
+print(given_back, faults())
+"""
+    words = [sys.executable, "-c", script, str(repository / "morpher" / "1")]
+    # Blocks of any size come from the system unless the process says otherwise.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
+    out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    given_back, kept = map(int, out.split())
+    assert kept < given_back / 10
+
+
 def test_an_instance_computes_where_its_group_says(backend, repository: Path):
     module = backend(repository, "encoder").module
     assert module.device("CPU", "0") == torch.device("cpu")
