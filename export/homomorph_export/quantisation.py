@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import ModelProto
@@ -53,7 +54,7 @@ class CalibrationPictures:
             if len(paths) < wanted:
                 raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 takes {wanted}")
             arrays = [fit_picture(path, size) for path in paths[:wanted]]
-        pictures = torch.stack([torch.from_numpy(array) for array in arrays])
+        pictures = torch.from_numpy(np.stack(arrays))
         self.pictures = pictures[:_PICTURES]
         self._held_out = pictures[_PICTURES:]
 
