@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from homomorph import losses
 from homomorph.critics import FeatureCritic
 from homomorph.data.batches import Batch
+from homomorph.draws import draw_strengths
 from homomorph.networks import interpolate
 from homomorph.perceptual import Perceptual
 from homomorph.recipe import PUBLISHED
-from homomorph.step import draw_strengths
 from homomorph.training_networks import Networks
 
 

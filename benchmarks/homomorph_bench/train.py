@@ -20,10 +20,11 @@ from homomorph.data.batches import Batch
 from homomorph.environment import environment
 from homomorph.parallel import Processes
 from homomorph.perceptual import Perceptual, Vgg19
+from homomorph.phases import phase_of
 from homomorph.pixels import normalise
 from homomorph.published_weights import CELEBA_GROUPS
 from homomorph.recipe import PUBLISHED, Preset
-from homomorph.step import TrainingStep, phase_of
+from homomorph.step import TrainingStep
 from homomorph.training_networks import Networks, make_optimizers
 from homomorph.updates import follow
 from homomorph_bench.published_order import critic_loss, critic_terms, published_step, whole_phi

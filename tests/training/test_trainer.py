@@ -16,12 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from homomorph.data.labels import UNKNOWN, LabelledPictures
+from homomorph.draws import draw_strengths, draw_times
 from homomorph.errors import CheckpointError, DataError, TrainingError
 from homomorph.label_features import load_label_features
 from homomorph.loop import Progress
 from homomorph.recipe import PUBLISHED, Preset, Recipe
 from homomorph.run import load_model, resolve_run
-from homomorph.step import TrainingStep, draw_strengths, draw_times
+from homomorph.step import TrainingStep
 from homomorph.trainer import train
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from homomorph import losses
-from homomorph.config import ModelConfig
 from homomorph.critics import recoloured
 from homomorph.data.batches import Batch
-from homomorph.networks import interpolate
+from homomorph.draws import PATH_STEP
 from homomorph.parallel import Processes
 from homomorph.perceptual import Perceptual, perceptual_distance
+from homomorph.phases import CRITICS, WARM_UP
 from homomorph.recipe import Recipe
+from homomorph.step_work import StepWork, label_columns
 from homomorph.training_networks import Networks
 from homomorph.updates import frozen
-
-WARM_UP, MORPHS, CRITICS = "warm-up", "morphs", "critics"
-"""Phases of a training: E, D and the decomposition of d; then morphs; then the critics too."""
 
 TERMS = (
     "pixel",
@@ -50,17 +47,6 @@ TERMS = (
 
 _TOGETHER = ("encoder", "branches", "decoder", "guidance", "prototypes", "part_reader")
 """What is updated at the end of a step, from the gradient of one sum; the critics are updated on their own before."""
-
-_PATH_STEP = 1 / 16
-"""Duration of the steps in which a way is looked at, of the whole way's 1: those of a sequence of 17 frames."""
-
-_LOOKED_AT = 4
-"""Labels whose places are looked at, for each pair of a step: the label prior draws each change of one anew."""
-
-
-def phase_of(done: float, recipe: Recipe) -> str:
-    """Name the phase at this share of the steps: `warm-up`, `morphs` or `critics`."""
-    return WARM_UP if done < recipe.warmup else MORPHS if done < recipe.critics else CRITICS
 
 
 class TrainingStep:
@@ -102,7 +88,7 @@ class TrainingStep:
             Each term's unweighted value.
         """
         with self.processes.autocast():
-            work = _Work(self.nets, self.recipe, batch, pictures, phase, *self._generators(step))
+            work = StepWork(self.nets, self.recipe, batch, pictures, phase, *self._generators(step))
             loss = _reconstruction(work) + self._decomposition(work)
             if phase != WARM_UP:
                 loss = loss + _detail(work) + _counterfactual(work) + self._rest(work)
@@ -149,7 +135,7 @@ class TrainingStep:
                 nn.utils.clip_grad_norm_(parameters, largest_norm)
             self.optimizers[name].step()
 
-    def _decomposition(self, work: _Work) -> Tensor:
+    def _decomposition(self, work: StepWork) -> Tensor:
         """What each T_i may carry of d (E and T_i), what it has to tell of it, and that all reach b together (T_i)."""
         nets, recipe, terms = work.nets, work.recipe, work.terms
         terms["total"] = losses.total_loss(work.features_a + work.deltas.sum(dim=1), work.features_b)
@@ -174,7 +160,7 @@ class TrainingStep:
             loss = loss + recipe.l_part * terms["part"]
         return loss
 
-    def _rest(self, work: _Work) -> Tensor | float:
+    def _rest(self, work: StepWork) -> Tensor | float:
         """Update what reads group i's labels from F - T_i(F); then E and the T_i, so that it cannot."""
         if self.recipe.l_rest == 0:
             return 0.0
@@ -182,7 +168,7 @@ class TrainingStep:
         groups = work.config.groups
         rests = torch.cat([work.encoded - part for part in work.parts])
         rests = rests + work.noise(rests)
-        group_of = torch.tensor(_label_columns(groups), device=rests.device)
+        group_of = torch.tensor(label_columns(groups), device=rests.device)
 
         def read(features: Tensor) -> Tensor:
             logits: Tensor = reader(features).unflatten(0, (len(groups), -1))
@@ -194,7 +180,7 @@ class TrainingStep:
             work.terms["rest"] = losses.concealment_loss(read(rests), batch.labels, batch.known)
         return self.recipe.l_rest * work.terms["rest"]
 
-    def _feature_critic(self, work: _Work) -> Tensor:
+    def _feature_critic(self, work: StepWork) -> Tensor:
         """Update Dis and A' on features, several times; then what E and the T_i have to gain against them."""
         recipe, critic, terms = self.recipe, self.nets.critic, work.terms
         noise = work.noise(work.morphed)
@@ -217,7 +203,7 @@ class TrainingStep:
         work.branches_loss = work.branches_loss + recipe.l_hom * terms["homomorphism"]
         return recipe.l_gan * terms["gan"]
 
-    def _picture_critic(self, work: _Work) -> Tensor | float:
+    def _picture_critic(self, work: StepWork) -> Tensor | float:
         """Update the critic on decoded pictures; then what E, the T_i and D have to gain against it."""
         if self.recipe.l_picture == 0:
             return 0.0
@@ -246,135 +232,7 @@ class TrainingStep:
         return self.recipe.l_picture * work.terms["picture"]
 
 
-class _Work:
-    """What the terms of one step share; each part is computed when the first of them asks."""
-
-    def __init__(
-        self,
-        nets: Networks,
-        recipe: Recipe,
-        batch: Batch,
-        pictures: Tensor,
-        phase: str,
-        generator: torch.Generator,
-        noise_generator: torch.Generator,
-    ) -> None:
-        self.nets, self.recipe, self.batch, self.pictures = nets, recipe, batch, pictures
-        self.generator, self.noise_generator = generator, noise_generator
-        self.config: ModelConfig = nets.model.config
-        self.terms: dict[str, Tensor] = {}
-        groups = self.config.groups
-        self.source, self.target = batch.source, batch.target
-        self.labels_a, self.labels_b = batch.labels[self.source], batch.labels[self.target]
-        self.known_a, self.known_b = batch.known[self.source], batch.known[self.target]
-        self.complete = batch.known.all(dim=1)
-        whole_share = 1.0 if phase == MORPHS else recipe.whole_strengths
-        drawn = draw_strengths(len(self.source), len(groups) + 1, generator, whole_share)
-        self.strengths = drawn.to(pictures.device)
-        self.labels_v, self.known_v = losses.mixed_labels(
-            self.labels_a, self.labels_b, self.known_a, self.known_b, self.strengths[:, _label_columns(groups)]
-        )
-        self.branches_loss = torch.zeros((), device=pictures.device)
-        """Of the terms that update the T_i alone."""
-        # Each picture is encoded once, and each T_i is applied once.
-        self.encoded: Tensor = nets.model.encoder(pictures)
-        self.features_a, self.features_b = self.encoded[self.source], self.encoded[self.target]
-        self.deltas = nets.model.deltas(self.features_a, self.features_b)
-
-    def noise(self, features: Tensor) -> Tensor:
-        """Draw what features carry on their way to D and the critics; zeros where the recipe has none."""
-        if self.recipe.feature_noise == 0:
-            return torch.zeros_like(features)
-        drawn = torch.randn(features.shape, generator=self.noise_generator, device=features.device)
-        return self.recipe.feature_noise * drawn
-
-    @functools.cached_property
-    def parts(self) -> list[Tensor]:
-        """T_i(F) of the batch's pictures for each labelled group, [B, C, h, w]."""
-        return [self.nets.model.branches[group](self.encoded) for group in self.config.groups]
-
-    @functools.cached_property
-    def reconstructed(self) -> Tensor:
-        """D(E(x)) of the batch's pictures, [B, 3, H, W]."""
-        reconstructed: Tensor = self.nets.model.decoder(self.encoded + self.noise(self.encoded))
-        return reconstructed
-
-    @functools.cached_property
-    def morphed(self) -> Tensor:
-        """F of each pair, [B, C, h, w]."""
-        return interpolate(self.features_a, self.deltas, self.strengths.unsqueeze(1)).squeeze(1)
-
-    @functools.cached_property
-    def base(self) -> Tensor:
-        """What each morph starts from: a, or b where the residual branch has led there; indices, [B]."""
-        return torch.where(self.strengths[:, -1] == 1, self.target, self.source)
-
-    @functools.cached_property
-    def told(self) -> Tensor:
-        """Of which morphs labels say what they show: strengths of 0 and 1 and nothing unknown, bool [B]."""
-        whole = ((self.strengths == 0) | (self.strengths == 1)).all(dim=1)
-        return whole & self.known_v.all(dim=1) & self.complete[self.base]
-
-    @functools.cached_property
-    def shown(self) -> Tensor:
-        """D(F) of the morphs of which labels say what they show."""
-        if not self.told.any():
-            return self.pictures[:0]
-        shown: Tensor = self.nets.model.decoder(self.morphed[self.told])
-        return shown
-
-    @functools.cached_property
-    @torch.no_grad()
-    def expected(self) -> Tensor:
-        """What the label prior expects each picture to be, [B, 3, H, W]."""
-        mean: Tensor = self.nets.label_prior(self.batch.labels, self.batch.placement)[0]
-        return mean
-
-    @functools.cached_property
-    def looked_at(self) -> tuple[Tensor, Tensor]:
-        """Where labels show in which a told morph's two pictures differ: in its base, as the label prior knows.
-
-        Some of these labels are drawn, `_LOOKED_AT` at most.
-
-        Returns:
-            For each of N labels: which of the told morphs, [N], and `losses.attention`'s map, [N, 1, H, W].
-        """
-        base = self.base[self.told]
-        labels = self.batch.labels[base]
-        other = torch.where(base == self.source[self.told], self.target[self.told], self.source[self.told])
-        differs = (labels != self.batch.labels[other]) & self.batch.known[other]
-        morph, label = differs.nonzero(as_tuple=True)
-        drawn = torch.randperm(len(morph), generator=self.generator)[: _LOOKED_AT * len(self.source)].to(labels.device)
-        morph, label = morph[drawn], label[drawn]
-        changed = labels[morph]
-        changed[torch.arange(len(morph)), label] = 1 - changed[torch.arange(len(morph)), label]
-        with torch.no_grad():
-            alone = self.nets.label_prior(changed, self.batch.placement[base][morph])[0]
-            return morph, losses.attention(self.expected[base][morph], alone)
-
-    @property
-    def path_pairs(self) -> slice:
-        """The P pairs whose ways are looked at: the last ones, which are paired at random."""
-        return slice(-self.recipe.path_pairs(len(self.source)), None)
-
-    @functools.cached_property
-    def frames(self) -> Tensor:
-        """Frames on the way from a to b, every second time with some of the groups only, [P, 2 + 2 K, 3, H, W].
-
-        The first, those before and after each of K short steps, and the last.
-        """
-        pairs = self.path_pairs
-        some = self.strengths[pairs].round()
-        everything = torch.arange(len(some), device=some.device) % 2 == 0
-        along = torch.where(everything.unsqueeze(1), 1.0, some)
-        times = draw_times(len(some), self.recipe.path_steps, self.generator).to(some.device)
-        strengths = times.unsqueeze(2) * along.unsqueeze(1)
-        features = interpolate(self.features_a[pairs], self.deltas[pairs], strengths).flatten(0, 1)
-        frames: Tensor = self.nets.model.decoder(features.contiguous(memory_format=torch.channels_last))
-        return frames.view(*times.shape, *frames.shape[1:])
-
-
-def _reconstruction(work: _Work) -> Tensor:
+def _reconstruction(work: StepWork) -> Tensor:
     """Reconstruction and knowledge guidance: E, D and P; and the scale of E's features."""
     nets, recipe, terms = work.nets, work.recipe, work.terms
     with torch.no_grad():
@@ -390,7 +248,7 @@ def _reconstruction(work: _Work) -> Tensor:
     return loss
 
 
-def _detail(work: _Work) -> Tensor | float:
+def _detail(work: StepWork) -> Tensor | float:
     """Reconstruction where labels show: E and D."""
     if work.recipe.l_detail == 0 or not work.told.any():
         return 0.0
@@ -400,7 +258,7 @@ def _detail(work: _Work) -> Tensor | float:
     return work.recipe.l_detail * work.terms["detail"]
 
 
-def _counterfactual(work: _Work) -> Tensor | float:
+def _counterfactual(work: StepWork) -> Tensor | float:
     """Morphs with whole strengths show what labels say of them, and nothing else changes: E, T_i and D."""
     if work.recipe.l_counterfactual == 0 or not work.told.any():
         return 0.0
@@ -412,7 +270,7 @@ def _counterfactual(work: _Work) -> Tensor | float:
     return work.recipe.l_counterfactual * work.terms["counterfactual"]
 
 
-def _path(work: _Work) -> Tensor:
+def _path(work: StepWork) -> Tensor:
     """The way from a to b is even and short, to the eye as well, and what both agree in stays: E, T_i and D."""
     recipe, loss = work.recipe, work.pictures.new_zeros(())
     if recipe.l_path > 0:
@@ -420,7 +278,7 @@ def _path(work: _Work) -> Tensor:
         frames = work.frames.float()
         steps = (frames[:, 2:-1:2] - frames[:, 1:-1:2]).abs().mean(dim=(2, 3, 4))
         direct = (frames[:, -1] - frames[:, 0]).abs().mean(dim=(1, 2, 3))
-        work.terms["path"] = losses.path_loss(steps, _PATH_STEP, direct)
+        work.terms["path"] = losses.path_loss(steps, PATH_STEP, direct)
         loss = loss + recipe.l_path * work.terms["path"]
     if recipe.l_pace > 0:
         before, after = work.frames[:, 1:-1:2], work.frames[:, 2:-1:2]
@@ -441,34 +299,3 @@ def _seen_by(phi: Perceptual, pictures: Tensor) -> list[Tensor]:
     with torch.autocast(pictures.device.type, enabled=False):
         shallow = phi.relu3_1(pictures.float().contiguous(memory_format=torch.channels_last))
         return [shallow, phi.relu5_1(shallow)]
-
-
-def draw_strengths(pairs: int, branches: int, generator: torch.Generator, whole_share: float) -> Tensor:
-    """Draw v for each pair, [pairs, branches].
-
-    Uniform in [0, 1] per branch as published; but a share of the pairs, spread evenly, gets 0 or 1 per branch instead,
-    with a random share of ones: whole changes, of whose pictures labels can say what they have to show.
-    """
-    uniform = torch.rand(pairs, branches, generator=generator)
-    ones = torch.rand(pairs, 1, generator=generator)
-    whole = (torch.rand(pairs, branches, generator=generator) < ones).float()
-    count = (torch.arange(pairs + 1) * whole_share).floor()
-    return torch.where((count[1:] > count[:-1]).unsqueeze(1), whole, uniform)
-
-
-def draw_times(pairs: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Draw the times of each way's frames: 0, the start and end of each short step, and 1, [pairs, 2 + 2 steps].
-
-    One step lies in each equal part of the way. The first and last may begin at 0 and end at 1, and do so oftener than
-    by chance, or what is next to the ends would hardly be looked at.
-    """
-    start = (torch.arange(steps) + torch.rand(pairs, steps, generator=generator)) / steps
-    start = (start * (1 + _PATH_STEP) - _PATH_STEP).clamp(0, 1 - _PATH_STEP)
-    times = torch.zeros(pairs, 2 + 2 * steps)
-    times[:, 1:-1:2], times[:, 2:-1:2], times[:, -1] = start, start + _PATH_STEP, 1
-    return times
-
-
-def _label_columns(groups: Mapping[str, Sequence[str]]) -> list[int]:
-    """For each label, the column of its group's strength."""
-    return [column for column, names in enumerate(groups.values()) for _ in names]

@@ -31,11 +31,12 @@ from homomorph.loop import Progress, Training, run_training
 from homomorph.networks import MorphModel
 from homomorph.parallel import Processes
 from homomorph.perceptual import Perceptual, SmallVgg, Vgg19, train_small_vgg
+from homomorph.phases import phase_of
 from homomorph.pixels import normalise
 from homomorph.recipe import Preset, Recipe
 from homomorph.run import MODEL_FILE, save_model, sha256
 from homomorph.state import begin, load_state, save_state, start_from
-from homomorph.step import TrainingStep, phase_of
+from homomorph.step import TrainingStep
 from homomorph.strips import group_strips
 from homomorph.training_networks import Networks, make_optimizers, set_rates
 from homomorph.updates import flush_denormals, follow
