@@ -183,7 +183,14 @@ def test_serve_command_stops_on_signals(repository: Path, temporary: Path, stop:
     command = [sys.executable, "-c", "from homomorph_cli.main import run; run()", "serve", "--model", "good"]
     command += ["--repository", str(repository)]
     command += [word for service, port in ports.items() for word in (f"--{service}-port", str(port))]
-    serve = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    serve = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests themselves run in a script's background, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert serve.stdout is not None
         assert "serving good" in serve.stdout.readline()
