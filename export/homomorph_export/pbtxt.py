@@ -59,9 +59,10 @@ def model_config(
             config["backend"] = flavour.backend
         # Of KIND_GPU so many on every GPU that the server sees.
         config["instance_group"] = [{"count": model.instances, "kind": Symbol(f"KIND_{flavour.kind}")}]
-        config["dynamic_batching"] = _BATCHING
+        config["dynamic_batching"] = _batching(model)
     if model.streams:
         config["model_transaction_policy"] = {"decoupled": True}
+    if model.steps and not model.is_ensemble:
         asked = json.dumps([asdict(step) for step in model.steps])
         config["parameters"].append({"key": "steps", "value": {"string_value": asked}})
     if model.cached:
@@ -71,9 +72,15 @@ def model_config(
     return "\n".join(_lines(config)) + "\n"
 
 
-_BATCHING = {
-    # Whatever waits when an instance is free becomes one batch. Preferred sizes would only split that up, and a delay
-    # would make everybody wait for requests that may not come.
+def _batching(model: Model) -> dict[str, Any]:
+    if model.joint:
+        return {}  # passes requests on as they come; as soon as a queue has a policy, Triton waits for a free instance
+    return ({"preferred_batch_size": [1]} if model.is_gate else {}) | _QUEUE
+
+
+_QUEUE = {
+    # Whatever waits when an instance is free becomes one batch. A delay would make everybody wait for requests that may
+    # not come, and preferred sizes would only split that up: which is what a gate is for.
     "priority_levels": 2,
     "default_priority_level": 2,  # the client asks for 1 where somebody is looking
     "default_queue_policy": {

@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from homomorph.run import sha256
 from homomorph_export import onnx_graphs, torchscript
-from homomorph_export.contract import Axis, Model, Tensor
+from homomorph_export.contract import MAX_QUEUE, Axis, Model, Tensor
 from homomorph_export.errors import ExportError
 from homomorph_export.flavours import FLAVOURS, GPU, LIBTORCH, ONNX, PYTHON, Flavour
 from homomorph_export.manifest import MANIFEST_FILE, Manifest, exports
@@ -109,8 +109,8 @@ def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str],
         onnx: whether its members have ONNX, so that it gets a configuration for them where theirs differs.
     """
     (folder / "1").mkdir(parents=True)
-    if model.streams:
-        _write_backend(folder, "stream.py")
+    if not model.is_ensemble:
+        _write_backend(folder, "stream.py" if model.streams else "gate.py")
     else:
         # Triton wants a version folder, and an empty one would be lost in version control and in some archives.
         (folder / "1" / ".keep").touch()
@@ -171,5 +171,6 @@ def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> 
     if flavour in (PYTHON, GPU):
         # Its file is ours: it can count the server's cores, and check what the other backends do not.
         share = "all" if model.joint else "half"
-        return {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
+        parameters = {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
+        return parameters | ({"most_requests": str(MAX_QUEUE)} if model.joint else {})
     return {flavour.threads_parameter: str(threads or max(1, len(os.sched_getaffinity(0)) // 2))}

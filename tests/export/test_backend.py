@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from homomorph_export.ops.interpolate import load
 
 
 class TritonError(Exception):
-    INVALID_ARG = "invalid argument"
+    INVALID_ARG, INTERNAL, UNAVAILABLE = "invalid argument", "internal", "unavailable"
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -59,15 +60,31 @@ class InferenceResponse:
         self.output_tensors, self.error = output_tensors, error
 
 
+class Request(dict[str, np.ndarray]):
+    """A request's inputs; what the backend sends as its response, at once or later, comes to `response`."""
+
+    def __init__(self, inputs: dict[str, np.ndarray], parameters: str = "") -> None:
+        super().__init__(inputs)
+        self.sent: Queue[InferenceResponse] = Queue()
+        self.parameters = lambda: parameters
+
+    def get_response_sender(self) -> Any:
+        return SimpleNamespace(send=lambda response, flags: self.sent.put(response))
+
+    def response(self) -> InferenceResponse:
+        return self.sent.get(timeout=60)
+
+
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch):
     """Return a function that starts one exported model's backend and returns its `execute`."""
     server = ModuleType("triton_python_backend_utils")
     server.Tensor, server.TritonError, server.InferenceResponse = Tensor, TritonError, InferenceResponse
-    server.MetricFamily = MetricFamily
+    server.MetricFamily, server.TRITONSERVER_RESPONSE_COMPLETE_FINAL = MetricFamily, 1
     server.get_input_tensor_by_name = lambda request, name: Tensor(name, request[name])
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server)
     threads = torch.get_num_threads()
+    started: list[Any] = []
 
     def start(repository: Path, name: str):
         folder = repository / name
@@ -80,15 +97,24 @@ def backend(monkeypatch: pytest.MonkeyPatch):
         instance = module.TritonPythonModel()
         arguments = {"model_config": settings, "model_repository": str(folder), "model_version": "1"}
         instance.initialize(arguments | {"model_instance_kind": "CPU", "model_instance_device_id": "0"})
+        started.append(instance)
         return SimpleNamespace(execute=instance.execute, module=module, instance=instance)
 
     yield start
+    for instance in started:
+        instance.finalize()
     torch.set_num_threads(threads)
 
 
-def morph_request(pictures: np.ndarray, steps: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+def morph_request(pictures: np.ndarray, steps: int = 4, seed: int = 0, parameters: str = "") -> Request:
     strengths = np.random.default_rng(seed).random((1, steps, 3), dtype=np.float32)
-    return {"SOURCE": pictures[:1], "TARGET": pictures[1:2], "STRENGTHS": strengths}
+    return Request({"SOURCE": pictures[:1], "TARGET": pictures[1:2], "STRENGTHS": strengths}, parameters)
+
+
+def answered(served: Any, *requests: Request) -> list[InferenceResponse]:
+    """Return what a joint model answers to requests that come together."""
+    assert served.execute(list(requests)) is None
+    return [request.response() for request in requests]
 
 
 @pytest.fixture
@@ -274,12 +300,23 @@ def test_a_joint_model_gives_the_frames_of_the_run(
     threads: int,
 ):
     monkeypatch.setenv("HOMOMORPH_CACHE_MIB", cache_mib)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(threads)))
     served = backend(repository, "morpher")
-    morpher = served.instance.module
-    morpher.threads, morpher.pool = threads, ThreadPoolExecutor(threads)
-    requests = [morph_request(pictures, seed=1), morph_request(pictures[2:], seed=2), morph_request(pictures[[3, 0]])]
-    together = served.execute(requests)
-    for request, response in zip(requests, together, strict=True):
+    assert len(served.instance.morpher.workers) == threads
+    requests = [
+        morph_request(pictures, seed=1),
+        morph_request(pictures[2:], seed=2),
+        morph_request(pictures[[3, 0]], steps=80),  # several pieces for each thread
+        morph_request(pictures[[0, 1]], steps=1),
+        Request(
+            {
+                "SOURCE": pictures[:3],
+                "TARGET": pictures[1:],
+                "STRENGTHS": np.random.default_rng(3).random((3, 4, 3), dtype=np.float32),
+            }
+        ),
+    ]
+    for request, response in zip(requests, answered(served, *requests), strict=True):
         expected = morph_pixels(
             model,
             *(torch.from_numpy(request[name]).permute(0, 3, 1, 2) for name in ("SOURCE", "TARGET")),
@@ -287,67 +324,127 @@ def test_a_joint_model_gives_the_frames_of_the_run(
         )
         frames = response.output_tensors[0].array
         assert np.abs(frames.astype(int) - expected.movedim(2, -1).numpy()).max() <= 1
-        (alone,) = served.execute([request])
+        (alone,) = answered(served, request)
         assert np.abs(frames.astype(int) - alone.output_tensors[0].array).max() <= 1
 
 
-def test_processes_decode_one_after_the_other(backend, repository: Path, pictures: np.ndarray):
-    """Who waits for its turn has encoded by the time that it comes; who ends without giving it up holds nobody up."""
-    served = backend(repository, "morpher")
-    served.execute([morph_request(pictures)])  # warm
-    morpher = served.instance.module
-    encoded = threading.Event()
-    interpolate = morpher.module.interpolate
-    morpher.module = SimpleNamespace(
-        encode=morpher.module.encode,
-        decode=morpher.module.decode,
-        interpolate=lambda *tensors: (interpolate(*tensors), encoded.set())[0],
-    )
-    code = (
-        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); "
-        "print('held', flush=True); time.sleep(600)"
-    )
-    words = [sys.executable, "-c", code, str(repository / "morpher" / "1" / "model.pt")]
-    other = subprocess.Popen(words, stdout=subprocess.PIPE)
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            assert other.stdout is not None
-            assert other.stdout.readline() == b"held\n"
-            answers = pool.submit(served.execute, [morph_request(pictures)])
-            assert encoded.wait(timeout=60)
-            with pytest.raises(TimeoutError):
-                answers.result(timeout=0.3)
-        finally:
-            other.kill()
-            other.wait()
-        (response,) = answers.result(timeout=60)
-    assert response.error is None
-    other_turn = type(morpher.turn)(repository / "morpher" / "1" / "model.pt")
-    assert other_turn.take(wait=False), "it was given up"
-    other_turn.give()
+class Recorder:
+    """Networks of one number a picture, which wait until they may go on; `decoded` has what they decoded, in order."""
+
+    def __init__(self) -> None:
+        self.go = threading.Semaphore(0)
+        self.started = threading.Semaphore(0)
+        self.decoded: list[list[float]] = []
+
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures[:, :1, :1, 0].float()
+
+    def interpolate(self, source: torch.Tensor, target: torch.Tensor, strengths: torch.Tensor) -> torch.Tensor:
+        if source.max() > 250:
+            raise RuntimeError("out of memory")
+        return source[:, None].expand(-1, strengths.shape[1], -1, -1)
+
+    def decode(self, features: torch.Tensor) -> torch.Tensor:
+        self.started.release()
+        self.go.acquire()
+        self.decoded.append(sorted(set(features.flatten().tolist())))
+        return features[..., None].expand(-1, 1, 8, 8, 3).to(torch.uint8)
+
+    def ask(self, morpher: Any, value: int, frames: int = 1, *, urgent: bool = False) -> Any:
+        picture = torch.full((1, 8, 8, 3), value, dtype=torch.uint8)
+        return morpher.submit(picture, picture, torch.ones(1, frames, 3), urgent=urgent)
+
+
+@pytest.fixture
+def morphers(monkeypatch: pytest.MonkeyPatch):
+    """The file that orders what a joint model computes."""
+    source = importlib.resources.files("homomorph_export") / "backend" / "morpher.py"
+    spec = importlib.util.spec_from_file_location("exported_morpher", str(source))
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "exported_morpher", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("decodes_together", "expected"),
+    [(False, [[1], [4], [2], [3]]), (True, [[1], [2, 3, 4]])],
+    ids=["CPU", "GPU"],
+)
+def test_who_goes_first(morphers, decodes_together: bool, expected: list[list[float]]):
+    """In the order of arrival, but the urgent before all others."""
+    networks = Recorder()
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), most=8)
+    morpher.decodes_together = decodes_together
+    answers = [networks.ask(morpher, 1)]
+    networks.started.acquire()
+    answers += [networks.ask(morpher, 2), networks.ask(morpher, 3), networks.ask(morpher, 4, urgent=True)]
+    networks.go.release(100)
+    for value, answer in enumerate(answers, 1):
+        frames = answer.result(timeout=60)
+        assert (frames.dtype, frames.shape) == (torch.uint8, (1, 1, 8, 8, 3))
+        assert (frames == value).all()
+    assert networks.decoded == expected
+    morpher.close()
+
+
+def test_a_short_one_overtakes_a_long_one_that_is_computed(morphers, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(morphers, "PIECE_PIXELS", 8 * 64)
+    networks = Recorder()
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), most=8)
+    morpher.pixel_s = 1.0  # that long was taken by earlier ones
+    long = networks.ask(morpher, 1, frames=32)
+    networks.started.acquire()
+    short = networks.ask(morpher, 2)
+    networks.go.release(2)
+    assert (short.result(timeout=60) == 2).all()
+    assert not long.done()
+    networks.go.release(100)
+    assert (long.result(timeout=60) == 1).all()
+    assert networks.decoded == [[1], [2], [1], [1], [1]]
+    morpher.close()
+
+
+def test_requests_beyond_the_bound_are_refused_and_a_failure_is_one_requests_own(morphers):
+    networks = Recorder()
+    morpher = morphers.Morpher(networks, threads=2, device=torch.device("cpu"), most=3)
+    first = networks.ask(morpher, 1)
+    networks.started.acquire()
+    failing, last = networks.ask(morpher, 251), networks.ask(morpher, 2)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        failing.result(timeout=60)
+    again = networks.ask(morpher, 3)
+    with pytest.raises(morphers.OverloadedError, match="Exceeds maximum queue size: 3 requests"):
+        networks.ask(morpher, 4)
+    networks.go.release(100)
+    morpher.close()
+    answers = [answer.result(timeout=0) for answer in (first, last, again)]
+    assert [int(frames.max()) for frames in answers] == [1, 2, 3], "all answered"
 
 
 def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOMOMORPH_CACHE_MIB", "1")
     served = backend(repository, "morpher")
-    served.execute([morph_request(pictures), morph_request(pictures[1:])])
+    answered(served, morph_request(pictures))
+    answered(served, morph_request(pictures[1:]))
     assert MetricFamily.counted == {"yes": 1, "no": 3}, "the second's source is the first's target"
-    served.execute([morph_request(pictures, seed=1), morph_request(pictures[[3, 1]])])
-    assert MetricFamily.counted == {"yes": 4, "no": 4}
+    answered(served, morph_request(pictures, seed=1))
+    answered(served, morph_request(pictures[[3, 1]]), morph_request(pictures[[0, 1]], seed=2))
+    assert MetricFamily.counted == {"yes": 6, "no": 4}
     # The same bytes in another shape are another picture.
-    served.execute([morph_request(pictures.reshape(4, 16, 64, 3))])
-    assert MetricFamily.counted == {"yes": 4, "no": 6}
+    answered(served, morph_request(pictures.reshape(4, 16, 64, 3)))
+    assert MetricFamily.counted == {"yes": 6, "no": 6}
 
 
 def test_without_a_cache_nothing_is_kept(backend, repository: Path, pictures: np.ndarray):
     served = backend(repository, "morpher")
     for _ in range(2):
-        served.execute([morph_request(pictures)])
-    assert served.instance.module.known is None
+        answered(served, morph_request(pictures))
+    assert served.instance.morpher.known is None
 
 
-def test_the_cache_keeps_what_was_used_last(backend, repository: Path):
-    known = sys.modules[type(backend(repository, "morpher").instance.module).__module__].KnownFeatures(100)
+def test_the_cache_keeps_what_was_used_last(morphers):
+    known = morphers.KnownFeatures(100)
     features = {letter: torch.zeros(10) for letter in "abc"}  # 40 bytes each
     known.put(b"a", features["a"])
     known.put(b"b", features["b"])
@@ -363,10 +460,14 @@ def test_strengths_of_zero_run_no_branch(backend, repository: Path, pictures: np
     served = backend(repository, "morpher")
     request = morph_request(pictures)
     request["STRENGTHS"][:] = 0
-    with torch.profiler.profile() as profile:
-        served.execute([request])
-    idle = sum(event.count for event in profile.key_averages() if "convolution" in event.key)
+    networks = served.instance.module
+    features = networks.encode(torch.from_numpy(np.concatenate([request["SOURCE"], request["TARGET"]])))
+
+    def convolutions() -> int:
+        with torch.profiler.profile() as profile:
+            networks.interpolate(features[:1], features[1:], torch.from_numpy(request["STRENGTHS"]))
+        return sum(event.count for event in profile.key_averages() if "convolution" in event.key)
+
+    idle = convolutions()
     request["STRENGTHS"][:, :, 1] = 1
-    with torch.profiler.profile() as profile:
-        served.execute([request])
-    assert sum(event.count for event in profile.key_averages() if "convolution" in event.key) > idle
+    assert convolutions() > idle

@@ -104,13 +104,13 @@ def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parameters = {"groups": "hair_colour,skin,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
     for model in served_models(("hair_colour", "skin", "residual"), channels=3 * 8 * 8, stride=8, labels=0):
         if model.steps:
-            write_ensemble(repository / model.name, model, parameters=parameters)
+            # Few pass the gate, so that who waits does so where the urgent overtake him, and is soon too many.
+            served = replace(model, instances=2) if model.is_gate else model
+            write_ensemble(repository / model.name, served, parameters=parameters)
         else:
             (repository / model.name / "1").mkdir(parents=True)
             shutil.copy(Path(__file__).parent / "blender.py", repository / model.name / "1" / "model.py")
-            # Of `morph` one, so that who waits does so behind those that came before.
-            served = replace(model, instances=1) if model.joint else model
-            config = model_config(served, parameters={"frame_ms": "20"}, warmup={})
+            config = model_config(model, parameters={"frame_ms": "20"}, warmup={})
             (repository / model.name / "config.pbtxt").write_text(config)
     return repository
 

@@ -10,6 +10,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from homomorph_bench.serving.load import RequestFailed
+from homomorph_export.contract import ASKED_IN_PYTHON
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 """What Triton's statistics divide a model's time into, in their order."""
@@ -73,8 +74,9 @@ def split(counted: Counts, mean_ms: float, *, model: str = "morph") -> dict[str,
     """
     requests = counted[model, "requests"]
     total_ms = counted[model, "total"] / requests / 1e6
-    # An ensemble's own parts repeat its members'.
-    members = [name for name, what in counted if what == "executions" and counted[name, what] and name != model]
+    # An ensemble's own parts repeat its members', and what a Python model asks of others is within its own time.
+    repeated = (model, *ASKED_IN_PYTHON.get(model, ()))
+    members = [name for name, what in counted if what == "executions" and counted[name, what] and name not in repeated]
     parts_ms = {f"{name} {part}": counted[name, part] / requests / 1e6 for name in members or [model] for part in PARTS}
     scheduling_ms = total_ms - sum(parts_ms.values())
     # Triton goes on counting an output after it has answered: what exceeds the client's wait was no part of that.

@@ -1,7 +1,8 @@
 """Triton Python backend for every TorchScript model of a homomorph repository.
 
 This file stands beside its `model.pt` in each model's version folder and needs torch and numpy alone. The requests
-that Triton batched run as one forward pass; a request that the model cannot take gets an error of its own.
+that Triton batched run as one forward pass, except where `morpher.py` stands there too and computes in its own order. A
+request that the model cannot take gets an error of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import ctypes
 import importlib
 import json
 import os
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +48,30 @@ class TritonPythonModel:
         # computed in float32. For speed there is `homomorph export --precision`.
         torch.backends.cudnn.allow_tf32 = False
         self.module = torch.jit.load(folder / "model.pt", map_location=self.device)
+        self.morpher: Any = None
         if (folder / "morpher.py").exists():
             # The server has put this folder on Python's path.
-            morpher = importlib.import_module("morpher")
-            room = int(os.environ.get("HOMOMORPH_CACHE_MIB", "0")) << 20
-            on_cpu = self.device.type == "cpu"
-            self.module = morpher.Morpher(
+            engine = importlib.import_module("morpher")
+            self.overloaded = engine.OverloadedError
+            self.morpher = engine.Morpher(
                 self.module,
-                threads=allowed if on_cpu else 1,
-                turn=morpher.Turn(folder / "model.pt" if on_cpu else None),
-                cache_bytes=room,
+                # On a GPU one thread copies while the other one's kernels run.
+                threads=allowed if self.device.type == "cpu" else 2,
+                device=self.device,
+                most=int(parameters["most_requests"]),
+                cache_bytes=int(os.environ.get("HOMOMORPH_CACHE_MIB", "0")) << 20,
                 count=PictureCounter(),
             )
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
         self.checks = json.loads(parameters["checks"])
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Return one response for each request, in their order."""
+    def execute(self, requests: list[Any]) -> list[Any] | None:
+        """Return one response for each request, in their order; or None if they leave later, each by itself."""
+        if self.morpher:
+            for request in requests:
+                self.answer_later(request)
+            return None
         responses: list[Any] = [None] * len(requests)
         accepted: dict[int, list[torch.Tensor]] = {}
         for index, request in enumerate(requests):
@@ -71,8 +80,7 @@ class TritonPythonModel:
                 check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
                 accepted[index] = tensors
             except RequestError as error:
-                failure = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-                responses[index] = pb_utils.InferenceResponse(error=failure)
+                responses[index] = refusal(error, pb_utils.TritonError.INVALID_ARG)
         if accepted:
             batch = [torch.cat(parts).to(self.device) for parts in zip(*accepted.values(), strict=True)]
             with torch.inference_mode():
@@ -82,9 +90,46 @@ class TritonPythonModel:
             sizes = [tensors[0].shape[0] for tensors in accepted.values()]
             shares = zip(*(result.cpu().split(sizes) for result in results), strict=True)
             for index, parts in zip(accepted, shares, strict=True):
-                outputs = [pb_utils.Tensor(name, x.numpy()) for name, x in zip(self.outputs, parts, strict=True)]
-                responses[index] = pb_utils.InferenceResponse(outputs)
+                responses[index] = self.response(parts)
         return responses
+
+    def answer_later(self, request: Any) -> None:
+        """Have a request computed, and its response sent then."""
+        sender = request.get_response_sender()
+
+        def send(response: Any) -> None:
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        def answer(frames: Any) -> None:
+            error = frames.exception()
+            send(refusal(error, pb_utils.TritonError.INTERNAL) if error else self.response([frames.result()]))
+
+        tensors = [read(request, name) for name in self.inputs]
+        urgent = bool(json.loads(request.parameters() or "{}").get("urgent"))
+        try:
+            check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
+            # Copies: Triton wants its own back as soon as `execute` returns.
+            copies = (tensor.clone() for tensor in tensors)
+            self.morpher.submit(*copies, urgent=urgent).add_done_callback(answer)
+        except RequestError as error:
+            send(refusal(error, pb_utils.TritonError.INVALID_ARG))
+        except self.overloaded as error:
+            send(refusal(error, pb_utils.TritonError.UNAVAILABLE))
+
+    def response(self, tensors: Iterable[torch.Tensor]) -> Any:
+        """Return the response that holds all outputs."""
+        named = zip(self.outputs, tensors, strict=True)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, tensor.numpy()) for name, tensor in named])
+
+    def finalize(self) -> None:
+        """Answer what was taken on."""
+        if self.morpher:
+            self.morpher.close()
+
+
+def refusal(error: BaseException, code: Any) -> Any:
+    """Return the response that says what was wrong."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
 
 
 def device(kind: str, number: str) -> torch.device:
@@ -120,12 +165,14 @@ class PictureCounter:
             description="Pictures of morphs, by whether their features were in the cache",
             kind=pb_utils.MetricFamily.COUNTER,
         )
+        self.lock = threading.Lock()
         self.known, self.encoded = (self.family.Metric(labels={"cached": cached}) for cached in ("yes", "no"))
 
     def __call__(self, known: int, encoded: int) -> None:
-        """Count one batch's."""
-        self.known.increment(known)
-        self.encoded.increment(encoded)
+        """Count some more."""
+        with self.lock:
+            self.known.increment(known)
+            self.encoded.increment(encoded)
 
 
 def read(request: Any, name: str) -> torch.Tensor:

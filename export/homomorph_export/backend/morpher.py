@@ -1,21 +1,23 @@
-"""Pictures to frames in one process: every picture is encoded once, and the frames are decoded on all cores.
+"""Pictures to frames in one process, which answers each request as soon as its own frames are done.
 
-`model.py` beside this file runs `model.pt` through it. The networks are called one after the other, without a copy
-between them, and the pictures or frames of one call are divided among threads that compute one share each: that takes
-less time than all threads at work on the same share, because none waits for the others after each layer.
-
-A model's processes take turns with all cores: two that decode at once would both take twice as long.
+`model.py` beside this file runs `model.pt` through it. Requests do not form batches that begin and end together: their
+work is cut into pieces of a few frames, and each thread takes the next piece, whosever it is. So no thread waits for
+another one, neither after a layer nor at the end of a batch; who comes while others are computed waits for a piece of
+theirs, not for a batch; and who came first is answered first. (Servers of language models call this continuous
+batching: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022.) Only what
+comes before the frames, encoding and mixing, is done for several requests at once where several wait: it costs less so.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
+import threading
+import time
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from pathlib import Path
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,123 +25,288 @@ from torch import Tensor
 
 SMALL = 1 << 14
 """Up to so many numbers of one picture, or of its features, threads wait for each other longer than they compute."""
+MOST_TOGETHER = 8
+"""Requests that are encoded and mixed at once."""
+PIECE_PIXELS = 1 << 15
+"""Pixels of a piece, 8 frames of 64x64, if its first frame has not more already: a piece is not interrupted."""
+WELL_FILLED = 3
+"""Frames of a piece that is decoded about as fast, by the frame, as a larger one."""
+
+Order = tuple[bool, float]
 
 
-class Turn:
-    """Held by the one of a model's processes that computes; whoever ends, however, holds it no longer."""
+class OverloadedError(Exception):
+    """So many requests are on their way that no other one is taken."""
 
-    def __init__(self, file: Path | None) -> None:
-        """Say which file stands for it: any that all the processes can read, and that nobody else locks.
 
-        None is for whoever shares no cores: its turn is always.
-        """
-        self.file = None if file is None else os.open(file, os.O_RDONLY)
+@dataclass(eq=False)
+class Job:
+    """One request on its way: B pairs of pictures, and S rows of strengths for each."""
 
-    def take(self, *, wait: bool = True) -> bool:
-        """Wait for it, or take it only if nobody holds it; return whether it is held now. It may be held already."""
-        if self.file is None:
-            return True
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks: better together than not at all
-            self.file = None
-        return True
+    source: Tensor
+    target: Tensor
+    strengths: Tensor
+    order: Order
+    """Whose work is done first: that of the urgent, and then of whoever would be done first if each were alone here."""
+    answer: Future[Tensor] = field(default_factory=Future)
+    parts: list[Tensor | None] = field(default_factory=list)
+    """Frames of each piece, as far as they are decoded."""
 
-    def give(self) -> None:
-        """Let another process have it; harmless if that was done before."""
-        if self.file is not None:
-            fcntl.flock(self.file, fcntl.LOCK_UN)
+    @property
+    def shape(self) -> tuple[torch.Size, torch.Size]:
+        """What jobs have in common that are encoded and mixed at once."""
+        return self.source.shape[1:], self.strengths.shape[1:]
+
+    @property
+    def frames(self) -> int:
+        """How many frames the answer has, B * S."""
+        return self.strengths.shape[:2].numel()
+
+    @property
+    def frame_pixels(self) -> int:
+        """How many pixels a frame has."""
+        return self.source.shape[1:3].numel()
+
+
+@dataclass(eq=False)
+class Piece:
+    """What one thread does without a break, for one job or for several."""
+
+    jobs: list[Job]
+    compute: Callable[[], None]
+
+    @property
+    def order(self) -> Order:
+        """When it is done: with its first job."""
+        return self.jobs[0].order
 
 
 class Morpher:
-    """Calls the networks of one joint model; not for several threads at once."""
+    """Runs the networks of one joint model; for any number of threads that ask."""
 
     def __init__(
         self,
         module: Any,
         *,
         threads: int,
-        turn: Turn,
+        device: torch.device,
+        most: int,
         cache_bytes: int = 0,
         count: Callable[[int, int], None] = lambda known, encoded: None,
     ) -> None:
-        """Prepare.
+        """Start the threads.
 
         Args:
             module: what `model.pt` holds, with the methods `encode`, `interpolate` and `decode`.
             threads: how many compute.
-            turn: what to hold while decoding.
-            cache_bytes: how much the features of pictures may take that are kept for later calls; 0 for none.
-            count: called with how many pictures of a call were known already, and how many were encoded.
+            device: where the module is. A GPU decodes at once what it has mixed at once.
+            most: how many requests may be on their way.
+            cache_bytes: how much the features of pictures may take that are kept for later requests; 0 for none.
+            count: called with how many pictures were known already, and how many are encoded, from any of the threads.
         """
         self.module = module
         self.threads = threads
-        self.turn = turn
+        self.device = device
+        self.decodes_together = device.type != "cpu"
+        self.most = most
         self.known = KnownFeatures(cache_bytes) if cache_bytes else None
         self.count = count
-        self.pool = ThreadPoolExecutor(self.threads)
+        self.changed = threading.Condition()  # whose lock guards all that follows, and what is known
+        self.jobs: set[Job] = set()
+        self.waiting: list[Job] = []
+        self.pieces: list[Piece] = []
+        self.working = 0
+        self.pixel_s = 0.0
+        self.closed = False
+        self.workers = [threading.Thread(target=self.work, daemon=True) for _ in range(threads)]
+        for worker in self.workers:
+            worker.start()
 
-    def __call__(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
-        """Return uint8 frames [B, S, H, W, 3], of uint8 [B, H, W, 3] twice and strengths [B, S, K]."""
-        # Who has to wait for its turn encodes meanwhile, which is little work and one thread's.
-        threads = self.threads if self.turn.take(wait=False) else 1
-        try:
-            features = self.encoded(torch.cat([source, target]), threads)
-            torch.set_num_threads(threads if features[0].numel() > SMALL else 1)
-            mixed = self.module.interpolate(features[: len(source)], features[len(source) :], strengths)
-            self.turn.take()
-            frames = self.spread(self.module.decode, mixed.flatten(0, 1).unsqueeze(1), self.threads, self.turn.give)
-        finally:
-            self.turn.give()
-        return frames.view(*mixed.shape[:2], *frames.shape[2:])
+    def submit(self, source: Tensor, target: Tensor, strengths: Tensor, *, urgent: bool = False) -> Future[Tensor]:
+        """Take a request on.
 
-    def encoded(self, pictures: Tensor, threads: int) -> Tensor:
-        """Return features [N, C, h, w] of uint8 pictures [N, H, W, 3]."""
-        if self.known is None:
-            return self.spread(self.module.encode, pictures, threads)
-        keys = [key_of(picture) for picture in pictures.cpu()]
-        found: dict[bytes, Tensor] = {}
-        missing: dict[bytes, Tensor] = {}
-        for key, picture in zip(keys, pictures, strict=True):
-            if (features := self.known.get(key)) is None:
-                missing[key] = picture
-            else:
-                found[key] = features
-        if missing:
-            encoded = self.spread(self.module.encode, torch.stack(list(missing.values())), threads)
-            for key, features in zip(missing, encoded, strict=True):
-                # A copy, or one picture's features would keep those of the whole batch in memory.
-                found[key] = self.known.put(key, features.clone())
-        self.count(len(keys) - len(missing), len(missing))
-        return torch.stack([found[key] for key in keys])
+        Args:
+            source: uint8 pictures [B, H, W, 3]; they and the others must stay as they are until the answer is there.
+            target: the same.
+            strengths: float32 [B, S, K].
+            urgent: whether it goes before all others.
 
-    def spread(
-        self,
-        network: Callable[[Tensor], Tensor],
-        rows: Tensor,
-        threads: int,
-        on_idle: Callable[[], None] = lambda: None,
-    ) -> Tensor:
-        """Return what a network makes of rows, each thread of its share of them.
+        Returns:
+            What will be uint8 frames [B, S, H, W, 3], or what went wrong.
 
-        `on_idle` is called when the first thread has done its share, if there are several.
+        Raises:
+            OverloadedError: too many are on their way.
         """
-        shares = min(threads, len(rows))
-        each = threads // shares if rows[0].numel() > SMALL else 1
+        job = Job(source, target, strengths, (not urgent, time.monotonic()))
+        job.answer.set_running_or_notify_cancel()  # it cannot be called off any more
+        with self.changed:
+            if len(self.jobs) >= self.most:
+                # The words of Triton's own queues, which clients know.
+                raise OverloadedError(f"Exceeds maximum queue size: {self.most} requests are on their way")
+            alone_s = job.frames * job.frame_pixels * self.pixel_s / self.threads
+            job.order = (not urgent, job.order[1] + alone_s)
+            self.jobs.add(job)
+            insort(self.waiting, job, key=lambda job: job.order)
+            self.changed.notify_all()
+        return job.answer
 
-        def compute(share: Tensor) -> Tensor:
-            torch.set_num_threads(each)  # of this thread alone, and so is the mode
-            with torch.inference_mode():
-                return network(share)
+    def close(self) -> None:
+        """Answer what was taken on, and end the threads."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        for worker in self.workers:
+            worker.join()
 
-        if shares == 1:
-            return compute(rows)
-        computing = [self.pool.submit(compute, share) for share in rows.tensor_split(shares)]
-        wait(computing, return_when=FIRST_COMPLETED)
-        on_idle()
-        return torch.cat([share.result() for share in computing])
+    def work(self) -> None:
+        """Do one piece after the other; what each of the threads runs."""
+        with torch.inference_mode():  # of this thread alone, as is the number of threads that its operations use
+            while piece := self.take():
+                try:
+                    piece.compute()
+                except Exception as error:  # whatever it is, those who asked must hear of it
+                    for job in piece.jobs:
+                        self.end(job, error)
+                with self.changed:
+                    self.working -= 1
+
+    def take(self) -> Piece | None:
+        """Wait for the piece that is next, and return it; None if none will come any more."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.pieces or self.waiting or (self.closed and not self.jobs))
+            if not (self.pieces or self.waiting):
+                return None
+            self.working += 1
+            if not self.pieces or (self.waiting and self.waiting[0].order < self.pieces[0].order):
+                return self.begin()
+            return self.pieces.pop(0)
+
+    def begin(self) -> Piece:
+        """Return the first piece of those who wait, as many of them as are one thread's share."""
+        first = self.waiting[0]
+        share = min(MOST_TOGETHER, -(-len(self.waiting) // self.threads))
+        jobs = [job for job in self.waiting if job.shape == first.shape][:share]
+        self.waiting = [job for job in self.waiting if job not in jobs]
+        return Piece(jobs, lambda: self.encode(jobs))
+
+    def add(self, pieces: list[Piece]) -> None:
+        """Have pieces computed."""
+        with self.changed:
+            for piece in pieces:
+                insort(self.pieces, piece, key=lambda piece: piece.order)
+            self.changed.notify_all()
+
+    def encode(self, jobs: list[Job]) -> None:
+        """Encode the pictures of jobs that are not known, as many threads as have nothing to do; then mix."""
+        pictures = torch.cat([pictures for job in jobs for pictures in (job.source, job.target)])
+        keys: list[Any] = list(range(len(pictures)))
+        if self.known is not None:
+            keys = [key_of(picture) for picture in pictures]
+        features: dict[Any, Tensor] = {}
+        with self.changed:
+            if self.known is not None:
+                features |= {key: known for key in keys if (known := self.known.get(key)) is not None}
+            idle = self.threads - self.working
+        missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in features}
+        if self.known is not None:
+            unknown = sum(key in missing for key in set(keys))
+            self.count(len(keys) - unknown, unknown)
+        if not missing:
+            self.mix(jobs, [features[key] for key in keys])
+            return
+        everything = len(features) + len(missing)
+
+        def piece(share: list[Any]) -> Piece:
+            def compute() -> None:
+                rows = torch.stack([missing[key] for key in share])
+                self.lend(rows)
+                encoded = self.module.encode(rows.to(self.device))
+                with self.changed:
+                    for key, row in zip(share, encoded, strict=True):
+                        # A copy, or one picture's features would keep those of its whole share in memory.
+                        features[key] = row if self.known is None else self.known.put(key, row.clone())
+                    last = len(features) == everything
+                if last:
+                    self.mix(jobs, [features[key] for key in keys])
+
+            return Piece(jobs, compute)
+
+        size = -(-len(missing) // (1 + idle))
+        names = list(missing)
+        own, *others = [piece(names[start : start + size]) for start in range(0, len(names), size)]
+        self.add(others)
+        own.compute()
+
+    def mix(self, jobs: list[Job], features: list[Tensor]) -> None:
+        """Mix the features of the pictures of jobs, each job's sources first and then its targets; have all decoded."""
+        sources, targets = [], []
+        for job in jobs:
+            pairs = len(job.source)
+            sources += features[:pairs]
+            targets += features[pairs : 2 * pairs]
+            features = features[2 * pairs :]
+        strengths = torch.cat([job.strengths for job in jobs])
+        self.lend(sources)
+        mixed = self.module.interpolate(torch.stack(sources), torch.stack(targets), strengths.to(self.device))
+        rows = mixed.flatten(0, 1).unsqueeze(1)
+        if self.decodes_together:
+            for job in jobs:
+                job.parts = [None]
+            self.add([Piece(jobs, lambda: self.decode(jobs, 0, rows))])
+        else:
+            each = zip(jobs, rows.split([job.frames for job in jobs]), strict=True)
+            self.add([piece for job, own in each for piece in self.cut(job, own)])
+
+    def cut(self, job: Job, rows: Tensor) -> list[Piece]:
+        """Return the pieces in which a job's frames are decoded: an equal number for each thread."""
+        with self.changed:
+            busy = bool(self.waiting or self.pieces)
+        sharing = min(self.threads, -(-job.frames // (WELL_FILLED if busy else 1)))
+        count = sharing * max(1, -(-job.frames * job.frame_pixels // (PIECE_PIXELS * sharing)))
+        parts = rows.tensor_split(min(count, job.frames))
+        job.parts = [None] * len(parts)
+
+        def piece(index: int) -> Piece:
+            return Piece([job], lambda: self.decode([job], index, parts[index]))
+
+        return [piece(index) for index in range(len(parts))]
+
+    def decode(self, jobs: list[Job], index: int, rows: Tensor) -> None:
+        """Decode the part of that index of each job; answer those that it completes."""
+        self.lend(rows)
+        begin = time.perf_counter()
+        frames = self.module.decode(rows).cpu()
+        pixel_s = (time.perf_counter() - begin) / frames.numel() * frames.shape[-1]
+        each = [frames] if len(jobs) == 1 else frames.split([job.frames for job in jobs])
+        complete: list[tuple[Job, list[Tensor]]] = []
+        with self.changed:
+            self.pixel_s += (pixel_s - self.pixel_s) / 8
+            for job, own in zip(jobs, each, strict=True):
+                job.parts[index] = own
+                decoded = [part for part in job.parts if part is not None]
+                if len(decoded) == len(job.parts):
+                    complete.append((job, decoded))
+        for job, parts in complete:
+            self.end(job, torch.cat(parts).view(*job.strengths.shape[:2], *frames.shape[2:]))
+
+    def end(self, job: Job, answer: Tensor | Exception) -> None:
+        """Answer a job, unless that was done already, and forget it."""
+        with self.changed:
+            if job not in self.jobs:
+                return
+            self.jobs.remove(job)
+            self.pieces = [piece for piece in self.pieces if piece.jobs != [job]]
+            self.changed.notify_all()
+        if isinstance(answer, Exception):
+            job.answer.set_exception(answer)
+        else:
+            job.answer.set_result(answer)
+
+    def lend(self, rows: Tensor | list[Tensor]) -> None:
+        """Let this thread's next operations use the threads that have nothing to do, if rows are large enough."""
+        with self.changed:
+            spare = self.threads // (self.working + len(self.pieces) + len(self.waiting))
+        torch.set_num_threads(max(1, spare) if rows[0].numel() > SMALL else 1)
 
 
 class KnownFeatures:
@@ -159,6 +326,8 @@ class KnownFeatures:
 
     def put(self, key: bytes, features: Tensor) -> Tensor:
         """Keep a picture's features, instead of those that were not used for longest, and return them."""
+        if key in self.features:  # two requests have brought the same picture at once
+            return self.features[key]
         self.features[key] = features
         self.bytes += features.nbytes
         while self.bytes > self.most_bytes:
