@@ -328,6 +328,17 @@ def test_a_joint_model_gives_the_frames_of_the_run(
         assert np.abs(frames.astype(int) - alone.output_tensors[0].array).max() <= 1
 
 
+def test_a_morph_that_fails_is_an_answer_too(backend, repository: Path, pictures: np.ndarray):
+    served = backend(repository, "morpher")
+    served.instance.morpher.module = SimpleNamespace(encode=lambda pictures: [][0])
+    (response,) = answered(served, morph_request(pictures))
+    assert (str(response.error), response.error.code) == ("list index out of range", TritonError.INTERNAL)
+    wrong = morph_request(pictures)
+    wrong["STRENGTHS"][:] = -1
+    (response,) = answered(served, wrong)
+    assert response.error.code == TritonError.INVALID_ARG
+
+
 class Recorder:
     """Networks of one number a picture, which wait until they may go on; `decoded` has what they decoded, in order."""
 

@@ -101,8 +101,10 @@ class TritonPythonModel:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         def answer(frames: Any) -> None:
-            error = frames.exception()
-            send(refusal(error, pb_utils.TritonError.INTERNAL) if error else self.response([frames.result()]))
+            try:
+                send(self.response([frames.result()]))
+            except Exception as error:  # whatever it is, the client must not wait for ever
+                send(refusal(error, pb_utils.TritonError.INTERNAL))
 
         tensors = [read(request, name) for name in self.inputs]
         urgent = bool(json.loads(request.parameters() or "{}").get("urgent"))
