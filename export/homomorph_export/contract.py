@@ -25,9 +25,6 @@ MAX_QUEUE = 128
 """Requests that may wait for one model; those beyond are refused at once."""
 QUEUE_TIMEOUT_S = 60
 """Longest wait in a model's queue; who has waited for longer is refused."""
-MOST_MORPHS = 16
-"""Requests for `morph` that are computed at once, or wait where they do not overtake each other by priority: enough to
-keep the cores busy while answers leave and others come."""
 BUSY_INSTANCES = 2
 """How often a server has `decoder`, which many models ask. Where a queue has a limit, a timeout or priorities, Triton
 (24.10) does not always notice that the only instance has become free, and a request then waits for half a second beside
@@ -97,20 +94,18 @@ class Model:
     """Whether its TorchScript calls `homomorph::interpolate`."""
     streams: bool = False
     """Whether its last step runs once for each frame, which leaves at once."""
-    is_gate: bool = False
-    """Whether requests wait before it for its only step, which orders its work itself."""
     cached: bool = False
     """Whether a server that has a cache keeps its answers: those that come again, as one picture under many sliders."""
     joint: bool = False
     """Whether it is several networks in one, whose own methods the Python backend calls: with all cores, a cache of its
-    own between them, and requests in its own order instead of Triton's batches. There is no ONNX of it."""
+    own between them, and a queue and an order of its own instead of Triton's batches. There is no ONNX of it."""
     instances: int = 1
     """How often a server has it."""
 
     @property
     def is_ensemble(self) -> bool:
         """Whether Triton itself runs the steps; otherwise a Python model asks for them."""
-        return bool(self.steps) and not (self.streams or self.is_gate)
+        return bool(self.steps) and not self.streams
 
     def checks(self) -> dict[str, Any]:
         """Return what `backend/model.py` refuses a request for, as values that JSON can hold."""
@@ -204,27 +199,15 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int, labels:
         Model("interpolate", (source, *deltas, sliders), (feature_frames,), needs_operator=True),
         Model("interpolator", (source, target, sliders), (feature_frames,), needs_operator=True),
         Model("decoder", (feature_frames,), (frames,), instances=BUSY_INSTANCES),
-        Model(
-            "morpher",
-            (*pictures, sliders),
-            (frames,),
-            needs_operator=True,
-            joint=True,
-        ),
-        Model(
-            "morph_queue",
-            (*pictures, sliders),
-            (frames,),
-            (_whole_morph("morpher"),),
-            is_gate=True,
-            instances=MOST_MORPHS,
-        ),
+        Model("morpher", (*pictures, sliders), (frames,), needs_operator=True, joint=True),
         Model(
             "morph",
             (*pictures, sliders),
             (frames,),
             _ensemble_steps(_INTERPOLATOR_STEPS),
-            python_steps=(_whole_morph("morph_queue"),),
+            python_steps=(
+                Step("morpher", {name: name for name in ("SOURCE", "TARGET", "STRENGTHS")}, {"FRAMES": "FRAMES"}),
+            ),
         ),
         Model("morph_stream", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS), streams=True),
         Model("morph_branches", (*pictures, sliders), (frames,), _ensemble_steps(_branches_steps(branches))),
@@ -310,15 +293,8 @@ _INTERPOLATOR_STEPS = (
 """One model runs the branches that the strengths use."""
 
 
-def _whole_morph(model: str) -> Step:
-    """Return the step of a model that does all of a morph."""
-    return Step(model, {name: name for name in ("SOURCE", "TARGET", "STRENGTHS")}, {"FRAMES": "FRAMES"})
-
-
 ASKED = {"morph_stream": tuple(step.model for step in _ensemble_steps(_INTERPOLATOR_STEPS))}
 """By served model, the models that its Python models ask, which Triton does not bring along with it."""
-ASKED_IN_PYTHON = {"morph": ("morpher",)}
-"""The same of models that are other ensembles where the Python backend runs their steps."""
 
 
 def _branches_steps(branches: tuple[str, ...]) -> tuple[Step, ...]:

@@ -62,7 +62,6 @@ def model_config(
         config["dynamic_batching"] = _batching(model)
     if model.streams:
         config["model_transaction_policy"] = {"decoupled": True}
-    if model.steps and not model.is_ensemble:
         asked = json.dumps([asdict(step) for step in model.steps])
         config["parameters"].append({"key": "steps", "value": {"string_value": asked}})
     if model.cached:
@@ -74,13 +73,15 @@ def model_config(
 
 def _batching(model: Model) -> dict[str, Any]:
     if model.joint:
-        return {}  # passes requests on as they come; as soon as a queue has a policy, Triton waits for a free instance
-    return ({"preferred_batch_size": [1]} if model.is_gate else {}) | _QUEUE
+        # It has a queue of its own. As soon as Triton's has a bound, a timeout or priorities, Triton (24.10) keeps
+        # requests back until an instance is free.
+        return {}
+    return _QUEUE
 
 
 _QUEUE = {
     # Whatever waits when an instance is free becomes one batch. A delay would make everybody wait for requests that may
-    # not come, and preferred sizes would only split that up: which is what a gate is for.
+    # not come, and preferred sizes would only split that up.
     "priority_levels": 2,
     "default_priority_level": 2,  # the client asks for 1 where somebody is looking
     "default_queue_policy": {

@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from homomorph.run import sha256
 from homomorph_export import onnx_graphs, torchscript
-from homomorph_export.contract import MAX_QUEUE, Axis, Model, Tensor
+from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, Tensor
 from homomorph_export.errors import ExportError
 from homomorph_export.flavours import FLAVOURS, GPU, LIBTORCH, ONNX, PYTHON, Flavour
 from homomorph_export.manifest import MANIFEST_FILE, Manifest, exports
@@ -31,6 +31,9 @@ ONNX_FILE = f"1/{ONNX.model_file}"
 """The same of its ONNX."""
 AOTINDUCTOR_FILE = "1/model.pt2"
 """The same of its package of AOTInductor, which no configuration names."""
+
+_QUEUE = {"max_queue_size": str(MAX_QUEUE), "queue_timeout_s": str(QUEUE_TIMEOUT_S)}
+"""What a joint model sees to by itself, as Triton does before the others."""
 
 _NUMPY_TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
@@ -94,7 +97,7 @@ def write_model(
         shutil.copyfile(library, folder / "1" / library.name)
     for flavour in (*FLAVOURS.values(), GPU):
         if flavour is not ONNX or onnx_model is not None:
-            parameters = _backend_parameters(model, flavour, threads) | dict(client_parameters or {})
+            parameters = backend_parameters(model, flavour, threads) | dict(client_parameters or {})
             config = model_config(model, flavour=flavour, parameters=parameters, warmup=shapes)
             (folder / flavour.config_file).write_text(config)
 
@@ -109,8 +112,8 @@ def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str],
         onnx: whether its members have ONNX, so that it gets a configuration for them where theirs differs.
     """
     (folder / "1").mkdir(parents=True)
-    if not model.is_ensemble:
-        _write_backend(folder, "stream.py" if model.streams else "gate.py")
+    if model.streams:
+        _write_backend(folder, "stream.py")
     else:
         # Triton wants a version folder, and an empty one would be lost in version control and in some archives.
         (folder / "1" / ".keep").touch()
@@ -166,11 +169,11 @@ def _warm_up_values(tensor: Tensor, shape: tuple[int, ...]) -> NDArray[np.generi
     return np.ones(shape, _NUMPY_TYPES[tensor.type])
 
 
-def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
+def backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
     """Return what a backend reads from a model's configuration."""
     if flavour in (PYTHON, GPU):
         # Its file is ours: it can count the server's cores, and check what the other backends do not.
         share = "all" if model.joint else "half"
         parameters = {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
-        return parameters | ({"most_requests": str(MAX_QUEUE)} if model.joint else {})
+        return parameters | (_QUEUE if model.joint else {})
     return {flavour.threads_parameter: str(threads or max(1, len(os.sched_getaffinity(0)) // 2))}

@@ -25,7 +25,7 @@ from typing import IO
 
 from homomorph_client.errors import ServerError
 from homomorph_export import server_keeper
-from homomorph_export.contract import ASKED, ASKED_IN_PYTHON
+from homomorph_export.contract import ASKED
 from homomorph_export.devices import choose_cores, visible_devices
 from homomorph_export.flavours import GPU, LIBTORCH, PYTHON, Flavour
 from homomorph_export.ports import choose_ports
@@ -140,6 +140,11 @@ class TritonServer:
         """host:port for clients on this machine."""
         return f"{self._reachable_host}:{self.ports['http']}"
 
+    @property
+    def metrics_url(self) -> str:
+        """host:port for clients on this machine."""
+        return f"{self._reachable_host}:{self.ports['metrics']}"
+
     def start(self) -> None:
         """Start the server and wait until it has loaded all models.
 
@@ -224,7 +229,7 @@ class TritonServer:
             f"--cache-directory={distribution / 'caches'}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             "--model-control-mode=explicit",
-            *(f"--load-model={model}" for model in with_asked(self.models, self.flavour)),
+            *(f"--load-model={model}" for model in with_asked(self.models)),
             # The configurations are complete; completing them would start each Python model once more, only to ask.
             "--disable-auto-complete-config",
             *([f"--cache-config=local,size={self._cache_mib << 20}"] if self._cache_mib else []),
@@ -318,10 +323,9 @@ class TritonServer:
             self.log_path.unlink(missing_ok=True)
 
 
-def with_asked(models: Sequence[str], flavour: Flavour) -> tuple[str, ...]:
+def with_asked(models: Sequence[str]) -> tuple[str, ...]:
     """Return the models to load: Triton brings an ensemble's members along, but not those that Python models ask."""
-    asked = ASKED | (ASKED_IN_PYTHON if flavour is PYTHON else {})
-    return tuple(dict.fromkeys([*models, *(name for model in models for name in asked.get(model, ()))]))
+    return tuple(dict.fromkeys([*models, *(name for model in models for name in ASKED.get(model, ()))]))
 
 
 def operator_preload(repository: Path, flavour: Flavour) -> list[str]:

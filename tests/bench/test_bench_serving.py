@@ -197,28 +197,27 @@ def test_what_triton_counts_after_the_answer_is_no_part_of_the_time() -> None:
         {
             ("morph", "requests"): 2,
             ("morph", "total"): 22 * ms,
-            ("morph_queue", "requests"): 2,
-            ("morph_queue", "executions"): 2,
-            ("morph_queue", "compute_infer"): 18 * ms,
-            ("morph_queue", "compute_output"): 2 * ms,
-            ("morpher", "executions"): 1,
-            ("morpher", "compute_infer"): 17 * ms,  # within what `morph_queue` counts
+            ("morpher", "requests"): 2,
+            ("morpher", "executions"): 2,
+            ("morpher", "compute_infer"): 18 * ms,
+            ("morpher", "compute_output"): 2 * ms,
         }
     )
     parts_ms = triton_time.split(counted, mean_ms=10.4)
     assert parts_ms["network"] == 0
-    assert parts_ms["morph_queue compute_output"] == pytest.approx(0.4), "0.6 of it came after the answer"
+    assert parts_ms["morpher compute_output"] == pytest.approx(0.4), "0.6 of it came after the answer"
     assert sum(parts_ms.values()) == pytest.approx(10.4)
     parts_ms = triton_time.split(counted, mean_ms=9.5)
-    assert parts_ms["morph_queue compute_output"] == 0
+    assert parts_ms["morpher compute_output"] == 0
     assert sum(parts_ms.values()) == pytest.approx(9.5)
 
 
 def test_statistics_of_a_server_that_is_gone() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and nobody listens
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(RequestFailed, match="Triton's statistics"):
-            asyncio.run(triton_time.counts(f"127.0.0.1:{free.getsockname()[1]}"))
+            asyncio.run(triton_time.counts(nobody, nobody))
 
 
 _ANALYZER = """#!{python}
@@ -355,7 +354,7 @@ def test_the_command_measures_the_real_server(
     parts = [r for r in records.values() if r["baseline"] == whole["name"] and r is not whole]
     parts = [record for record in parts if not record["name"].startswith("client library")]
     assert sum(record["value"] for record in parts) == pytest.approx(whole["value"], rel=0.01)
-    assert records[f"morph_queue compute_infer, {case}"]["value"] > 0
+    assert records[f"morpher compute_infer, {case}"]["value"] > 0
 
     # What shared memory and the cache save; on these networks it may be anything.
     for method in ("morph", "blend of pixels"):

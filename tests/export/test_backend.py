@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import Queue
 from types import ModuleType, SimpleNamespace
@@ -43,16 +44,28 @@ class Tensor:
 
 class MetricFamily:
     COUNTER = "counter"
-    counted: ClassVar[dict[str, float]] = {}
+    counted: ClassVar[dict[str, dict[str, float]]] = {}
+    """By the family's name and the only label's value."""
 
     def __init__(self, name: str, description: str, kind: str) -> None:
-        self.counted.clear()
+        self.counted[name] = {}
+        self.name = name
 
     def Metric(self, labels: dict[str, str]) -> Any:
-        return SimpleNamespace(increment=lambda value: self.count(labels["cached"], value))
+        (label,) = labels.values()
+        return SimpleNamespace(increment=lambda value: self.count(label, value))
 
-    def count(self, cached: str, value: float) -> None:
-        self.counted[cached] = self.counted.get(cached, 0) + value
+    def count(self, label: str, value: float) -> None:
+        self.counted[self.name][label] = self.counted[self.name].get(label, 0) + value
+
+    @classmethod
+    def pictures(cls) -> dict[str, float]:
+        """Return how many pictures were counted, once that is told."""
+        before = None
+        while before != (counted := dict(cls.counted["homomorph_pictures"])):
+            before = counted
+            time.sleep(0.5)
+        return counted
 
 
 class InferenceResponse:
@@ -63,10 +76,10 @@ class InferenceResponse:
 class Request(dict[str, np.ndarray]):
     """A request's inputs; what the backend sends as its response, at once or later, comes to `response`."""
 
-    def __init__(self, inputs: dict[str, np.ndarray], parameters: str = "") -> None:
+    def __init__(self, inputs: dict[str, np.ndarray], parameters: str = "", timeout_us: int = 0) -> None:
         super().__init__(inputs)
         self.sent: Queue[InferenceResponse] = Queue()
-        self.parameters = lambda: parameters
+        self.parameters, self.timeout = lambda: parameters, lambda: timeout_us
 
     def get_response_sender(self) -> Any:
         return SimpleNamespace(send=lambda response, flags: self.sent.put(response))
@@ -95,7 +108,12 @@ def backend(monkeypatch: pytest.MonkeyPatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         instance = module.TritonPythonModel()
-        arguments = {"model_config": settings, "model_repository": str(folder), "model_version": "1"}
+        arguments = {
+            "model_config": settings,
+            "model_repository": str(folder),
+            "model_version": "1",
+            "model_name": name,
+        }
         instance.initialize(arguments | {"model_instance_kind": "CPU", "model_instance_device_id": "0"})
         started.append(instance)
         return SimpleNamespace(execute=instance.execute, module=module, instance=instance)
@@ -337,6 +355,9 @@ def test_a_morph_that_fails_is_an_answer_too(backend, repository: Path, pictures
     wrong["STRENGTHS"][:] = -1
     (response,) = answered(served, wrong)
     assert response.error.code == TritonError.INVALID_ARG
+    late = Request(morph_request(pictures), timeout_us=1)
+    (response,) = answered(served, late)
+    assert (response.error.code, "timeout expired" in str(response.error)) == (TritonError.UNAVAILABLE, True)
 
 
 class Recorder:
@@ -361,9 +382,9 @@ class Recorder:
         self.decoded.append(sorted(set(features.flatten().tolist())))
         return features[..., None].expand(-1, 1, 8, 8, 3).to(torch.uint8)
 
-    def ask(self, morpher: Any, value: int, frames: int = 1, *, urgent: bool = False) -> Any:
+    def ask(self, morpher: Any, value: int, frames: int = 1, **options: Any) -> Any:
         picture = torch.full((1, 8, 8, 3), value, dtype=torch.uint8)
-        return morpher.submit(picture, picture, torch.ones(1, frames, 3), urgent=urgent)
+        return morpher.submit(picture, picture, torch.ones(1, frames, 3), **options)
 
 
 @pytest.fixture
@@ -385,7 +406,7 @@ def morphers(monkeypatch: pytest.MonkeyPatch):
 def test_who_goes_first(morphers, decodes_together: bool, expected: list[list[float]]):
     """In the order of arrival, but the urgent before all others."""
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), most=8)
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
     morpher.decodes_together = decodes_together
     answers = [networks.ask(morpher, 1)]
     networks.started.acquire()
@@ -402,7 +423,7 @@ def test_who_goes_first(morphers, decodes_together: bool, expected: list[list[fl
 def test_a_short_one_overtakes_a_long_one_that_is_computed(morphers, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(morphers, "PIECE_PIXELS", 8 * 64)
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), most=8)
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
     morpher.pixel_s = 1.0  # that long was taken by earlier ones
     long = networks.ask(morpher, 1, frames=32)
     networks.started.acquire()
@@ -418,19 +439,45 @@ def test_a_short_one_overtakes_a_long_one_that_is_computed(morphers, monkeypatch
 
 def test_requests_beyond_the_bound_are_refused_and_a_failure_is_one_requests_own(morphers):
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=2, device=torch.device("cpu"), most=3)
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=2, longest_wait_s=60)
+    answers = [networks.ask(morpher, 1)]
+    networks.started.acquire()
+    answers += [networks.ask(morpher, 2), networks.ask(morpher, 3)]
+    with pytest.raises(morphers.OverloadedError, match="Exceeds maximum queue size: 2 requests wait"):
+        networks.ask(morpher, 4)
+    answers.append(networks.ask(morpher, 5, urgent=True))  # there is room for them beside the others
+    networks.go.release(100)
+    assert [int(answer.result(timeout=60).max()) for answer in answers] == [1, 2, 3, 5]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        networks.ask(morpher, 251).result(timeout=60)
+    last = networks.ask(morpher, 6)
+    morpher.close()
+    assert int(last.result(timeout=0).max()) == 6, "answered before the end"
+
+
+def test_who_waits_for_too_long_is_not_computed(morphers):
+    networks, counted = Recorder(), []
+    morpher = morphers.Morpher(
+        networks,
+        threads=1,
+        device=torch.device("cpu"),
+        max_waiting=8,
+        longest_wait_s=60,
+        count=lambda what, more: counted.append((what, more)),
+    )
     first = networks.ask(morpher, 1)
     networks.started.acquire()
-    failing, last = networks.ask(morpher, 251), networks.ask(morpher, 2)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        failing.result(timeout=60)
-    again = networks.ask(morpher, 3)
-    with pytest.raises(morphers.OverloadedError, match="Exceeds maximum queue size: 3 requests"):
-        networks.ask(morpher, 4)
+    hasty = networks.ask(morpher, 2, longest_wait_s=0.01)
+    patient = networks.ask(morpher, 3, longest_wait_s=600)
+    time.sleep(0.02)
     networks.go.release(100)
+    with pytest.raises(morphers.OverloadedError, match="Request timeout expired"):
+        hasty.result(timeout=60)
+    assert [int(answer.result(timeout=60).max()) for answer in (first, patient)] == [1, 3]
     morpher.close()
-    answers = [answer.result(timeout=0) for answer in (first, last, again)]
-    assert [int(frames.max()) for frames in answers] == [1, 2, 3], "all answered"
+    assert networks.decoded == [[1], [3]]
+    assert sorted(what for what, _ in counted) == ["compute_s"] * 2 + ["queue_s"] * 3
+    assert sum(more for what, more in counted if what == "queue_s") > 2 * 0.02
 
 
 def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch):
@@ -438,13 +485,13 @@ def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.nda
     served = backend(repository, "morpher")
     answered(served, morph_request(pictures))
     answered(served, morph_request(pictures[1:]))
-    assert MetricFamily.counted == {"yes": 1, "no": 3}, "the second's source is the first's target"
+    assert MetricFamily.pictures() == {"yes": 1, "no": 3}, "the second's source is the first's target"
     answered(served, morph_request(pictures, seed=1))
     answered(served, morph_request(pictures[[3, 1]]), morph_request(pictures[[0, 1]], seed=2))
-    assert MetricFamily.counted == {"yes": 6, "no": 4}
+    assert MetricFamily.pictures() == {"yes": 6, "no": 4}
     # The same bytes in another shape are another picture.
     answered(served, morph_request(pictures.reshape(4, 16, 64, 3)))
-    assert MetricFamily.counted == {"yes": 6, "no": 6}
+    assert MetricFamily.pictures() == {"yes": 6, "no": 6}
 
 
 def test_without_a_cache_nothing_is_kept(backend, repository: Path, pictures: np.ndarray):

@@ -54,7 +54,6 @@ def test_the_models_are_the_promised_ones():
         "interpolator",
         "decoder",
         "morpher",
-        "morph_queue",
         "morph",
         "morph_stream",
         "morph_branches",
@@ -98,14 +97,16 @@ def test_configuration_says_what_the_contract_says(repository: Path, model: Mode
         steps = model.python_steps if model.python_steps and flavour is PYTHON else model.steps
         assert [step.model_name for step in config.ensemble_scheduling.step] == [step.model for step in steps]
     elif model.joint:
+        if flavour is PYTHON:
+            assert config.parameters["max_queue_size"].string_value == str(MAX_QUEUE)
+            assert config.parameters["queue_timeout_s"].string_value == str(QUEUE_TIMEOUT_S)
         assert config.dynamic_batching == schema.ModelDynamicBatching(), "what it is sent comes at once"
     else:
-        assert list(config.dynamic_batching.preferred_batch_size) == ([1] if model.is_gate else [])
         queue = config.dynamic_batching.default_queue_policy
         assert (queue.max_queue_size, queue.timeout_action) == (MAX_QUEUE, schema.ModelQueuePolicy.REJECT)
         assert queue.default_timeout_microseconds == QUEUE_TIMEOUT_S * 10**6
         assert (config.dynamic_batching.priority_levels, config.dynamic_batching.default_priority_level) == (2, 2)
-    if model.steps and not model.is_ensemble:
+    if model.streams:
         assert config.backend == "python"
         assert (repository / model.name / "1" / PYTHON.model_file).is_file()
         steps = json.loads(config.parameters["steps"].string_value)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import importlib.resources
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from homomorph.networks import MorphModel
 from homomorph.run import save_model
 from homomorph_bench.serving import processes
 from homomorph_client import MorphClient
-from homomorph_export.contract import served_models
+from homomorph_export.contract import MAX_QUEUE, served_models
 from homomorph_export.exporter import export_run
+from homomorph_export.flavours import PYTHON
 from homomorph_export.pbtxt import model_config
-from homomorph_export.repository import write_ensemble
+from homomorph_export.repository import backend_parameters, write_ensemble
 from homomorph_export.server import TritonServer
 
 
@@ -102,16 +104,26 @@ def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository as an export writes it, but of `blender.py`: it starts at once, and a frame takes 20 ms."""
     repository = tmp_path_factory.mktemp("blender") / "triton_repo"
     parameters = {"groups": "hair_colour,skin,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
+    here, backend = Path(__file__).parent, Path(str(importlib.resources.files("homomorph_export") / "backend"))
     for model in served_models(("hair_colour", "skin", "residual"), channels=3 * 8 * 8, stride=8, labels=0):
+        folder = repository / model.name
         if model.steps:
-            # Few pass the gate, so that who waits does so where the urgent overtake him, and is soon too many.
-            served = replace(model, instances=2) if model.is_gate else model
-            write_ensemble(repository / model.name, served, parameters=parameters)
+            write_ensemble(folder, model, parameters=parameters)
+            continue
+        (folder / "1").mkdir(parents=True)
+        if model.joint:
+            shutil.copy(here / "blender_morpher.py", folder / "1" / "model.py")
+            shutil.copy(here / "blender.py", folder / "1" / "blender.py")
+            shutil.copy(backend / "model.py", folder / "1" / "exported.py")
+            shutil.copy(backend / "morpher.py", folder / "1" / "morpher.py")
+            own = backend_parameters(model, PYTHON, threads=1)
+            checks = json.loads(own["checks"])
+            checks["pixels"]["maximum"] = 256 * 64 * 64  # as `blender.py` has it
+            own["checks"] = json.dumps(checks)
         else:
-            (repository / model.name / "1").mkdir(parents=True)
-            shutil.copy(Path(__file__).parent / "blender.py", repository / model.name / "1" / "model.py")
-            config = model_config(model, parameters={"frame_ms": "20"}, warmup={})
-            (repository / model.name / "config.pbtxt").write_text(config)
+            shutil.copy(here / "blender.py", folder / "1" / "model.py")
+            own = {}
+        (folder / "config.pbtxt").write_text(model_config(model, parameters={"frame_ms": "20"} | own, warmup={}))
     return repository
 
 
@@ -127,7 +139,9 @@ def short_queues(blender_repository: Path, tmp_path: Path) -> Path:
     """The blender's repository with queues of two requests."""
     shutil.copytree(blender_repository, tmp_path / "repository")
     for path in (tmp_path / "repository").glob("*/config.pbtxt"):
-        path.write_text(re.sub(r"max_queue_size: \d+", "max_queue_size: 2", path.read_text()))
+        path.write_text(path.read_text().replace(f"max_queue_size: {MAX_QUEUE}", "max_queue_size: 2"))
+    morpher = tmp_path / "repository" / "morpher" / "config.pbtxt"
+    morpher.write_text(morpher.read_text().replace(f'string_value: "{MAX_QUEUE}"', 'string_value: "2"'))
     return tmp_path / "repository"
 
 

@@ -97,7 +97,7 @@ def under_load(url: str, pictures: npt.NDArray[np.uint8]) -> Iterator[Callable[[
 def test_versions_replaced_under_load(
     repository: Path, pictures: npt.NDArray[np.uint8], blended: Callable[[int], npt.NDArray[np.uint8]]
 ) -> None:
-    first = (repository / "morpher" / "1" / "model.py").read_text()
+    first = (repository / "morpher" / "1" / "blender.py").read_text()
     broken = {"3": "raise OSError('no such weights')", "4": "import os; os.abort()"}
     with (
         TritonServer(repository) as server,
@@ -108,8 +108,8 @@ def test_versions_replaced_under_load(
         negative = first.replace("np.rint(frames)", "np.rint(255 - frames)")
         assert negative != first
         for version, code in {"2": negative, **broken}.items():
-            (repository / "morpher" / version).mkdir()
-            (repository / "morpher" / version / "model.py").write_text(code)
+            shutil.copytree(repository / "morpher" / "1", repository / "morpher" / version)
+            (repository / "morpher" / version / "blender.py").write_text(code)
             if version in broken:
                 with pytest.raises(InferenceServerException, match=f"version {version} is at UNAVAILABLE state"):
                     triton.load_model("morpher")

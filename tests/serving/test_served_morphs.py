@@ -151,6 +151,7 @@ def test_mapping_equals_array(client: MorphClient, pictures: npt.NDArray[np.uint
 
 def pictures_encoded(served: Any) -> dict[str, int]:
     """Return how many pictures of morphs were in the cache ("yes") and how many not ("no"), from the metrics."""
+    time.sleep(0.5)  # the model tells the server now and then
     with urllib.request.urlopen(f"http://127.0.0.1:{served.metrics_port}/metrics", timeout=20) as answer:
         text = answer.read().decode()
     return {

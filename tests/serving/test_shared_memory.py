@@ -128,7 +128,7 @@ def test_errors_of_the_server(
 ) -> None:
     with (
         MorphClient(blender.grpc_url, shared_memory=True, picture_size=2048) as large,
-        pytest.raises(RequestError, match="SOURCE is too large"),
+        pytest.raises(RequestError, match="too many frames for their size"),
     ):
         large.morph(*pictures, steps=2)
     assert close_to(client.morph(*pictures, steps=2), blended(2))

@@ -149,7 +149,7 @@ async def measure(
             servers = {name: system for name, system in running.systems.items() if name not in (CLIENT, SHARED)}
             saturating = await _offline(servers, plan, measured, report)
             await _server(servers, saturating, plan, bound_ms, measured, report)
-            await _curves(servers, saturating, running.url, plan, measured, report)
+            await _curves(servers, saturating, running, plan, measured, report)
             await _sweep(servers, plan, measured, report)
             if analyzer:
                 await _analyzed(analyzer, running, plan, measured, report)
@@ -173,10 +173,10 @@ async def _single_stream(running: Running, plan: Plan, measured: Measured, repor
     for turn in range(plan.turns):
         report(f"SingleStream, turn {turn + 1} of {plan.turns}")
         for name, system in systems.items():
-            before = await triton_time.counts(running.url)
+            before = await running.counts()
             loads[name].append(await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests))
             if name == TRITON:
-                counted += await triton_time.counts(running.url) - before
+                counted += await running.counts() - before
     latencies_ms = {name: [latency for load in turns for latency in load.latencies_ms] for name, turns in loads.items()}
     for percent in PERCENTILES:
         case = f"SingleStream p{percent}"
@@ -278,7 +278,7 @@ async def _server(
 async def _curves(
     systems: Mapping[str, System],
     saturating: Mapping[str, float],
-    url: str,
+    running: Running,
     plan: Plan,
     measured: Measured,
     report: Callable[[str], None],
@@ -288,13 +288,13 @@ async def _curves(
         for name, system in systems.items():
             rate = share * saturating[name]
             report(f"open loop at {share:.0%}: {name} at {rate:.3g} requests/s")
-            before = await triton_time.counts(url)
+            before = await running.counts()
             load = await _poisson(system, rate, plan.load_s, seed=100)
             point = _point(rate, load)
             measured.curves.setdefault(name, []).append(point)
             if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
                 if name == TRITON:
-                    counted = await triton_time.counts(url) - before
+                    counted = await running.counts() - before
                     measured.add_where(LOADED, {}, counted, statistics.fmean(load.latencies_ms))
                 case = f"at {share:.0%} of its saturating rate"
                 meta = {**measured.meta, "requests": len(load.latencies_ms), "offered": rate}

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from homomorph_bench.serving import processes
+from homomorph_bench.serving import processes, triton_time
 from homomorph_bench.serving.exported import ExportedMorph
 from homomorph_bench.serving.load import RequestFailed
 from homomorph_bench.serving.peers import wire
@@ -146,8 +146,14 @@ class Running:
     """By name, the one in process first."""
     url: str
     """host:port of Triton's gRPC."""
+    metrics_url: str
+    """host:port of Triton's metrics."""
     inputs: Inputs
     """What every request asks for."""
+
+    async def counts(self) -> triton_time.Counts:
+        """Return what Triton has counted."""
+        return await triton_time.counts(self.url, self.metrics_url)
 
 
 @contextlib.asynccontextmanager
@@ -219,7 +225,7 @@ async def started(
             await _compare(system.name, system.request, expected, running.get(system.name))
             if system.batches:
                 await _compare(system.name, system.batches, expected * MAX_BATCH_SIZE)
-        yield Running({system.name: system for system in systems}, server.grpc_url, inputs)
+        yield Running({system.name: system for system in systems}, server.grpc_url, server.metrics_url, inputs)
 
 
 def device_of(gpus: Sequence[int]) -> str:

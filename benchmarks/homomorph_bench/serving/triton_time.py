@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import urllib.request
 from collections import Counter
 from typing import Any
 
@@ -10,7 +12,6 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from homomorph_bench.serving.load import RequestFailed
-from homomorph_export.contract import ASKED_IN_PYTHON
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 """What Triton's statistics divide a model's time into, in their order."""
@@ -21,32 +22,35 @@ Counts = Counter[tuple[str, str]]
 """By model and what was counted: `requests`, `executions` and, in nanoseconds, `total` and `PARTS`."""
 
 
-_SETTLED_S = 0.05
-"""For so long nothing may have been counted: Triton answers a request before it counts it."""
+_SETTLED_S = 0.4
+"""For so long nothing may have been counted: Triton answers a request before it counts it, as do models of ours."""
+_OWN = re.compile(r'^homomorph_(queue|compute)_duration_us{model="(\w+)".*} (\S+)$', re.MULTILINE)
+"""What a model with a queue of its own counts, since Triton's account ends where it takes a request on."""
 
 
-async def counts(url: str) -> Counts:
+async def counts(url: str, metrics_url: str) -> Counts:
     """Return what Triton has counted since it started, once nothing on its way is counted any more.
 
     Args:
         url: host:port of its gRPC.
+        metrics_url: host:port of its metrics.
 
     Raises:
         RequestFailed: it does not say.
     """
     try:
         async with InferenceServerClient(url) as client:
-            counted = await _counts(client)
+            counted = await _counts(client, metrics_url)
             while True:
                 await asyncio.sleep(_SETTLED_S)
-                before, counted = counted, await _counts(client)
+                before, counted = counted, await _counts(client, metrics_url)
                 if counted == before:
                     return counted
-    except InferenceServerException as error:
-        raise RequestFailed(f"Triton's statistics: {error.message()}") from error
+    except (InferenceServerException, OSError) as error:
+        raise RequestFailed(f"Triton's statistics: {error}") from error
 
 
-async def _counts(client: InferenceServerClient) -> Counts:
+async def _counts(client: InferenceServerClient, metrics_url: str) -> Counts:
     answer: dict[str, Any] = await client.get_inference_statistics(as_json=True)
     counted: Counts = Counter()
     for model in answer["model_stats"]:
@@ -57,6 +61,10 @@ async def _counts(client: InferenceServerClient) -> Counts:
         counted[name, "total"] = int(stats.get("success", {}).get("ns", 0))
         for part in PARTS:
             counted[name, part] = int(stats.get(part, {}).get("ns", 0))
+    with urllib.request.urlopen(f"http://{metrics_url}/metrics", timeout=10) as metrics:
+        text = metrics.read().decode()
+    for part, name, duration_us in _OWN.findall(text):
+        counted[name, {"queue": "queue", "compute": "compute_infer"}[part]] += round(float(duration_us) * 1000)
     return counted
 
 
@@ -74,9 +82,8 @@ def split(counted: Counts, mean_ms: float, *, model: str = "morph") -> dict[str,
     """
     requests = counted[model, "requests"]
     total_ms = counted[model, "total"] / requests / 1e6
-    # An ensemble's own parts repeat its members', and what a Python model asks of others is within its own time.
-    repeated = (model, *ASKED_IN_PYTHON.get(model, ()))
-    members = [name for name, what in counted if what == "executions" and counted[name, what] and name not in repeated]
+    # An ensemble's own parts repeat its members'.
+    members = [name for name, what in counted if what == "executions" and counted[name, what] and name != model]
     parts_ms = {f"{name} {part}": counted[name, part] / requests / 1e6 for name in members or [model] for part in PARTS}
     scheduling_ms = total_ms - sum(parts_ms.values())
     # Triton goes on counting an output after it has answered: what exceeds the client's wait was no part of that.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import math
 import os
 import threading
 from collections.abc import Iterable
@@ -22,6 +23,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 import torch.utils.dlpack
 import triton_python_backend_utils as pb_utils
+
+REPORT_EVERY_S = 0.2
+"""How often metrics of ours change: as often as anybody looks."""
 
 
 class RequestError(Exception):
@@ -52,15 +56,20 @@ class TritonPythonModel:
         if (folder / "morpher.py").exists():
             # The server has put this folder on Python's path.
             engine = importlib.import_module("morpher")
-            self.overloaded = engine.OverloadedError
+            self.codes = {
+                RequestError: pb_utils.TritonError.INVALID_ARG,
+                engine.OverloadedError: pb_utils.TritonError.UNAVAILABLE,
+            }
+            self.counter = Counter(args["model_name"])
             self.morpher = engine.Morpher(
                 self.module,
                 # On a GPU one thread copies while the other one's kernels run.
                 threads=allowed if self.device.type == "cpu" else 2,
                 device=self.device,
-                most=int(parameters["most_requests"]),
+                max_waiting=int(parameters["max_queue_size"]),
+                longest_wait_s=float(parameters["queue_timeout_s"]),
                 cache_bytes=int(os.environ.get("HOMOMORPH_CACHE_MIB", "0")) << 20,
-                count=PictureCounter(),
+                count=self.counter,
             )
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
@@ -100,23 +109,25 @@ class TritonPythonModel:
         def send(response: Any) -> None:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
+        def refuse(error: Exception) -> None:  # whatever it is, the client must not wait for ever
+            send(refusal(error, self.codes.get(type(error), pb_utils.TritonError.INTERNAL)))
+
         def answer(frames: Any) -> None:
             try:
                 send(self.response([frames.result()]))
-            except Exception as error:  # whatever it is, the client must not wait for ever
-                send(refusal(error, pb_utils.TritonError.INTERNAL))
+            except Exception as error:
+                refuse(error)
 
-        tensors = [read(request, name) for name in self.inputs]
-        urgent = bool(json.loads(request.parameters() or "{}").get("urgent"))
         try:
+            tensors = [read(request, name) for name in self.inputs]
             check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
-            # Copies: Triton wants its own back as soon as `execute` returns.
-            copies = (tensor.clone() for tensor in tensors)
-            self.morpher.submit(*copies, urgent=urgent).add_done_callback(answer)
-        except RequestError as error:
-            send(refusal(error, pb_utils.TritonError.INVALID_ARG))
-        except self.overloaded as error:
-            send(refusal(error, pb_utils.TritonError.UNAVAILABLE))
+            self.morpher.submit(
+                *(tensor.clone() for tensor in tensors),  # Triton wants its own back as soon as `execute` returns
+                urgent=bool(json.loads(request.parameters() or "{}").get("urgent")),
+                longest_wait_s=request.timeout() / 1e6 or math.inf,
+            ).add_done_callback(answer)
+        except Exception as error:
+            refuse(error)
 
     def response(self, tensors: Iterable[torch.Tensor]) -> Any:
         """Return the response that holds all outputs."""
@@ -127,6 +138,7 @@ class TritonPythonModel:
         """Answer what was taken on."""
         if self.morpher:
             self.morpher.close()
+            self.counter.close()
 
 
 def refusal(error: BaseException, code: Any) -> Any:
@@ -157,24 +169,61 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 256 << 20)
 
 
-class PictureCounter:
-    """Counts pictures in the server's metrics: those whose features were known, and those encoded."""
+class Counter:
+    """Counts in the server's metrics what Triton does not know of the requests that leave later."""
 
-    def __init__(self) -> None:
-        """Add the metric."""
-        self.family = pb_utils.MetricFamily(  # which must outlive its metrics
+    def __init__(self, model: str) -> None:
+        """Add the metrics of a model of that name."""
+        pictures = pb_utils.MetricFamily(
             name="homomorph_pictures",
             description="Pictures of morphs, by whether their features were in the cache",
             kind=pb_utils.MetricFamily.COUNTER,
         )
-        self.lock = threading.Lock()
-        self.known, self.encoded = (self.family.Metric(labels={"cached": cached}) for cached in ("yes", "no"))
+        queue, compute = (
+            pb_utils.MetricFamily(
+                name=f"homomorph_{part}_duration_us",
+                description=f"Microseconds that requests {what}, which Triton does not count",
+                kind=pb_utils.MetricFamily.COUNTER,
+            )
+            for part, what in (("queue", "waited until they were begun"), ("compute", "took from then on"))
+        )
+        self.families = pictures, queue, compute  # which must outlive their metrics
+        self.metrics = {
+            "known": (pictures.Metric(labels={"cached": "yes"}), 1),
+            "encoded": (pictures.Metric(labels={"cached": "no"}), 1),
+            "queue_s": (queue.Metric(labels={"model": model}), 1e6),
+            "compute_s": (compute.Metric(labels={"model": model}), 1e6),
+        }
+        self.changed = threading.Condition()  # whose lock guards what follows
+        self.counted = dict.fromkeys(self.metrics, 0.0)
+        self.closed = False
+        self.reporter = threading.Thread(target=self.report, daemon=True)
+        self.reporter.start()
 
-    def __call__(self, known: int, encoded: int) -> None:
+    def __call__(self, what: str, more: float) -> None:
         """Count some more."""
-        with self.lock:
-            self.known.increment(known)
-            self.encoded.increment(encoded)
+        with self.changed:
+            self.counted[what] += more
+            self.changed.notify_all()
+
+    def report(self) -> None:
+        """Tell Triton now and then what was counted, which takes it longer than each count is worth; in a thread."""
+        while not self.closed:
+            with self.changed:
+                self.changed.wait_for(lambda: self.closed or any(self.counted.values()))
+                self.changed.wait_for(lambda: self.closed, timeout=REPORT_EVERY_S)
+                counted, self.counted = self.counted, dict.fromkeys(self.metrics, 0.0)
+            for what, more in counted.items():
+                if more:
+                    metric, unit = self.metrics[what]
+                    metric.increment(more * unit)
+
+    def close(self) -> None:
+        """Report the rest."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        self.reporter.join()
 
 
 def read(request: Any, name: str) -> torch.Tensor:

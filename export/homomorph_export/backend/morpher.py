@@ -11,6 +11,7 @@ comes before the frames, encoding and mixing, is done for several requests at on
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from bisect import insort
@@ -36,7 +37,7 @@ Order = tuple[bool, float]
 
 
 class OverloadedError(Exception):
-    """So many requests are on their way that no other one is taken."""
+    """So many requests wait that no other one is taken, or one has waited for too long."""
 
 
 @dataclass(eq=False)
@@ -46,9 +47,15 @@ class Job:
     source: Tensor
     target: Tensor
     strengths: Tensor
+    urgent: bool
+    arrival_s: float
+    latest_s: float
+    """When it must be begun; like the arrival, by `time.monotonic`."""
     order: Order
     """Whose work is done first: that of the urgent, and then of whoever would be done first if each were alone here."""
     answer: Future[Tensor] = field(default_factory=Future)
+    begun_s: float = 0.0
+    """When it was begun."""
     parts: list[Tensor | None] = field(default_factory=list)
     """Frames of each piece, as far as they are decoded."""
 
@@ -90,9 +97,10 @@ class Morpher:
         *,
         threads: int,
         device: torch.device,
-        most: int,
+        max_waiting: int,
+        longest_wait_s: float,
         cache_bytes: int = 0,
-        count: Callable[[int, int], None] = lambda known, encoded: None,
+        count: Callable[[str, float], None] = lambda what, more: None,
     ) -> None:
         """Start the threads.
 
@@ -100,15 +108,19 @@ class Morpher:
             module: what `model.pt` holds, with the methods `encode`, `interpolate` and `decode`.
             threads: how many compute.
             device: where the module is. A GPU decodes at once what it has mixed at once.
-            most: how many requests may be on their way.
+            max_waiting: how many requests may wait, and how many urgent ones beside them.
+            longest_wait_s: after how many seconds a request that still waits is refused.
             cache_bytes: how much the features of pictures may take that are kept for later requests; 0 for none.
-            count: called with how many pictures were known already, and how many are encoded, from any of the threads.
+            count: called from any of the threads with how many more pictures were `known` already or have to be
+                `encoded`, and for how many more seconds requests have waited until they were begun, `queue_s`, and
+                then until they were answered, `compute_s`.
         """
         self.module = module
         self.threads = threads
         self.device = device
         self.decodes_together = device.type != "cpu"
-        self.most = most
+        self.max_waiting = max_waiting
+        self.longest_wait_s = longest_wait_s
         self.known = KnownFeatures(cache_bytes) if cache_bytes else None
         self.count = count
         self.changed = threading.Condition()  # whose lock guards all that follows, and what is known
@@ -122,7 +134,15 @@ class Morpher:
         for worker in self.workers:
             worker.start()
 
-    def submit(self, source: Tensor, target: Tensor, strengths: Tensor, *, urgent: bool = False) -> Future[Tensor]:
+    def submit(
+        self,
+        source: Tensor,
+        target: Tensor,
+        strengths: Tensor,
+        *,
+        urgent: bool = False,
+        longest_wait_s: float = math.inf,
+    ) -> Future[Tensor]:
         """Take a request on.
 
         Args:
@@ -130,21 +150,24 @@ class Morpher:
             target: the same.
             strengths: float32 [B, S, K].
             urgent: whether it goes before all others.
+            longest_wait_s: after how many seconds it is refused if it still waits, should that be sooner than for all.
 
         Returns:
             What will be uint8 frames [B, S, H, W, 3], or what went wrong.
 
         Raises:
-            OverloadedError: too many are on their way.
+            OverloadedError: too many wait.
         """
-        job = Job(source, target, strengths, (not urgent, time.monotonic()))
-        job.answer.set_running_or_notify_cancel()  # it cannot be called off any more
+        now_s = time.monotonic()
+        latest_s = now_s + min(longest_wait_s, self.longest_wait_s)
         with self.changed:
-            if len(self.jobs) >= self.most:
-                # The words of Triton's own queues, which clients know.
-                raise OverloadedError(f"Exceeds maximum queue size: {self.most} requests are on their way")
-            alone_s = job.frames * job.frame_pixels * self.pixel_s / self.threads
-            job.order = (not urgent, job.order[1] + alone_s)
+            if sum(job.urgent == urgent for job in self.waiting) >= self.max_waiting:
+                # The words of Triton's own queues, which clients know; so below.
+                raise OverloadedError(f"Exceeds maximum queue size: {self.max_waiting} requests wait")
+            alone_s = strengths.shape[:2].numel() * source.shape[1:3].numel() * self.pixel_s / self.threads
+            order = (not urgent, now_s + alone_s)
+            job = Job(source, target, strengths, urgent, now_s, latest_s, order)
+            job.answer.set_running_or_notify_cancel()  # it cannot be called off any more
             self.jobs.add(job)
             insort(self.waiting, job, key=lambda job: job.order)
             self.changed.notify_all()
@@ -198,6 +221,9 @@ class Morpher:
 
     def encode(self, jobs: list[Job]) -> None:
         """Encode the pictures of jobs that are not known, as many threads as have nothing to do; then mix."""
+        jobs = [job for job in jobs if self.begins(job)]
+        if not jobs:
+            return
         pictures = torch.cat([pictures for job in jobs for pictures in (job.source, job.target)])
         keys: list[Any] = list(range(len(pictures)))
         if self.known is not None:
@@ -210,7 +236,8 @@ class Morpher:
         missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in features}
         if self.known is not None:
             unknown = sum(key in missing for key in set(keys))
-            self.count(len(keys) - unknown, unknown)
+            self.count("known", len(keys) - unknown)
+            self.count("encoded", unknown)
         if not missing:
             self.mix(jobs, [features[key] for key in keys])
             return
@@ -236,6 +263,16 @@ class Morpher:
         own, *others = [piece(names[start : start + size]) for start in range(0, len(names), size)]
         self.add(others)
         own.compute()
+
+    def begins(self, job: Job) -> bool:
+        """Begin a job that has its turn; return False if it comes too late, and was ended."""
+        now_s = time.monotonic()
+        self.count("queue_s", now_s - job.arrival_s)
+        if now_s > job.latest_s:
+            self.end(job, OverloadedError("Request timeout expired: it waited for too long"))
+            return False
+        job.begun_s = now_s
+        return True
 
     def mix(self, jobs: list[Job], features: list[Tensor]) -> None:
         """Mix the features of the pictures of jobs, each job's sources first and then its targets; have all decoded."""
@@ -287,6 +324,7 @@ class Morpher:
                 if len(decoded) == len(job.parts):
                     complete.append((job, decoded))
         for job, parts in complete:
+            self.count("compute_s", time.monotonic() - job.begun_s)
             self.end(job, torch.cat(parts).view(*job.strengths.shape[:2], *frames.shape[2:]))
 
     def end(self, job: Job, answer: Tensor | Exception) -> None:
