@@ -61,7 +61,7 @@ QUICK = Plan(
     concurrencies=(1, 8),
     shares=(0.3, TYPICAL_SHARE),
 )
-"""A minute after the servers are up, for a first look."""
+"""A few minutes, for a first look."""
 
 
 @dataclass(frozen=True)
@@ -168,15 +168,17 @@ async def _single_stream(running: Running, plan: Plan, measured: Measured, repor
     systems = running.systems
     loads: dict[str, list[Load]] = {name: [] for name in systems}
     for system in systems.values():
-        await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests)
+        async with system.awake():
+            await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests)
     counted: triton_time.Counts = Counter()
     for turn in range(plan.turns):
         report(f"SingleStream, turn {turn + 1} of {plan.turns}")
         for name, system in systems.items():
-            before = await running.counts()
-            loads[name].append(await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests))
-            if name == TRITON:
-                counted += await running.counts() - before
+            async with system.awake():
+                before = await running.counts()
+                loads[name].append(await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests))
+                if name == TRITON:
+                    counted += await running.counts() - before
     latencies_ms = {name: [latency for load in turns for latency in load.latencies_ms] for name, turns in loads.items()}
     for percent in PERCENTILES:
         case = f"SingleStream p{percent}"
@@ -211,14 +213,16 @@ async def _offline(
     for turn in range(-1, plan.turns):  # the first warms up
         report(f"Offline, turn {max(turn, 0) + 1} of {plan.turns}")
         for name, (send, sequences, outstanding) in sends.items():
-            roots = systems[name.removesuffix(f" {BATCHES}")].roots
-            start_s = processes.cpu_s(roots)
-            load = await closed_loop(send, concurrency=outstanding, duration_s=plan.offline_s)
+            system = systems[name.removesuffix(f" {BATCHES}")]
+            async with system.awake():
+                start_s = processes.cpu_s(system.roots)
+                load = await closed_loop(send, concurrency=outstanding, duration_s=plan.offline_s)
+                taken_s = processes.cpu_s(system.roots) - start_s
             if turn >= 0:
                 answered = sequences * len(load.latencies_ms)
                 rates[name].append(sequences * load.rate)
                 client_ms[name].append(load.cpu_s / answered * 1e3)
-                server_ms[name].append((processes.cpu_s(roots) - start_s) / answered * 1e3)
+                server_ms[name].append(taken_s / answered * 1e3)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     # In process, whichever is faster: nobody would choose the other.
     baseline = max((IN_PROCESS, f"{IN_PROCESS} {BATCHES}"), key=lambda name: medians[name])
@@ -261,7 +265,8 @@ async def _server(
         for name, search in searches.items():
             if not search.done:
                 report(f"Server, step {tried}: {name} at {search.rate:.3g} requests/s")
-                load = await _poisson(systems[name], search.rate, plan.load_s, seed=tried)
+                async with systems[name].awake():
+                    load = await _poisson(systems[name], search.rate, plan.load_s, seed=tried)
                 search.tell(met=load.percentile(99) <= bound_ms)
     case = f"Server, p99 <= {bound_ms:g} ms"
     meta = {**measured.meta, "seconds_each": plan.load_s, "spread": "what the search left open"}
@@ -288,8 +293,9 @@ async def _curves(
         for name, system in systems.items():
             rate = share * saturating[name]
             report(f"open loop at {share:.0%}: {name} at {rate:.3g} requests/s")
-            before = await running.counts()
-            load = await _poisson(system, rate, plan.load_s, seed=100)
+            async with system.awake():
+                before = await running.counts()
+                load = await _poisson(system, rate, plan.load_s, seed=100)
             point = _point(rate, load)
             measured.curves.setdefault(name, []).append(point)
             if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
@@ -319,7 +325,8 @@ async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, 
             if name == IN_PROCESS and concurrency > 1:
                 continue  # it computes one request at a time, however many wait
             report(f"{concurrency} at once: {name}")
-            load = await closed_loop(system.request.send, concurrency=concurrency, duration_s=plan.load_s / 2)
+            async with system.awake():
+                load = await closed_loop(system.request.send, concurrency=concurrency, duration_s=plan.load_s / 2)
             measured.sweep.setdefault(name, []).append(_point(concurrency, load))
     for name, points in measured.sweep.items():
         for point in points:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,21 @@ class System:
     """A request for `MAX_BATCH_SIZE` sequences at once, where the system takes one."""
     roots: frozenset[int]
     """Ids of the processes that its server was started with; none in process."""
+    sleeps: bool = False
+    """Whether its processes are stopped while it is not measured: a peer looks for work even if there is none, which
+    costs whoever is measured beside it."""
+
+    @contextlib.asynccontextmanager
+    async def awake(self) -> AsyncIterator[None]:
+        """Let it run, and be warm."""
+        if self.sleeps:
+            processes.send_signal(self.roots, signal.SIGCONT)
+        try:
+            await self.request.send()
+            yield
+        finally:
+            if self.sleeps:
+                processes.send_signal(self.roots, signal.SIGSTOP)
 
 
 class InProcess:
@@ -213,7 +229,7 @@ async def started(
             else:
                 body = wire.encode(inputs.source, inputs.target, inputs.strengths)
                 request = HttpRequest(peer.host, peer.port, "/predict", body)
-            systems.append(System(name, request, None, roots[name]))
+            systems.append(System(name, request, None, roots[name], sleeps=True))
         for system in systems:
             stack.push_async_callback(system.request.close)
             if system.batches:
@@ -225,6 +241,10 @@ async def started(
             await _compare(system.name, system.request, expected, running.get(system.name))
             if system.batches:
                 await _compare(system.name, system.batches, expected * MAX_BATCH_SIZE)
+        for system in systems:
+            if system.sleeps:
+                stack.callback(processes.send_signal, system.roots, signal.SIGCONT)  # so that it can be told to end
+                processes.send_signal(system.roots, signal.SIGSTOP)
         yield Running({system.name: system for system in systems}, server.grpc_url, server.metrics_url, inputs)
 
 
