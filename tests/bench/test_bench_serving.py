@@ -329,7 +329,14 @@ def test_the_command_measures_the_real_server(
     homomorph: Callable[..., Any], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = scenarios.Plan(
-        stream_requests=3, offline_s=0.05, outstanding=8, load_s=0.4, tolerance=0.3, concurrencies=(1, 4), shares=(0.7,)
+        stream_requests=3,
+        offline_s=0.05,
+        outstanding=8,
+        window_s=0.2,
+        windows=2,
+        tolerance=0.3,
+        concurrencies=(1, 4),
+        shares=(0.7,),
     )
     monkeypatch.setattr(scenarios, "QUICK", plan)
     words = ("--repository", repository, "--frames", 3, "--bound-ms", 10_000, "--no-peers", "--quick")

@@ -33,6 +33,12 @@ class Load:
     cpu_s: float
     """Processor time of this process: the load generator's, and what runs in process."""
 
+    @classmethod
+    def joined(cls, loads: Sequence[Load]) -> Load:
+        """Return several loads, one after the other, as one."""
+        latencies_ms = [latency for load in loads for latency in load.latencies_ms]
+        return cls(latencies_ms, sum(load.elapsed_s for load in loads), sum(load.cpu_s for load in loads))
+
     @property
     def rate(self) -> float:
         """Answers a second."""

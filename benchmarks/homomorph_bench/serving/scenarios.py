@@ -16,7 +16,6 @@ from homomorph.environment import environment
 from homomorph_bench.results import Record
 from homomorph_bench.serving import perf_analyzer, processes, shortcuts, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
-from homomorph_bench.serving.latencies import percentile
 from homomorph_bench.serving.load import Load, RequestFailed, Send, closed_loop, open_loop
 from homomorph_bench.serving.search import RateSearch
 from homomorph_bench.serving.systems import CLIENT, IN_PROCESS, SHARED, TRITON, Running, System, started
@@ -44,8 +43,10 @@ class Plan:
     """A turn of Offline."""
     outstanding: int = 4 * MAX_BATCH_SIZE
     """Requests on their way in Offline."""
-    load_s: float = 10.0
-    """Each step of the search, of the sweep and of the curves."""
+    window_s: float = 5.0
+    """A step of the sweep, and a window of the open loads, of the search and of the curves."""
+    windows: int = 5
+    """Of an open load, each system once in every turn: else a single burst decided the 99th percentile."""
     tolerance: float = 0.03
     """How closely the largest rate is searched, as a share of the saturating one."""
     concurrencies: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
@@ -56,7 +57,8 @@ class Plan:
 QUICK = Plan(
     stream_requests=5,
     offline_s=0.3,
-    load_s=1.0,
+    window_s=1.0,
+    windows=2,
     tolerance=0.2,
     concurrencies=(1, 8),
     shares=(0.3, TYPICAL_SHARE),
@@ -148,7 +150,7 @@ async def measure(
             await _single_stream(running, plan, measured, report)
             servers = {name: system for name, system in running.systems.items() if name not in (CLIENT, SHARED)}
             saturating = await _offline(servers, plan, measured, report)
-            await _server(servers, saturating, plan, bound_ms, measured, report)
+            await _server(servers, saturating, running, plan, bound_ms, measured, report)
             await _curves(servers, saturating, running, plan, measured, report)
             await _sweep(servers, plan, measured, report)
             if analyzer:
@@ -179,22 +181,22 @@ async def _single_stream(running: Running, plan: Plan, measured: Measured, repor
                 loads[name].append(await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests))
                 if name == TRITON:
                     counted += await running.counts() - before
-    latencies_ms = {name: [latency for load in turns for latency in load.latencies_ms] for name, turns in loads.items()}
+    joined = {name: Load.joined(turns) for name, turns in loads.items()}
     for percent in PERCENTILES:
         case = f"SingleStream p{percent}"
-        baseline = percentile(latencies_ms[IN_PROCESS], percent)
+        baseline = joined[IN_PROCESS].percentile(percent)
         for name, turns in loads.items():
-            value = percentile(latencies_ms[name], percent)
+            value = joined[name].percentile(percent)
             meta = {
                 **measured.meta,
-                "requests": len(latencies_ms[name]),
+                "requests": len(joined[name].latencies_ms),
                 "client_cpu_ms": statistics.median(load.cpu_s / len(load.latencies_ms) for load in turns) * 1e3,
             }
             spread = _spread([load.percentile(percent) for load in turns])
             measured.records.append(
                 Record(f"{name}, {case}", value, "ms", f"{IN_PROCESS}, {case}", baseline / value, spread, meta)
             )
-    means = {name: statistics.fmean(values) for name, values in latencies_ms.items()}
+    means = {name: statistics.fmean(load.latencies_ms) for name, load in joined.items()}
     measured.add_where(ALONE, {"client library": means[CLIENT] - means[TRITON]}, counted, means[TRITON])
 
 
@@ -252,6 +254,7 @@ async def _offline(
 async def _server(
     systems: Mapping[str, System],
     saturating: Mapping[str, float],
+    running: Running,
     plan: Plan,
     bound_ms: float,
     measured: Measured,
@@ -259,17 +262,17 @@ async def _server(
 ) -> None:
     """The largest rate of Poisson arrivals whose 99th percentile stays under the bound."""
     searches = {name: RateSearch(saturating[name], tolerance=plan.tolerance) for name in systems}
-    tried = 0
-    while not all(search.done for search in searches.values()):
-        tried += 1
-        for name, search in searches.items():
-            if not search.done:
-                report(f"Server, step {tried}: {name} at {search.rate:.3g} requests/s")
-                async with systems[name].awake():
-                    load = await _poisson(systems[name], search.rate, plan.load_s, seed=tried)
-                search.tell(met=load.percentile(99) <= bound_ms)
+    step = 0
+    while rates := {name: search.rate for name, search in searches.items() if not search.done}:
+        step += 1
+        loads, _ = await _open_loads(
+            systems, rates, running, plan, case=f"Server, step {step}", seed=step, report=report
+        )
+        for name, load in loads.items():
+            searches[name].tell(met=load.percentile(99) <= bound_ms)
     case = f"Server, p99 <= {bound_ms:g} ms"
-    meta = {**measured.meta, "seconds_each": plan.load_s, "spread": "what the search left open"}
+    seconds = plan.windows * plan.window_s
+    meta = {**measured.meta, "seconds_each": seconds, "spread": "what the search left open"}
     baseline = searches[IN_PROCESS].best
     for name, search in searches.items():
         # JSON knows neither infinity nor what is no number: 0 where nothing met the bound.
@@ -290,20 +293,17 @@ async def _curves(
 ) -> None:
     """Latency at shares of each system's own saturating rate."""
     for share in plan.shares:
-        for name, system in systems.items():
-            rate = share * saturating[name]
-            report(f"open loop at {share:.0%}: {name} at {rate:.3g} requests/s")
-            async with system.awake():
-                before = await running.counts()
-                load = await _poisson(system, rate, plan.load_s, seed=100)
-            point = _point(rate, load)
+        rates = {name: share * saturating[name] for name in systems}
+        case = f"open loop at {share:.0%}"
+        loads, counted = await _open_loads(systems, rates, running, plan, case=case, seed=0, report=report)
+        for name, load in loads.items():
+            point = _point(rates[name], load)
             measured.curves.setdefault(name, []).append(point)
             if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
                 if name == TRITON:
-                    counted = await running.counts() - before
                     measured.add_where(LOADED, {}, counted, statistics.fmean(load.latencies_ms))
                 case = f"at {share:.0%} of its saturating rate"
-                meta = {**measured.meta, "requests": len(load.latencies_ms), "offered": rate}
+                meta = {**measured.meta, "requests": len(load.latencies_ms), "offered": rates[name]}
                 for percent, value in ((50, point.p50_ms), (99, point.p99_ms)):
                     measured.records.append(
                         Record(
@@ -318,6 +318,31 @@ async def _curves(
                     )
 
 
+async def _open_loads(
+    systems: Mapping[str, System],
+    rates: Mapping[str, float],
+    running: Running,
+    plan: Plan,
+    *,
+    case: str,
+    seed: int,
+    report: Callable[[str], None],
+) -> tuple[dict[str, Load], triton_time.Counts]:
+    """Poisson arrivals at each system's rate, window by window in turns; also what Triton counted meanwhile."""
+    windows: dict[str, list[Load]] = {name: [] for name in rates}
+    counted: triton_time.Counts = Counter()
+    for window in range(plan.windows):
+        for name, rate in rates.items():
+            report(f"{case}, turn {window + 1} of {plan.windows}: {name} at {rate:.3g} requests/s")
+            # Never nothing: a rate may be so low that none arrive.
+            arrivals_s = poisson_arrivals(rate, plan.window_s, seed * plan.windows + window) or [0.0]
+            async with systems[name].awake():
+                before = await running.counts()
+                windows[name].append(await open_loop(systems[name].request.send, arrivals_s))
+                counted += await running.counts() - before
+    return {name: Load.joined(loads) for name, loads in windows.items()}, counted
+
+
 async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, report: Callable[[str], None]) -> None:
     """Closed loops of more and more users."""
     for concurrency in plan.concurrencies:
@@ -326,7 +351,7 @@ async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, 
                 continue  # it computes one request at a time, however many wait
             report(f"{concurrency} at once: {name}")
             async with system.awake():
-                load = await closed_loop(system.request.send, concurrency=concurrency, duration_s=plan.load_s / 2)
+                load = await closed_loop(system.request.send, concurrency=concurrency, duration_s=plan.window_s)
             measured.sweep.setdefault(name, []).append(_point(concurrency, load))
     for name, points in measured.sweep.items():
         for point in points:
@@ -351,9 +376,9 @@ async def _analyzed(
     for concurrency in (plan.concurrencies[0], plan.concurrencies[-1]):
         report(f"{concurrency} at once: perf_analyzer")
         send = running.systems[TRITON].request.send
-        own = await closed_loop(send, concurrency=concurrency, duration_s=plan.load_s)
+        own = await closed_loop(send, concurrency=concurrency, duration_s=2 * plan.window_s)
         rate = await perf_analyzer.rate(
-            analyzer, running.url, running.inputs, concurrency=concurrency, window_s=plan.load_s
+            analyzer, running.url, running.inputs, concurrency=concurrency, window_s=2 * plan.window_s
         )
         case = f"{concurrency} at once"
         baseline = f"{TRITON}, {case}, beside perf_analyzer"
@@ -361,11 +386,6 @@ async def _analyzed(
             measured.records.append(
                 Record(name, value, "sequences/s", baseline, value / own.rate, 0.0, dict(measured.meta))
             )
-
-
-async def _poisson(system: System, rate: float, duration_s: float, *, seed: int) -> Load:
-    # Never nothing: a rate may be so low that none arrive.
-    return await open_loop(system.request.send, poisson_arrivals(rate, duration_s, seed) or [0.0])
 
 
 def _point(offered: float, load: Load) -> Point:
