@@ -228,7 +228,7 @@ def serving(
             help="NVIDIA's perf_analyzer, to measure Triton with that too.",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A first look: five minutes instead of 25.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: five minutes instead of 40.")] = False,
 ) -> None:
     """Measure the served morph under load: latency one at a time, the largest rate, throughput, where the time goes.
 
