@@ -201,6 +201,7 @@ class AsyncMorphClient(BaseClient):
 
     async def _infer(self, request: ModelInferRequest, timeout_s: float | None) -> npt.NDArray[np.uint8]:
         """Return the frames that a request asks for."""
+        self._let_expire(request, timeout_s)
         if self._regions is None:
             return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
         try:

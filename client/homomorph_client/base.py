@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import grpc
-from tritonclient.grpc.service_pb2 import ModelConfigResponse
+from tritonclient.grpc.service_pb2 import ModelConfigResponse, ModelInferRequest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from homomorph_client.connection import (
@@ -27,6 +27,8 @@ from homomorph_client.translation import ServedTranslation
 
 STREAM_MODEL = "morph_stream"
 """Name of the served model whose frames leave as they are decoded."""
+_LONGEST_TIMEOUT_S = 1e6
+"""Days, so that the server's microseconds do not overflow, whatever the caller allows."""
 
 
 class BaseClient:
@@ -98,10 +100,24 @@ class BaseClient:
         if self._closed:
             raise RequestError("this client is closed: make a new one")
         return {
-            "timeout": check_timeout(self.timeout_s if timeout_s is None else timeout_s),
+            "timeout": self._seconds(timeout_s),
             "metadata": self._connection.metadata(),
             "compression": self._connection.compression,
         }
+
+    def _seconds(self, timeout_s: float | None) -> float:
+        return check_timeout(self.timeout_s if timeout_s is None else timeout_s)
+
+    def _let_expire(self, request: ModelInferRequest, timeout_s: float | None) -> None:
+        """Have the server drop a request if it still waits there when nobody waits for its answer any more.
+
+        Triton does not tell the models behind an ensemble whose caller is gone.
+
+        Raises:
+            DeadlineError: the timeout is not positive.
+        """
+        microseconds = min(self._seconds(timeout_s), _LONGEST_TIMEOUT_S) * 1e6
+        request.parameters["timeout"].int64_param = max(1, round(microseconds))  # 0 would be for ever
 
     def _stream_options(self, timeout_s: float | None) -> dict[str, Any]:
         options = self._call_options(timeout_s)

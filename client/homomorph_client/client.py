@@ -249,6 +249,7 @@ class MorphClient(BaseClient):
         model = self.served_model(blending_model(method), timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
         options = self._call_options(timeout_s)
+        self._let_expire(request, timeout_s)
         lease = self._regions.lend(request) if self._regions else None
         call = self._stub.ModelInfer.future(lease.request if lease else request, **options)
         future: Future[npt.NDArray[np.uint8]] = Future()
@@ -361,6 +362,7 @@ class MorphClient(BaseClient):
 
     def _infer(self, request: ModelInferRequest, timeout_s: float | None) -> npt.NDArray[np.uint8]:
         """Return the frames that a request asks for."""
+        self._let_expire(request, timeout_s)
         if self._regions is None:
             return decode(self._call(self._stub.ModelInfer, request, timeout_s))
         try:

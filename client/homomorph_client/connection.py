@@ -202,8 +202,6 @@ class Connection:
             return DeadlineError(
                 f"{self.name} did not answer within {timeout_s:g} s: allow more time, or ask for fewer frames"
             )
-        if code is grpc.StatusCode.CANCELLED:
-            return RequestError("the request was given up: its client was closed")
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or "is restricted" in reason:
             return AccessError(f"the server at {self.name} wants other credentials: check the headers ({reason})")
         if "open shared memory region" in reason:
@@ -213,8 +211,10 @@ class Connection:
             )
         if "find shared memory region" in reason:
             return RestartedServerError(f"the server at {self.name} was started anew: ask again ({reason})")
-        if code is grpc.StatusCode.UNAVAILABLE and any(words in reason for words in _OVERLOADED):
+        if any(words in reason for words in _OVERLOADED):
             return OverloadedError(f"the server at {self.name} is overloaded: ask again later ({reason})")
+        if code is grpc.StatusCode.CANCELLED:
+            return RequestError("the request was given up: its client was closed")
         if code is grpc.StatusCode.NOT_FOUND and "has no available versions" in reason:
             return ServerUnavailableError(f"the server at {self.name} is stopping: ask another, or later ({reason})")
         if "is not healthy" in reason:
@@ -230,7 +230,7 @@ class Connection:
 
 
 _OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
-"""What Triton says of a queue that is full, and of a request that waited in it for too long."""
+"""What a server says where a queue is full, and where a request waited for too long or would be answered too late."""
 
 
 def parse_urls(url: str | Sequence[str]) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class RestartedServerError(ServerUnavailableError):
 
 
 class OverloadedError(HomomorphError):
-    """The server has more requests waiting than it takes, or let one wait for too long; later it may answer."""
+    """More requests wait in the server than it takes, or one could not be answered in time; later it may be."""
 
 
 class AccessError(HomomorphError):

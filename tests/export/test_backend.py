@@ -27,7 +27,7 @@ from homomorph_export.ops.interpolate import load
 
 
 class TritonError(Exception):
-    INVALID_ARG, INTERNAL, UNAVAILABLE = "invalid argument", "internal", "unavailable"
+    INVALID_ARG, INTERNAL, UNAVAILABLE, CANCELLED = "invalid argument", "internal", "unavailable", "cancelled"
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -357,7 +357,7 @@ def test_a_morph_that_fails_is_an_answer_too(backend, repository: Path, pictures
     assert response.error.code == TritonError.INVALID_ARG
     late = Request(morph_request(pictures), timeout_us=1)
     (response,) = answered(served, late)
-    assert (response.error.code, "timeout expired" in str(response.error)) == (TritonError.UNAVAILABLE, True)
+    assert (response.error.code, "timeout expired" in str(response.error)) == (TritonError.CANCELLED, True)
 
 
 class Recorder:
@@ -467,17 +467,49 @@ def test_who_waits_for_too_long_is_not_computed(morphers):
     )
     first = networks.ask(morpher, 1)
     networks.started.acquire()
-    hasty = networks.ask(morpher, 2, longest_wait_s=0.01)
-    patient = networks.ask(morpher, 3, longest_wait_s=600)
+    hasty = networks.ask(morpher, 2, timeout_s=0.01)
+    patient = networks.ask(morpher, 3, timeout_s=600)
     time.sleep(0.02)
     networks.go.release(100)
-    with pytest.raises(morphers.OverloadedError, match="Request timeout expired"):
+    with pytest.raises(morphers.TooLateError, match="Request timeout expired"):
         hasty.result(timeout=60)
     assert [int(answer.result(timeout=60).max()) for answer in (first, patient)] == [1, 3]
+    morpher.longest_wait_s = 0
+    with pytest.raises(morphers.OverloadedError, match="it waited for too long"):
+        networks.ask(morpher, 4, timeout_s=600).result(timeout=60)
     morpher.close()
     assert networks.decoded == [[1], [3]]
-    assert sorted(what for what, _ in counted) == ["compute_s"] * 2 + ["queue_s"] * 3
+    assert sorted(what for what, _ in counted) == ["compute_s"] * 2 + ["queue_s"] * 4
     assert sum(more for what, more in counted if what == "queue_s") > 2 * 0.02
+
+
+def test_what_could_not_be_answered_in_time_is_not_begun(morphers):
+    networks = Recorder()
+    morpher = morphers.Morpher(networks, threads=2, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
+    morpher.pixel_s = 1.0  # a frame of 8x8 pixels would take 32 s on both threads
+    first = networks.ask(morpher, 1, timeout_s=40)  # too long even alone: it gets its chance
+    networks.started.acquire()
+    with pytest.raises(morphers.TooLateError):
+        networks.ask(morpher, 2, timeout_s=100).result(timeout=60)
+    third = networks.ask(morpher, 3, timeout_s=200)
+    networks.go.release(100)
+    assert [int(answer.result(timeout=60).max()) for answer in (first, third)] == [1, 3]
+    morpher.close()
+
+
+def test_what_is_of_no_use_any_more_is_not_computed_to_its_end(morphers, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(morphers, "PIECE_PIXELS", 8 * 64)
+    networks = Recorder()
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
+    long = networks.ask(morpher, 1, frames=32, timeout_s=2)
+    networks.started.acquire()
+    time.sleep(2.1)
+    networks.go.release(100)
+    with pytest.raises(morphers.TooLateError):
+        long.result(timeout=60)
+    assert int(networks.ask(morpher, 2).result(timeout=60).max()) == 2
+    morpher.close()
+    assert networks.decoded == [[1], [2]], "one of four pieces"
 
 
 def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch):

@@ -26,6 +26,7 @@ from homomorph_client import (
     AsyncMorphClient,
     DeadlineError,
     MorphClient,
+    OverloadedError,
     RequestError,
     ServerUnavailableError,
     StrengthError,
@@ -200,6 +201,17 @@ def test_timeouts_by_call(blender: TritonServer, pictures: npt.NDArray[np.uint8]
         with pytest.raises(DeadlineError, match="more than 0 s"):
             client.morph(*pictures, timeout_s=0)
         assert len(client.morph(*pictures, steps=2, timeout_s=20)) == 2
+
+
+def test_nobody_computes_what_nobody_waits_for(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:
+    with MorphClient(blender.grpc_url, retries=0) as client:
+        # At 20 ms a frame, all of them take 32 s.
+        given_up = [client.submit(*pictures, steps=40, timeout_s=1) for _ in range(40)]
+        errors = [future.exception(timeout=60) for future in given_up]
+        assert {type(error) for error in errors if error} <= {DeadlineError, OverloadedError}
+        assert sum(error is None for error in errors) < 10
+        # It comes after all of them, and would be refused if they were ahead.
+        assert len(client.morph(*pictures, steps=40, timeout_s=8)) == 40
 
 
 def test_calls_go_round_among_servers_and_past_those_that_are_gone(

@@ -59,6 +59,8 @@ class TritonPythonModel:
             self.codes = {
                 RequestError: pb_utils.TritonError.INVALID_ARG,
                 engine.OverloadedError: pb_utils.TritonError.UNAVAILABLE,
+                # Clients send again what was unavailable. Triton knows no "deadline exceeded".
+                engine.TooLateError: pb_utils.TritonError.CANCELLED,
             }
             self.counter = Counter(args["model_name"])
             self.morpher = engine.Morpher(
@@ -124,7 +126,7 @@ class TritonPythonModel:
             self.morpher.submit(
                 *(tensor.clone() for tensor in tensors),  # Triton wants its own back as soon as `execute` returns
                 urgent=bool(json.loads(request.parameters() or "{}").get("urgent")),
-                longest_wait_s=request.timeout() / 1e6 or math.inf,
+                timeout_s=request.timeout() / 1e6 or math.inf,
             ).add_done_callback(answer)
         except Exception as error:
             refuse(error)

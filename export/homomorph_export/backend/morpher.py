@@ -32,12 +32,21 @@ PIECE_PIXELS = 1 << 15
 """Pixels of a piece, 8 frames of 64x64, if its first frame has not more already: a piece is not interrupted."""
 WELL_FILLED = 3
 """Frames of a piece that is decoded about as fast, by the frame, as a larger one."""
+TIME_IN_ALL = 2
+"""How many times as long as its decoding a morph takes, at most: there are encoding and mixing, and others' pieces."""
 
 Order = tuple[bool, float]
 
 
 class OverloadedError(Exception):
     """So many requests wait that no other one is taken, or one has waited for too long."""
+
+
+class TooLateError(Exception):
+    """A request could not be answered within its timeout. Unlike one that is refused for the others, it is over."""
+
+    def __init__(self) -> None:
+        super().__init__("Request timeout expired: it could not be answered in time")
 
 
 @dataclass(eq=False)
@@ -49,8 +58,11 @@ class Job:
     strengths: Tensor
     urgent: bool
     arrival_s: float
-    latest_s: float
-    """When it must be begun; like the arrival, by `time.monotonic`."""
+    """By `time.monotonic`, like all times."""
+    timeout_s: float
+    """After how many seconds its answer is of no use any more."""
+    alone_s: float
+    """How long its frames would take if it were alone here, by what earlier ones took."""
     order: Order
     """Whose work is done first: that of the urgent, and then of whoever would be done first if each were alone here."""
     answer: Future[Tensor] = field(default_factory=Future)
@@ -68,6 +80,11 @@ class Job:
     def frames(self) -> int:
         """How many frames the answer has, B * S."""
         return self.strengths.shape[:2].numel()
+
+    @property
+    def useless_s(self) -> float:
+        """When its answer is of no use any more."""
+        return self.arrival_s + self.timeout_s
 
     @property
     def frame_pixels(self) -> int:
@@ -109,7 +126,7 @@ class Morpher:
             threads: how many compute.
             device: where the module is. A GPU decodes at once what it has mixed at once.
             max_waiting: how many requests may wait, and how many urgent ones beside them.
-            longest_wait_s: after how many seconds a request that still waits is refused.
+            longest_wait_s: after how many seconds a request that still waits is refused in any case.
             cache_bytes: how much the features of pictures may take that are kept for later requests; 0 for none.
             count: called from any of the threads with how many more pictures were `known` already or have to be
                 `encoded`, and for how many more seconds requests have waited until they were begun, `queue_s`, and
@@ -141,7 +158,7 @@ class Morpher:
         strengths: Tensor,
         *,
         urgent: bool = False,
-        longest_wait_s: float = math.inf,
+        timeout_s: float = math.inf,
     ) -> Future[Tensor]:
         """Take a request on.
 
@@ -150,7 +167,9 @@ class Morpher:
             target: the same.
             strengths: float32 [B, S, K].
             urgent: whether it goes before all others.
-            longest_wait_s: after how many seconds it is refused if it still waits, should that be sooner than for all.
+            timeout_s: after how many seconds the answer is of no use any more. A request that could not be answered in
+                time is refused when it has its turn: a server that is asked for more than it can compute would else
+                answer all of them, each a little too late.
 
         Returns:
             What will be uint8 frames [B, S, H, W, 3], or what went wrong.
@@ -159,14 +178,13 @@ class Morpher:
             OverloadedError: too many wait.
         """
         now_s = time.monotonic()
-        latest_s = now_s + min(longest_wait_s, self.longest_wait_s)
         with self.changed:
             if sum(job.urgent == urgent for job in self.waiting) >= self.max_waiting:
                 # The words of Triton's own queues, which clients know; so below.
                 raise OverloadedError(f"Exceeds maximum queue size: {self.max_waiting} requests wait")
             alone_s = strengths.shape[:2].numel() * source.shape[1:3].numel() * self.pixel_s / self.threads
             order = (not urgent, now_s + alone_s)
-            job = Job(source, target, strengths, urgent, now_s, latest_s, order)
+            job = Job(source, target, strengths, urgent, now_s, timeout_s, alone_s, order)
             job.answer.set_running_or_notify_cancel()  # it cannot be called off any more
             self.jobs.add(job)
             insort(self.waiting, job, key=lambda job: job.order)
@@ -186,7 +204,8 @@ class Morpher:
         with torch.inference_mode():  # of this thread alone, as is the number of threads that its operations use
             while piece := self.take():
                 try:
-                    piece.compute()
+                    if self.wanted(piece):
+                        piece.compute()
                 except Exception as error:  # whatever it is, those who asked must hear of it
                     for job in piece.jobs:
                         self.end(job, error)
@@ -264,15 +283,30 @@ class Morpher:
         self.add(others)
         own.compute()
 
+    def wanted(self, piece: Piece) -> bool:
+        """End the jobs of a piece whose answers are of no use any more; return whether one is left."""
+        now_s = time.monotonic()
+        for job in piece.jobs:
+            if now_s > job.useless_s:
+                self.end(job, TooLateError())
+        with self.changed:
+            return not self.jobs.isdisjoint(piece.jobs)
+
     def begins(self, job: Job) -> bool:
         """Begin a job that has its turn; return False if it comes too late, and was ended."""
         now_s = time.monotonic()
         self.count("queue_s", now_s - job.arrival_s)
-        if now_s > job.latest_s:
+        with self.changed:
+            ahead_s = sum(other.alone_s for other in self.jobs if other.begun_s)
+        # What takes longer than is allowed, even alone, gets its chance.
+        own_s = min(TIME_IN_ALL * job.alone_s, job.timeout_s / 2)
+        if now_s + TIME_IN_ALL * ahead_s + own_s > job.useless_s:
+            self.end(job, TooLateError())
+        elif now_s > job.arrival_s + self.longest_wait_s:
             self.end(job, OverloadedError("Request timeout expired: it waited for too long"))
-            return False
-        job.begun_s = now_s
-        return True
+        else:
+            job.begun_s = now_s
+        return bool(job.begun_s)
 
     def mix(self, jobs: list[Job], features: list[Tensor]) -> None:
         """Mix the features of the pictures of jobs, each job's sources first and then its targets; have all decoded."""
