@@ -354,6 +354,8 @@ def test_the_command_measures_the_real_server(
     assert records["Triton, Offline"]["ratio"] == pytest.approx(records["Triton, Offline"]["value"] / fastest)
     assert records["Triton, Offline"]["meta"]["server_memory_mib"] > 100
     assert records["Triton, Server, p99 <= 10000 ms"]["value"] > 0
+    in_time = records["Triton, within 1 s at 150% of its saturating rate"]
+    assert 0 < in_time["ratio"] == pytest.approx(in_time["value"] / records["Triton, Offline"]["value"])
 
     # The parts make up the whole, as the client saw it.
     case = scenarios.ALONE

@@ -18,7 +18,7 @@ from homomorph_bench.serving import perf_analyzer, processes, shortcuts, triton_
 from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.load import Load, RequestFailed, Send, closed_loop, open_loop
 from homomorph_bench.serving.search import RateSearch
-from homomorph_bench.serving.systems import CLIENT, IN_PROCESS, SHARED, TRITON, Running, System, started
+from homomorph_bench.serving.systems import CLIENT, DEADLINE_S, IN_PROCESS, SHARED, TRITON, Running, System, started
 from homomorph_client.errors import ServerError
 from homomorph_export.contract import MAX_BATCH_SIZE
 
@@ -27,6 +27,8 @@ BATCHES = f"by {MAX_BATCH_SIZE}"
 PERCENTILES = (50, 90, 99)
 TYPICAL_SHARE = 0.7
 """Share of its saturating rate at which a system's tail is looked at."""
+OVERLOAD = 1.5
+"""Times its saturating rate, at which a system is overloaded."""
 ALONE = "mean of one at a time"
 LOADED = f"mean at {TYPICAL_SHARE:.0%} of its saturating rate"
 
@@ -152,6 +154,7 @@ async def measure(
             saturating = await _offline(servers, plan, measured, report)
             await _server(servers, saturating, running, plan, bound_ms, measured, report)
             await _curves(servers, saturating, running, plan, measured, report)
+            await _overload(servers, saturating, plan, measured, report)
             await _sweep(servers, plan, measured, report)
             if analyzer:
                 await _analyzed(analyzer, running, plan, measured, report)
@@ -316,6 +319,27 @@ async def _curves(
                             meta,
                         )
                     )
+
+
+async def _overload(
+    systems: Mapping[str, System],
+    saturating: Mapping[str, float],
+    plan: Plan,
+    measured: Measured,
+    report: Callable[[str], None],
+) -> None:
+    """How many answers are there in time where more is asked for than can be computed, for as long as a whole load."""
+    seconds = plan.windows * plan.window_s
+    for name, system in systems.items():
+        rate = OVERLOAD * saturating[name]
+        report(f"overload: {name} at {rate:.3g} requests/s")
+        async with system.awake():
+            load = await open_loop(system.dated.send, poisson_arrivals(rate, seconds, seed=0))
+        in_time = sum(latency <= DEADLINE_S * 1e3 for latency in load.latencies_ms) / seconds
+        case = f"within {DEADLINE_S:g} s at {OVERLOAD:.0%} of its saturating rate"
+        meta = {**measured.meta, "offered": rate, "seconds": seconds}
+        ratio = in_time / saturating[name]
+        measured.records.append(Record(f"{name}, {case}", in_time, "sequences/s", f"{name}, Offline", ratio, 0.0, meta))
 
 
 async def _open_loads(

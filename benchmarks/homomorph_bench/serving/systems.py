@@ -33,6 +33,8 @@ SHARED = f"{CLIENT}, shared memory"
 PEERS = {"pytriton": "pytriton", "LitServe": "litserve", "FastAPI": "fastapi"}
 """Modules in `peers`, by name."""
 
+DEADLINE_S = 1.0
+"""After which nobody wants an answer, where that is what matters."""
 _START_TIMEOUT_S = 300.0
 _LARGEST_DIFFERENCE = 1
 """In grey levels: what rounding may change between numbers of threads and sizes of batches."""
@@ -95,6 +97,8 @@ class System:
     request: Request
     batches: Request | None
     """A request for `MAX_BATCH_SIZE` sequences at once, where the system takes one."""
+    dated: Request
+    """The request that says that nobody wants its answer after `DEADLINE_S`, where the system can be told."""
     roots: frozenset[int]
     """Ids of the processes that its server was started with; none in process."""
     sleeps: bool = False
@@ -215,13 +219,17 @@ async def started(
         inputs = Inputs.random(model.picture_size, frames, len(model.groups))
         several = inputs.repeated(MAX_BATCH_SIZE)
         morph = ExportedMorph(repository, device_of(gpus))
-        triton = [GrpcRequest(server.grpc_url, "morph", x.arrays()) for x in (inputs, several)]
+        alone = InProcess(morph, inputs)
+        triton, by_8 = (GrpcRequest(server.grpc_url, "morph", x.arrays()) for x in (inputs, several))
+        dated = GrpcRequest(server.grpc_url, "morph", inputs.arrays(), timeout_s=DEADLINE_S)
+        stack.push_async_callback(dated.close)
         systems = [
-            System(IN_PROCESS, InProcess(morph, inputs), InProcess(morph, several), frozenset()),
-            System(TRITON, triton[0], triton[1], roots[TRITON]),
-            System(CLIENT, ThroughClient(client, inputs), None, roots[TRITON]),
-            System(SHARED, ThroughClient(sharing, inputs), None, roots[TRITON]),
+            System(IN_PROCESS, alone, InProcess(morph, several), alone, frozenset()),
+            System(TRITON, triton, by_8, dated, roots[TRITON]),
         ]
+        for name, through in ((CLIENT, client), (SHARED, sharing)):
+            by_client = ThroughClient(through, inputs)
+            systems.append(System(name, by_client, None, by_client, roots[TRITON]))
         for name, peer in running.items():
             request: GrpcRequest | HttpRequest
             if name == "pytriton":
@@ -229,7 +237,7 @@ async def started(
             else:
                 body = wire.encode(inputs.source, inputs.target, inputs.strengths)
                 request = HttpRequest(peer.host, peer.port, "/predict", body)
-            systems.append(System(name, request, None, roots[name], sleeps=True))
+            systems.append(System(name, request, None, request, roots[name], sleeps=True))
         for system in systems:
             stack.push_async_callback(system.request.close)
             if system.batches:

@@ -29,15 +29,20 @@ _READ_BUFFER_BYTES = 1 << 20
 class GrpcRequest:
     """One inference request to Triton; make it within the event loop that sends it."""
 
-    def __init__(self, url: str, model: str, inputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    def __init__(
+        self, url: str, model: str, inputs: Mapping[str, npt.NDArray[np.generic]], *, timeout_s: float | None = None
+    ) -> None:
         """Encode a request.
 
         Args:
             url: host:port of Triton's gRPC.
             model: name of the served model.
             inputs: tensors by name, with their batch axis.
+            timeout_s: after how many seconds its answer is of no use any more, if the server is to know.
         """
         request = service_pb2.ModelInferRequest(model_name=model)
+        if timeout_s is not None:
+            request.parameters["timeout"].int64_param = round(timeout_s * 1e6)
         for name, array in inputs.items():
             request.inputs.add(name=name, datatype=_TYPES[array.dtype], shape=array.shape)
             request.raw_input_contents.append(array.tobytes())
