@@ -284,10 +284,10 @@ class Morpher:
         own.compute()
 
     def wanted(self, piece: Piece) -> bool:
-        """End the jobs of a piece whose answers are of no use any more; return whether one is left."""
+        """End the begun jobs of a piece whose answers are of no use any more; return whether a job is left."""
         now_s = time.monotonic()
         for job in piece.jobs:
-            if now_s > job.useless_s:
+            if job.begun_s and now_s > job.useless_s:
                 self.end(job, TooLateError())
         with self.changed:
             return not self.jobs.isdisjoint(piece.jobs)
