@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CYCLEGAN ?= smiling64
-SOURCES := training export client benchmarks tests
+SOURCES := client training export benchmarks cli tests
 
 .PHONY: help setup ops demo test test-slow lint format bench comparison clean
 
@@ -33,10 +33,11 @@ test: lint ops ## Lint, then run the tests that need no GPU and no long time
 test-slow: $(STAMP) ops ## Run the slow tests
 	$(BIN)/pytest -m 'slow and not gpu'
 
-lint: $(STAMP) ## Check format, lint and types
+lint: $(STAMP) ## Check format, lint, types and which package imports which
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP) ## Format the sources
 	$(BIN)/ruff check --fix $(SOURCES)

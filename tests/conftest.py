@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from homomorph.cyclegan.config import CycleGANConfig
-from homomorph.cyclegan.networks import CycleGAN
-from homomorph.run import save_model
+from homomorph.models.cyclegan import CycleGAN
+from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.runs.run import save_model
 from homomorph_cli.main import run
 
 # The same examples each time, so that what fails here fails elsewhere; a busy machine is no failure.

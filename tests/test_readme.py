@@ -11,7 +11,7 @@ import typer
 
 from homomorph_cli.main import app
 from homomorph_export.exporter import export_run
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

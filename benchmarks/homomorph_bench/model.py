@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from homomorph.config import Family, ModelConfig
 from homomorph.environment import environment
-from homomorph.networks import MorphModel
-from homomorph.pixels import from_normalised, normalise
-from homomorph.published_weights import CELEBA_GROUPS
+from homomorph.models.config import Family, ModelConfig
+from homomorph.models.morph import MorphModel
+from homomorph.models.pixels import from_normalised, normalise
+from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches
 from homomorph_bench.processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, started, time_ms
 from homomorph_bench.results import Record, compared

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from homomorph.config import ModelConfig
-from homomorph.networks import MorphModel
-from homomorph.pixels import normalise
+from homomorph.models.config import ModelConfig
+from homomorph.models.morph import MorphModel
+from homomorph.models.pixels import normalise
 from homomorph_bench import branches
 from homomorph_bench.runtimes import Way, ways
 from homomorph_bench.timing import Timing, wall_ms

@@ -19,14 +19,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from homomorph import losses
-from homomorph.critics import FeatureCritic
 from homomorph.data.batches import Batch
-from homomorph.draws import draw_strengths
-from homomorph.networks import interpolate
-from homomorph.perceptual import Perceptual
-from homomorph.recipe import PUBLISHED
-from homomorph.training_networks import Networks
+from homomorph.models.critics import FeatureCritic
+from homomorph.models.morph import interpolate
+from homomorph.models.perceptual import Perceptual
+from homomorph.training import losses
+from homomorph.training.draws import draw_strengths
+from homomorph.training.networks import Networks
+from homomorph.training.recipe import PUBLISHED
 
 
 def published_step(

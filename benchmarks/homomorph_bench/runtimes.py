@@ -12,8 +12,8 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
-from homomorph.config import ModelConfig
-from homomorph.networks import MorphModel
+from homomorph.models.config import ModelConfig
+from homomorph.models.morph import MorphModel
 from homomorph_export import aotinductor, contract, onnx_graphs, torchscript
 from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
 from homomorph_export.parts import Parts, exported_parts

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from homomorph.config import ModelConfig
 from homomorph.data.batches import Batch
 from homomorph.environment import environment
-from homomorph.parallel import Processes
-from homomorph.perceptual import Perceptual, Vgg19
-from homomorph.phases import phase_of
-from homomorph.pixels import normalise
-from homomorph.published_weights import CELEBA_GROUPS
-from homomorph.recipe import PUBLISHED, Preset
-from homomorph.step import TrainingStep
-from homomorph.training_networks import Networks, make_optimizers
-from homomorph.updates import follow
+from homomorph.models.config import ModelConfig
+from homomorph.models.perceptual import Perceptual, Vgg19
+from homomorph.models.pixels import normalise
+from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
+from homomorph.training.networks import Networks, make_optimizers
+from homomorph.training.parallel import Processes
+from homomorph.training.phases import phase_of
+from homomorph.training.recipe import PUBLISHED, Preset
+from homomorph.training.step import TrainingStep
+from homomorph.training.updates import follow
 from homomorph_bench.published_order import critic_loss, critic_terms, published_step, whole_phi
 from homomorph_bench.results import Record, compared
 from homomorph_bench.timing import time_in_turns

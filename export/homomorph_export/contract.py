@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from homomorph.blending import FEATURE_METHODS, PIXEL
-from homomorph.cyclegan.config import SMALLEST_SIDE
+from homomorph.models.blending import FEATURE_METHODS, PIXEL
+from homomorph.models.cyclegan_config import SMALLEST_SIDE
 
 MAX_BATCH_SIZE = 8
 """Requests that one forward pass may serve together."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from onnx import ModelProto
 
-from homomorph.blending import METHODS
-from homomorph.config import ModelConfig
-from homomorph.label_features import load_label_features
-from homomorph.run import load_model, resolve_run
+from homomorph.models.blending import METHODS
+from homomorph.models.config import ModelConfig
+from homomorph.runs.label_features import load_label_features
+from homomorph.runs.run import load_model, resolve_run
 from homomorph_export import aotinductor, contract, onnx_graphs, parity, torchscript
 from homomorph_export.errors import ExportError
 from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from onnx import ModelProto
 
-from homomorph.blending import FEATURE_METHODS, PIXEL
+from homomorph.models.blending import FEATURE_METHODS, PIXEL
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.parts import Parts
 from homomorph_export.quantisation import quantised

@@ -20,7 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from onnx.parser import parse_function, parse_node
 from torch import nn
 
-from homomorph.label_features import LabelFeatures
+from homomorph.models.label_features import LabelFeatures
 from homomorph_export import contract
 from homomorph_export.contract import Axis
 

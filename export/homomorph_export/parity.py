@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from homomorph.blending import FEATURE_METHODS, METHODS, PIXEL, blend
-from homomorph.config import ModelConfig
-from homomorph.label_features import LabelFeatures
-from homomorph.networks import MorphModel, interpolate
-from homomorph.pixels import from_normalised, normalise
+from homomorph.models.blending import FEATURE_METHODS, METHODS, PIXEL, blend
+from homomorph.models.config import ModelConfig
+from homomorph.models.label_features import LabelFeatures
+from homomorph.models.morph import MorphModel, interpolate
+from homomorph.models.pixels import from_normalised, normalise
 from homomorph_export.contract import MAX_STRENGTH, branch_model, mix_model
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Parity

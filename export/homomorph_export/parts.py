@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from homomorph.label_features import LabelFeatures
-from homomorph.networks import MorphModel
+from homomorph.models.label_features import LabelFeatures
+from homomorph.models.morph import MorphModel
 from homomorph_export.folding import folded
 from homomorph_export.servable import BranchServable, DecoderServable, EncoderServable
 

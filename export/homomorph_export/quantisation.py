@@ -18,9 +18,9 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor
 
-from homomorph.config import ModelConfig
-from homomorph.networks import MorphModel, interpolate
-from homomorph.pixels import normalise
+from homomorph.models.config import ModelConfig
+from homomorph.models.morph import MorphModel, interpolate
+from homomorph.models.pixels import normalise
 from homomorph_client.pictures import fit_picture
 from homomorph_export.contract import MAX_STRENGTH
 from homomorph_export.errors import ExportError

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from homomorph.run import sha256
+from homomorph.runs.run import sha256
 from homomorph_export import onnx_graphs, torchscript
 from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, Tensor
 from homomorph_export.errors import ExportError
@@ -125,7 +125,7 @@ def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str],
 
 
 def _write_backend(folder: Path, file: str, written: str = PYTHON.model_file) -> None:
-    backend = resources.files("homomorph_export") / "backend" / file
+    backend = resources.files("homomorph_export.serving.backend") / file
     (folder / "1" / written).write_text(backend.read_text())
 
 

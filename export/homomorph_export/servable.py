@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from homomorph.blending import Mix, bilinear, blend_pixels
-from homomorph.config import NetworkConfig
-from homomorph.networks import interpolate
-from homomorph.pixels import Normalisation
+from homomorph.models.blending import Mix, bilinear, blend_pixels
+from homomorph.models.config import NetworkConfig
+from homomorph.models.morph import interpolate
+from homomorph.models.pixels import Normalisation
 from homomorph_export.contract import delta_input
 
 

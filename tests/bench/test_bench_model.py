@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from homomorph.config import CompactConfig, ModelConfig, PublishedConfig
-from homomorph.networks import MorphModel
-from homomorph.published_weights import CELEBA_GROUPS
+from homomorph.models.config import CompactConfig, ModelConfig, PublishedConfig
+from homomorph.models.morph import MorphModel
+from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches, model, model_picture, runtimes
 from homomorph_export import contract
 from homomorph_export.ops import interpolate
@@ -52,7 +52,7 @@ def test_every_way_is_compared_with_the_published_one(measured: model.Measured) 
 def test_openvino_computes_the_same() -> None:
     """In a process of its own: with OpenVINO and gRPC loaded, Python crashes later on."""
     code = f"""
-from homomorph.config import CompactConfig
+from homomorph.models.config import CompactConfig
 from homomorph_bench import model
 measured = model.run({TINY!r}, picture_size=32, frames=3, runtimes=("openvino",), repeats=10, threads=1)
 compared = [record for record in measured.records if record.baseline.startswith(model.BASELINE)]

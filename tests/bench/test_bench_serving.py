@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 
-from homomorph.config import CompactConfig, ModelConfig
-from homomorph.networks import MorphModel
-from homomorph.run import save_model
+from homomorph.models.config import CompactConfig, ModelConfig
+from homomorph.models.morph import MorphModel
+from homomorph.runs.run import save_model
 from homomorph_bench.serving import perf_analyzer, processes, scenarios, systems, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.latencies import percentile

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from homomorph.config import PublishedConfig
-from homomorph.perceptual import SmallVgg, Vgg19
-from homomorph.published_weights import CELEBA_GROUPS
-from homomorph.recipe import Preset
+from homomorph.models.config import PublishedConfig
+from homomorph.models.perceptual import SmallVgg, Vgg19
+from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
+from homomorph.training.recipe import Preset
 from homomorph_bench import train
 from homomorph_bench.timing import Timing
 from homomorph_bench.train import (

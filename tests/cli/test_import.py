@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from homomorph.config import PublishedConfig
 from homomorph.errors import CheckpointError
-from homomorph.published_weights import CELEBA_GROUPS, import_homointerpgan
-from homomorph.run import load_model
+from homomorph.models.config import PublishedConfig
+from homomorph.runs.import_homointerpgan import CELEBA_GROUPS, import_homointerpgan
+from homomorph.runs.run import load_model
 from homomorph_export import torchscript
 from homomorph_export.exporter import export_run
 from homomorph_export.ops.interpolate import load

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from homomorph.recipe import Recipe
+from homomorph.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(

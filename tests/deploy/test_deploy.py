@@ -18,13 +18,13 @@ import pytest
 import typer
 import yaml
 
-from homomorph.config import CompactConfig, ModelConfig
-from homomorph.networks import MorphModel
-from homomorph.run import save_model
+from homomorph.models.config import CompactConfig, ModelConfig
+from homomorph.models.morph import MorphModel
+from homomorph.runs.run import save_model
 from homomorph_cli.main import app
 from homomorph_export.exporter import export_run
-from homomorph_export.server import TritonServer
-from homomorph_export.triton_distribution import environment, find_distribution
+from homomorph_export.serving.distribution import environment, find_distribution
+from homomorph_export.serving.server import TritonServer
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"

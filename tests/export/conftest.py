@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from homomorph.config import CompactConfig, ModelConfig
-from homomorph.label_features import LabelFeatures, save_label_features
-from homomorph.networks import MorphModel
-from homomorph.run import load_model, save_model
+from homomorph.models.config import CompactConfig, ModelConfig
+from homomorph.models.label_features import LabelFeatures
+from homomorph.models.morph import MorphModel
+from homomorph.runs.label_features import save_label_features
+from homomorph.runs.run import load_model, save_model
 from homomorph_export.exporter import export_run
 from homomorph_export.manifest import Manifest
 

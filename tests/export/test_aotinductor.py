@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from homomorph.label_features import load_label_features
-from homomorph.networks import MorphModel
+from homomorph.models.morph import MorphModel
+from homomorph.runs.label_features import load_label_features
 from homomorph_export import aotinductor, contract
 from homomorph_export.errors import ExportError
 from homomorph_export.exporter import export_run

@@ -20,8 +20,8 @@ import torch
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
-from homomorph.networks import MorphModel
-from homomorph.strips import morph_pixels
+from homomorph.models.morph import MorphModel
+from homomorph.training.strips import morph_pixels
 from homomorph_export.ops.interpolate import load
 
 

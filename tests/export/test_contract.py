@@ -11,8 +11,8 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
-from homomorph.blending import METHODS
-from homomorph.networks import MorphModel
+from homomorph.models.blending import METHODS
+from homomorph.models.morph import MorphModel
 from homomorph_export import torchscript
 from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, served_models
 from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour

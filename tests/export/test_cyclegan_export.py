@@ -16,11 +16,12 @@ from google.protobuf import text_format
 from torch import Tensor
 from tritonclient.grpc import model_config_pb2 as schema
 
-from homomorph.cyclegan.config import CycleGANConfig
-from homomorph.cyclegan.networks import CycleGAN
-from homomorph.cyclegan.translator import Translator, load_translator
 from homomorph.errors import CheckpointError, ConfigError
-from homomorph.run import save_model
+from homomorph.models.cyclegan import CycleGAN
+from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.models.translator import Translator
+from homomorph.runs.cyclegan import load_translator
+from homomorph.runs.run import save_model
 from homomorph_client import DirectionError
 from homomorph_client.translation import MAX_CHAIN, ServedTranslation, chosen_steps
 from homomorph_export import contract, onnx_graphs, torchscript

@@ -10,9 +10,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
 from homomorph_client.errors import ServerError
-from homomorph_export import devices
-from homomorph_export.devices import choose_cores, choose_gpus, visible_devices
 from homomorph_export.flavours import GPU, LIBTORCH, ONNX, PYTHON
+from homomorph_export.serving import devices
+from homomorph_export.serving.devices import choose_cores, choose_gpus, visible_devices
 
 CORES = sorted(os.sched_getaffinity(0))
 

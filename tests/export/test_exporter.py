@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from homomorph.config import ModelConfig
 from homomorph.errors import CheckpointError
-from homomorph.networks import MorphModel
-from homomorph.run import save_model
+from homomorph.models.config import ModelConfig
+from homomorph.models.morph import MorphModel
+from homomorph.runs.run import save_model
 from homomorph_export import onnx_graphs, parity
 from homomorph_export.errors import ExportError
 from homomorph_export.exporter import export_run

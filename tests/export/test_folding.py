@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from homomorph.config import ModelConfig, PublishedConfig
-from homomorph.networks import MorphModel
-from homomorph.run import save_model
+from homomorph.models.config import ModelConfig, PublishedConfig
+from homomorph.models.morph import MorphModel
+from homomorph.runs.run import save_model
 from homomorph_export import torchscript
 from homomorph_export.exporter import export_run
 from homomorph_export.folding import folded

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import ModelProto
 
-from homomorph.networks import MorphModel, interpolate
+from homomorph.models.morph import MorphModel, interpolate
 from homomorph_export import contract, onnx_graphs
 
 BRANCHES = ("hair", "glasses")
@@ -102,7 +102,7 @@ def test_names_of_tensors_do_not_depend_on_other_weights(repository: Path):
 
 @pytest.mark.parametrize("size", [(4, 4), (6, 3), (1, 1)])
 def test_label_target_at_any_size(repository: Path, run: Path, model: MorphModel, size: tuple[int, int]):
-    from homomorph.label_features import load_label_features
+    from homomorph.runs.label_features import load_label_features
 
     label_features = load_label_features(run, model.config)
     assert label_features is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from homomorph.config import CompactConfig
-from homomorph.networks import MorphModel, interpolate
+from homomorph.models.config import CompactConfig
+from homomorph.models.morph import MorphModel, interpolate
 from homomorph_export import torchscript
 from homomorph_export.ops.interpolate import load
 from homomorph_export.servable import BranchServable, DecoderServable, EncoderServable, InterpolatorServable

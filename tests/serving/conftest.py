@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from homomorph.config import ModelConfig
-from homomorph.label_features import LabelFeatures, save_label_features
-from homomorph.networks import MorphModel
-from homomorph.run import save_model
+from homomorph.models.config import ModelConfig
+from homomorph.models.label_features import LabelFeatures
+from homomorph.models.morph import MorphModel
+from homomorph.runs.label_features import save_label_features
+from homomorph.runs.run import save_model
 from homomorph_bench.serving import processes
 from homomorph_client import MorphClient
 from homomorph_export.contract import MAX_QUEUE, served_models
@@ -26,7 +27,7 @@ from homomorph_export.exporter import export_run
 from homomorph_export.flavours import PYTHON
 from homomorph_export.pbtxt import model_config
 from homomorph_export.repository import backend_parameters, write_ensemble
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 
 @dataclass(frozen=True)

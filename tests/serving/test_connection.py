@@ -32,7 +32,7 @@ from homomorph_client import (
     StrengthError,
     Tls,
 )
-from homomorph_export.server import ServerTls, TritonServer
+from homomorph_export.serving.server import ServerTls, TritonServer
 
 pytestmark = pytest.mark.server
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from homomorph_cli.main import app
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {

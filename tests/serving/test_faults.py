@@ -17,7 +17,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from homomorph_client import HomomorphError, MorphClient, OverloadedError, RequestError, ServerUnavailableError
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from homomorph_client import MorphClient, ServerUnavailableError
 from homomorph_client.errors import ServerError
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from homomorph.config import ModelConfig, PublishedConfig
-from homomorph.networks import MorphModel
-from homomorph.run import save_model
-from homomorph.strips import morph_pixels
+from homomorph.models.config import ModelConfig, PublishedConfig
+from homomorph.models.morph import MorphModel
+from homomorph.runs.run import save_model
+from homomorph.training.strips import morph_pixels
 from homomorph_client import MorphClient
 from homomorph_export.exporter import export_run
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 

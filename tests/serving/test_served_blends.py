@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from homomorph.blending import blend
+from homomorph.models.blending import blend
 from homomorph_client import AsyncMorphClient, MethodError, MorphClient, RequestError, StrengthError
 from homomorph_client.methods import BLENDS, places_in_square
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 

@@ -22,7 +22,7 @@ from PIL import Image
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from homomorph.pixels import from_normalised, normalise
+from homomorph.models.pixels import from_normalised, normalise
 from homomorph_client import (
     AsyncMorphClient,
     DeadlineError,
@@ -31,7 +31,7 @@ from homomorph_client import (
     RequestError,
     StrengthError,
 )
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 

@@ -20,10 +20,10 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from homomorph_client.errors import ServerError
-from homomorph_export import server as server_module
 from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
-from homomorph_export.ports import choose_ports
-from homomorph_export.server import TritonServer, failure_reason, operator_preload
+from homomorph_export.serving import server as server_module
+from homomorph_export.serving.ports import choose_ports
+from homomorph_export.serving.server import TritonServer, failure_reason, operator_preload
 
 CONFIG = """
 backend: "python"
@@ -143,7 +143,7 @@ def test_crash_is_reported_and_leaves_nothing(repository: Path, temporary: Path)
         triton = next(
             pid
             for pid, command in processes(repository).items()
-            if "bin/tritonserver --" in command and "server_keeper" not in command
+            if "bin/tritonserver --" in command and "keeper" not in command
         )
         os.kill(triton, signal.SIGKILL)
         with pytest.raises(ServerError, match=r"stopped by itself \(exit code 137\)"):
@@ -156,7 +156,7 @@ def test_crash_is_reported_and_leaves_nothing(repository: Path, temporary: Path)
 def test_launcher_that_is_killed_leaves_nothing(repository: Path, temporary: Path) -> None:
     before = shared_memory()
     code = (
-        "import sys, time, pathlib; from homomorph_export.server import TritonServer\n"
+        "import sys, time, pathlib; from homomorph_export.serving.server import TritonServer\n"
         "server = TritonServer(pathlib.Path(sys.argv[1]), models=['good'])\n"
         "server.start(); print('ready', flush=True); time.sleep(600)"
     )

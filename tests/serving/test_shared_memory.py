@@ -30,7 +30,7 @@ from homomorph_client import (
     SharedMemoryError,
 )
 from homomorph_client import shared_memory as shared_memory_module
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 

@@ -15,7 +15,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from homomorph_client import AsyncMorphClient, DeadlineError, MorphClient, RequestError
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from homomorph.config import CompactConfig
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.render_set import render_set
-from homomorph.recipe import Preset
+from homomorph.models.config import CompactConfig
+from homomorph.training.recipe import Preset
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from homomorph.completion import complete_residual
-from homomorph.config import ModelConfig, PublishedConfig
 from homomorph.data.labels import LabelledPictures
-from homomorph.encoded_pictures import encoded
-from homomorph.networks import MorphModel
-from homomorph.recipe import Preset
+from homomorph.models.config import ModelConfig, PublishedConfig
+from homomorph.models.morph import MorphModel
+from homomorph.training.completion import complete_residual
+from homomorph.training.encoded_pictures import encoded
+from homomorph.training.recipe import Preset
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from homomorph.critics import FeatureCritic, Guidance, PartReader, PictureCritic, Prototypes, recoloured
+from homomorph.models.critics import FeatureCritic, Guidance, PartReader, PictureCritic, Prototypes, recoloured
 
 
 def test_prototypes_follow_the_order_of_groups_and_labels() -> None:

@@ -15,18 +15,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from homomorph.cyclegan import losses
-from homomorph.cyclegan.config import CycleGANConfig
-from homomorph.cyclegan.pool import ImagePool
-from homomorph.cyclegan.recipe import CYCLEGAN_PRESETS, CycleGANPreset
-from homomorph.cyclegan.run import load_cyclegan
-from homomorph.cyclegan.trainer import CycleNetworks, CycleStep, train_cyclegan
 from homomorph.data.augmented import Jitter
 from homomorph.data.domains import DomainBatches
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, ConfigError, DataError, TrainingError
-from homomorph.parallel import Processes
-from homomorph.record import TRAINING_FILE, TrainingRecord, machine, read_record, write_record
+from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.runs.cyclegan import load_cyclegan
+from homomorph.runs.record import TRAINING_FILE, TrainingRecord, machine, read_record, write_record
+from homomorph.training import cyclegan_losses as losses
+from homomorph.training.cyclegan_recipe import CYCLEGAN_PRESETS, CycleGANPreset
+from homomorph.training.cyclegan_trainer import CycleNetworks, CycleStep, train_cyclegan
+from homomorph.training.image_pool import ImagePool
+from homomorph.training.parallel import Processes
 
 TINY = CycleGANPreset(
     generator="resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2, steps=4, pool=3

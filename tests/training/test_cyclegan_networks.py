@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from homomorph.cyclegan.config import CycleGANConfig
-from homomorph.cyclegan.networks import CycleGAN, PatchDiscriminator, start
-from homomorph.cyclegan.published_weights import import_cyclegan
-from homomorph.cyclegan.run import is_cyclegan, load_cyclegan
 from homomorph.errors import CheckpointError, ConfigError
-from homomorph.run import load_model, save_model
+from homomorph.models.cyclegan import CycleGAN, PatchDiscriminator, start
+from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
+from homomorph.runs.import_cyclegan import import_cyclegan
+from homomorph.runs.run import load_model, save_model
 
 State = dict[str, Tensor]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from homomorph.config import ModelConfig
 from homomorph.data.labels import LabelledPictures
-from homomorph.dry_run import plan
-from homomorph.perceptual import SmallVgg
-from homomorph.recipe import PRESETS, Preset, Recipe
-from homomorph.training_networks import Networks
+from homomorph.models.config import ModelConfig
+from homomorph.models.perceptual import SmallVgg
+from homomorph.training.dry_run import plan
+from homomorph.training.networks import Networks
+from homomorph.training.recipe import PRESETS, Preset, Recipe
 
 
 @pytest.mark.parametrize("phi", ["small", "vgg19"])

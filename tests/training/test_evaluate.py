@@ -13,8 +13,6 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 from torchvision.models import alexnet
 from typer.testing import CliRunner
 
-from homomorph.blending import spherical
-from homomorph.config import ModelConfig
 from homomorph.data import avatars
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.errors import ConfigError, DataError
@@ -27,10 +25,12 @@ from homomorph.evaluation.measure import STRENGTHS, frechet_floor, measure
 from homomorph.evaluation.report import shown, write_report
 from homomorph.evaluation.systems import Homomorph, Latent, Pictures, Pixel, Slerp
 from homomorph.evaluation.tasks import whole_task
-from homomorph.networks import MorphModel
-from homomorph.perceptual import perceptual_distance
-from homomorph.recipe import Preset
-from homomorph.run import save_model
+from homomorph.models.blending import spherical
+from homomorph.models.config import ModelConfig
+from homomorph.models.morph import MorphModel
+from homomorph.models.perceptual import perceptual_distance
+from homomorph.runs.run import save_model
+from homomorph.training.recipe import Preset
 from homomorph_cli import progress
 from homomorph_cli.main import app
 

@@ -13,12 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from homomorph.config import ModelConfig
-from homomorph.cyclegan.config import CycleGANConfig
-from homomorph.cyclegan.networks import CycleGAN
-from homomorph.cyclegan.recipe import CycleGANPreset
-from homomorph.cyclegan.trainer import train_cyclegan
-from homomorph.cyclegan.translator import Translator
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.evaluation.distance import evaluator_distance
 from homomorph.evaluation.evaluator import Evaluator
@@ -28,10 +22,16 @@ from homomorph.evaluation.page import SECTIONS
 from homomorph.evaluation.systems import Pictures
 from homomorph.evaluation.tasks import translation_tasks, whole_task
 from homomorph.evaluation.translation import SWITCH_AT, Translation, directions_of
-from homomorph.networks import MorphModel
-from homomorph.recipe import Preset
-from homomorph.record import read_record
-from homomorph.run import save_model
+from homomorph.models.config import ModelConfig
+from homomorph.models.cyclegan import CycleGAN
+from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.models.morph import MorphModel
+from homomorph.models.translator import Translator
+from homomorph.runs.record import read_record
+from homomorph.runs.run import save_model
+from homomorph.training.cyclegan_recipe import CycleGANPreset
+from homomorph.training.cyclegan_trainer import train_cyclegan
+from homomorph.training.recipe import Preset
 
 PAIRS = 24
 

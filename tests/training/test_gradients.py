@@ -8,16 +8,16 @@ import dataclasses
 import pytest
 import torch
 
-from homomorph.config import ModelConfig
 from homomorph.data.augmented import Jitter
 from homomorph.data.batches import Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures
-from homomorph.parallel import Processes
-from homomorph.perceptual import SmallVgg
-from homomorph.pixels import normalise
-from homomorph.recipe import PUBLISHED, Preset, Recipe
-from homomorph.step import TrainingStep
-from homomorph.training_networks import Networks, make_optimizers
+from homomorph.models.config import ModelConfig
+from homomorph.models.perceptual import SmallVgg
+from homomorph.models.pixels import normalise
+from homomorph.training.networks import Networks, make_optimizers
+from homomorph.training.parallel import Processes
+from homomorph.training.recipe import PUBLISHED, Preset, Recipe
+from homomorph.training.step import TrainingStep
 
 OFF = Recipe(
     **{

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file
 
 from homomorph.data.labels import LabelledPictures
-from homomorph.interruption import Interruption
-from homomorph.recipe import Preset, Recipe
-from homomorph.state import STATE_FILE
-from homomorph.trainer import train
+from homomorph.runs.state import STATE_FILE
+from homomorph.training.interruption import Interruption
+from homomorph.training.recipe import Preset, Recipe
+from homomorph.training.trainer import train
 
 _KILLED = """
 import os, signal, sys
-from homomorph import recipe
-from homomorph.config import CompactConfig
-from homomorph.step import TrainingStep
+from homomorph.training import recipe
+from homomorph.models.config import CompactConfig
+from homomorph.training.step import TrainingStep
 from homomorph_cli.main import run
 
 recipe.PRESETS["tiny"] = {preset!r}
@@ -43,7 +43,7 @@ run()
 def test_a_killed_run_keeps_its_last_step_and_ends_as_an_uninterrupted_one(
     avatars_folder: Path, data: LabelledPictures, tiny: Preset, tmp_path: Path, name: str
 ) -> None:
-    script = "from homomorph.recipe import Jitter, Preset\n" + _KILLED.format(
+    script = "from homomorph.training.recipe import Jitter, Preset\n" + _KILLED.format(
         preset=tiny, signal=name, data=str(avatars_folder), out=str(tmp_path / "parts")
     )
     ended = subprocess.run(

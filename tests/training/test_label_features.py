@@ -9,19 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from homomorph.config import ModelConfig
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import CheckpointError
-from homomorph.label_features import (
-    LABEL_FEATURES_FILE,
-    LabelFeatures,
-    fit_label_features,
-    load_label_features,
-    save_label_features,
-)
-from homomorph.networks import MorphModel
-from homomorph.pixels import normalise
-from homomorph.recipe import Preset
+from homomorph.models.config import ModelConfig
+from homomorph.models.label_features import LabelFeatures
+from homomorph.models.morph import MorphModel
+from homomorph.models.pixels import normalise
+from homomorph.runs.label_features import LABEL_FEATURES_FILE, load_label_features, save_label_features
+from homomorph.training.fit_label_features import fit_label_features
+from homomorph.training.recipe import Preset
 from homomorph_client.pictures import fit_picture
 
 

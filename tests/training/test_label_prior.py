@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from homomorph.label_prior import MIN_VARIANCE, LabelPrior
-from homomorph.losses import label_prior_loss
+from homomorph.models.label_prior import MIN_VARIANCE, LabelPrior
+from homomorph.training.losses import label_prior_loss
 
 _STILL = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from homomorph.data.labels import UNKNOWN, read_labelled
-from homomorph.labeller import held_out_accuracy
+from homomorph.training.labeller import held_out_accuracy
 
 COUNT = 160
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from homomorph import losses
+from homomorph.training import losses
 
 
 def test_critic_and_generator_pull_in_opposite_directions() -> None:

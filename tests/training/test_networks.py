@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from homomorph.config import CompactConfig, ModelConfig
 from homomorph.errors import ConfigError
-from homomorph.networks import MorphModel, grow, interpolate, parameter_counts
-from homomorph.recipe import PRESETS, Preset
+from homomorph.models.config import CompactConfig, ModelConfig
+from homomorph.models.growth import grow
+from homomorph.models.morph import MorphModel, interpolate, parameter_counts
+from homomorph.training.recipe import PRESETS, Preset
 
 GROUPS = {"expression": ("smiling",), "glasses": ("round", "square")}
 

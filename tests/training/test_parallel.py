@@ -15,20 +15,20 @@ from safetensors.torch import load_file
 from homomorph.data.batches import PairedBatches
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import ConfigError
-from homomorph.parallel import Processes
-from homomorph.recipe import Preset, Recipe
-from homomorph.state import STATE_FILE
-from homomorph.trainer import train
+from homomorph.runs.state import STATE_FILE
+from homomorph.training.parallel import Processes
+from homomorph.training.recipe import Preset, Recipe
+from homomorph.training.trainer import train
 
 _STEPS = 24
 _SCRIPT = """
 import json
 from pathlib import Path
-from homomorph.config import CompactConfig
+from homomorph.models.config import CompactConfig
 from homomorph.data.labels import read_labelled
-from homomorph.parallel import Processes
-from homomorph.recipe import Jitter, Preset, Recipe
-from homomorph.trainer import train
+from homomorph.training.parallel import Processes
+from homomorph.training.recipe import Jitter, Preset, Recipe
+from homomorph.training.trainer import train
 
 processes = Processes()
 reports = list(train(

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from homomorph.config import CompactConfig, ModelConfig, PublishedConfig
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import CheckpointError, ConfigError
-from homomorph.networks import MorphModel, parameter_counts
-from homomorph.recipe import PRESETS, PUBLISHED, Recipe
-from homomorph.run import load_model, resolve_run
-from homomorph.state import load_state, save_state
-from homomorph.trainer import train
+from homomorph.models.config import CompactConfig, ModelConfig, PublishedConfig
+from homomorph.models.morph import MorphModel, parameter_counts
+from homomorph.runs.run import load_model, resolve_run
+from homomorph.runs.state import load_state, save_state
+from homomorph.training.recipe import PRESETS, PUBLISHED, Recipe
+from homomorph.training.trainer import train
 
 NARROW = PublishedConfig(feature_channels=16, widths=(4, 6, 8, 12))
 GROUPS = {"expression": ("smiling",), "glasses": ("round", "square")}

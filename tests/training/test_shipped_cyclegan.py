@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from homomorph.cyclegan.translator import load_translator
 from homomorph.data.avatars import FEATURES, draw_looks, render
 from homomorph.evaluation.systems import Pictures
-from homomorph.run import resolve_run
+from homomorph.runs.cyclegan import load_translator
+from homomorph.runs.run import resolve_run
 
 PICTURES = 32
 MOUTHS = tuple(next(feature for feature in FEATURES if feature.option == "mouthVariant").looks)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from homomorph.blending import spherical
+from homomorph.models.blending import spherical
 
 STEPS = torch.linspace(0, 1, 5)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from homomorph.config import check_groups
 from homomorph.data.labels import read_labelled
 from homomorph.data.provenance import Provenance, read_provenance
 from homomorph.data.styles import Style, find_style
+from homomorph.models.config import check_groups
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from homomorph.data.labels import UNKNOWN, LabelledPictures
-from homomorph.draws import draw_strengths, draw_times
 from homomorph.errors import CheckpointError, DataError, TrainingError
-from homomorph.label_features import load_label_features
-from homomorph.loop import Progress
-from homomorph.recipe import PUBLISHED, Preset, Recipe
-from homomorph.run import load_model, resolve_run
-from homomorph.step import TrainingStep
-from homomorph.trainer import train
+from homomorph.runs.label_features import load_label_features
+from homomorph.runs.run import load_model, resolve_run
+from homomorph.training.draws import draw_strengths, draw_times
+from homomorph.training.loop import Progress
+from homomorph.training.recipe import PUBLISHED, Preset, Recipe
+from homomorph.training.step import TrainingStep
+from homomorph.training.trainer import train
 
 
 def _train(

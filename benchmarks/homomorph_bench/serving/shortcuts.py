@@ -15,7 +15,7 @@ from homomorph_bench.serving.exported import ExportedMorph
 from homomorph_bench.serving.systems import CLIENT, SHARED, Inputs, device_of
 from homomorph_bench.timing import time_in_turns
 from homomorph_client import MorphClient
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 LARGE = 512
 """Height and width of large pictures, in pixels."""

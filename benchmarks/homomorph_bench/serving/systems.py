@@ -24,7 +24,7 @@ from homomorph_bench.serving.transports import GrpcRequest, HttpRequest
 from homomorph_client import MorphClient
 from homomorph_client.errors import ServerError
 from homomorph_export.contract import MAX_BATCH_SIZE
-from homomorph_export.server import TritonServer
+from homomorph_export.serving.server import TritonServer
 
 IN_PROCESS = "in process"
 TRITON = "Triton"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from homomorph.cyclegan.config import CycleGANConfig
-from homomorph.cyclegan.translator import load_translator
+from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.runs.cyclegan import load_translator
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.cyclegan import parity
 from homomorph_export.cyclegan.formats import onnx_models, torchscript_models

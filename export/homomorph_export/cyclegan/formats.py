@@ -9,7 +9,7 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from homomorph.cyclegan.translator import Translator
+from homomorph.models.translator import Translator
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.contract import TRANSLATE_MODEL, direction_model
 from homomorph_export.cyclegan.servable import GeneratorServable, TranslateServable

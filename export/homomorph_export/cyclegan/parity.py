@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from homomorph.cyclegan.translator import Translator
+from homomorph.models.translator import Translator
 from homomorph_export.contract import TRANSLATE_MODEL, direction_model
 from homomorph_export.manifest import Parity
 from homomorph_export.parity import BATCH_SIZES, Exported, judged, random_pictures

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from homomorph.cyclegan.config import CycleGANConfig
+from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph_export.servable import PixelsIn, PixelsOut
 
 

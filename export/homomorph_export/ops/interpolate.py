@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from homomorph import networks
+from homomorph.models import morph
 from homomorph_export.errors import OperatorError
 from homomorph_export.ops import library
 from homomorph_export.ops.build import build, library_path
@@ -37,12 +37,12 @@ def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor, *, impl: Impl
         RuntimeError: shapes, dtypes or devices do not fit each other.
     """
     if impl == "reference" or (impl == "auto" and not (library.is_loaded() or library_path().exists())):
-        return networks.interpolate(source, deltas, strengths)
+        return morph.interpolate(source, deltas, strengths)
     native = load()
     if library.has_kernel(source.device.type):
         return native(source, deltas, strengths)
     if impl == "auto":
-        return networks.interpolate(source, deltas, strengths)
+        return morph.interpolate(source, deltas, strengths)
     raise OperatorError(
         f"the operator's library has no kernel for {source.device.type}: for cuda, build it where there are a torch "
         "with CUDA and nvcc (`python -m homomorph_export.ops.build`)"

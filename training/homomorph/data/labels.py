@@ -17,8 +17,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from homomorph.config import check_groups
 from homomorph.errors import ConfigError, DataError
+from homomorph.models.config import check_groups
 
 IMAGES_FOLDER = "images"
 ATTRIBUTES_FILE = "attributes.csv"

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from homomorph.config import RESIDUAL
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import System
-from homomorph.record import TrainingRecord
+from homomorph.models.config import RESIDUAL
+from homomorph.runs.record import TrainingRecord
 
 FRAMES = 9
 """Frames of the morphs that are timed."""

@@ -16,8 +16,8 @@ from torchvision.models import AlexNet_Weights
 
 from homomorph.errors import ConfigError
 from homomorph.evaluation.evaluator import FRAME_CHUNK, Evaluator
-from homomorph.perceptual import perceptual_distance
-from homomorph.run import sha256
+from homomorph.models.perceptual import perceptual_distance
+from homomorph.runs.run import sha256
 
 Choice = Literal["auto", "evaluator", "lpips"]
 """Which d: `auto` is LPIPS where it can be had."""

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from homomorph.cyclegan.networks import CycleGAN
-from homomorph.cyclegan.run import is_cyclegan, load_cyclegan
 from homomorph.data import avatars
 from homomorph.data.labels import read_labelled
 from homomorph.data.provenance import read_provenance
@@ -30,9 +28,11 @@ from homomorph.evaluation.report import write_report
 from homomorph.evaluation.systems import Pixel, systems_of
 from homomorph.evaluation.tasks import Task, translation_tasks, whole_task
 from homomorph.evaluation.translation import Direction, directions_of
-from homomorph.networks import MorphModel
-from homomorph.record import TrainingRecord, read_record
-from homomorph.run import MODEL_FILE, load_model, sha256
+from homomorph.models.cyclegan import CycleGAN
+from homomorph.models.morph import MorphModel
+from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
+from homomorph.runs.record import TrainingRecord, read_record
+from homomorph.runs.run import MODEL_FILE, load_model, sha256
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"

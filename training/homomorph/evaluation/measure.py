@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from homomorph.config import RESIDUAL
 from homomorph.data.augmented import Jitter, positional_augmentation
 from homomorph.evaluation import figures
 from homomorph.evaluation.distance import Distance
@@ -19,6 +18,7 @@ from homomorph.evaluation.evaluator import Evaluator, moved_picture
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import Pictures, System
 from homomorph.evaluation.tasks import Task
+from homomorph.models.config import RESIDUAL
 
 PAIR_CHUNK = 16
 """Pairs whose frames are in memory at once."""

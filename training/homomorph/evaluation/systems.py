@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from homomorph.blending import blend_pixels, linear, spherical
-from homomorph.networks import MorphModel, interpolate, parameter_counts
-from homomorph.pixels import from_normalised, normalise
+from homomorph.models.blending import blend_pixels, linear, spherical
+from homomorph.models.morph import MorphModel, interpolate, parameter_counts
+from homomorph.models.pixels import from_normalised, normalise
 
 Pictures = NDArray[np.uint8]
 

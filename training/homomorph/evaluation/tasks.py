@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homomorph.cyclegan.networks import CycleGAN
 from homomorph.errors import DataError
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import System
 from homomorph.evaluation.translation import Direction, Translation
+from homomorph.models.cyclegan import CycleGAN
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from homomorph.cyclegan.networks import CycleGAN
-from homomorph.cyclegan.translator import Translator
 from homomorph.errors import DataError
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import Pictures
+from homomorph.models.cyclegan import CycleGAN
+from homomorph.models.translator import Translator
 
 _NOT = "not_"
 SWITCH_AT = 0.5

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from homomorph_client.errors import ServerError
-from homomorph_export import server_keeper
-from homomorph_export.devices import choose_cores
-from homomorph_export.ports import choose_ports
-from homomorph_export.triton_distribution import environment, find_distribution
+from homomorph_export.serving import keeper
+from homomorph_export.serving.devices import choose_cores
+from homomorph_export.serving.distribution import environment, find_distribution
+from homomorph_export.serving.ports import choose_ports
 
 _STOP_TIMEOUT_S = 10.0
 
@@ -41,7 +41,7 @@ class Peer:
         # prefix is that of shared memory which it removes; peers clean up theirs.
         self._keeper = subprocess.Popen(
             [
-                *(sys.executable, "-I", server_keeper.__file__, f"homomorph_{self.port}_", str(_STOP_TIMEOUT_S)),
+                *(sys.executable, "-I", keeper.__file__, f"homomorph_{self.port}_", str(_STOP_TIMEOUT_S)),
                 ",".join(map(str, choose_cores(None))),
                 *words,
             ],

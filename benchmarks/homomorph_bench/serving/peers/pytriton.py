@@ -16,7 +16,7 @@ from pytriton.triton import Triton, TritonConfig
 
 from homomorph_bench.serving.exported import ExportedMorph
 from homomorph_export.contract import MAX_BATCH_SIZE
-from homomorph_export.ports import choose_ports
+from homomorph_export.serving.ports import choose_ports
 
 
 def main() -> None:

@@ -1,0 +1,85 @@
+"""The whole way in one command: export a model, start Triton, morph two pictures over gRPC, stop Triton.
+
+python -m homomorph_cli.demo docs/source.png docs/target.png --out out
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.console import Console
+
+from homomorph_cli.one_line_errors import run_app
+from homomorph_client import MorphClient
+from homomorph_client.output import write_output
+from homomorph_client.pictures import load_picture
+from homomorph_client.sheet import named_strips
+from homomorph_client.strengths import even_ramp
+
+_STEPS = 9
+_TIMED_REQUESTS = 20
+_WARM_UP_REQUESTS = 5
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def demo(
+    source: Annotated[Path, typer.Argument(help="Picture to start from.")],
+    target: Annotated[Path, typer.Argument(help="Picture to reach.")],
+    run: Annotated[str, typer.Option(help="Run folder, or name of a model that ships with homomorph.")] = "avatars64",
+    repository: Annotated[Path, typer.Option(help="Folder to export to.")] = Path("triton_repo"),
+    out: Annotated[Path, typer.Option(help="Folder for morph.png, morph.gif and groups.png.")] = Path("out"),
+) -> None:
+    """Export a model, serve it with Triton, morph two pictures and print the latency."""
+    from homomorph_export.exporter import export_run
+    from homomorph_export.serving.server import TritonServer
+
+    pictures = load_picture(source), load_picture(target)
+    with Console(stderr=True).status("") as status:
+        status.update(f"Exporting {run}")
+        export_run(run, repository, report=status.update)
+        status.update("Starting Triton")
+        with TritonServer(repository) as server, MorphClient(server.grpc_url) as client:
+            status.update("Morphing")
+            frames = client.morph(*pictures, steps=_STEPS)
+            rows = {"all": frames, **_each_group_alone(client, *pictures)}
+            latencies_ms = _latencies_ms(client, *pictures)
+            status.update("Stopping Triton")
+    write_output(out / "morph.png", frames)
+    write_output(out / "morph.gif", frames)
+    write_output(out / "groups.png", named_strips(rows)[np.newaxis])
+    count, height, width, _ = frames.shape
+    typer.echo(
+        f"{out / 'morph.png'}: {count} frames from {source} to {target}; {out / 'morph.gif'}: the same as a film"
+    )
+    typer.echo(f"{out / 'groups.png'}: what each slider does alone")
+    typer.echo(
+        f"{count} frames of {width}x{height} pixels over gRPC: median {statistics.median(latencies_ms):.1f} ms "
+        f"({min(latencies_ms):.1f} to {max(latencies_ms):.1f} ms in {len(latencies_ms)} requests after warm-up)"
+    )
+
+
+def _each_group_alone(
+    client: MorphClient, source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]
+) -> dict[str, npt.NDArray[np.uint8]]:
+    return {group: client.morph(source, target, strengths={group: even_ramp(_STEPS)}) for group in client.groups}
+
+
+def _latencies_ms(client: MorphClient, source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> list[float]:
+    latencies_ms = []
+    for _ in range(_WARM_UP_REQUESTS + _TIMED_REQUESTS):
+        start = time.perf_counter()
+        client.morph(source, target, steps=_STEPS)
+        latencies_ms.append((time.perf_counter() - start) * 1000)
+    return latencies_ms[_WARM_UP_REQUESTS:]
+
+
+if __name__ == "__main__":
+    run_app(app)

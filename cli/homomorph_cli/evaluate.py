@@ -1,0 +1,86 @@
+"""`homomorph evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from homomorph_cli.progress import stage_progress
+from homomorph_client.errors import HomomorphError
+
+
+def evaluate(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN ...", help="Run folders to compare, CycleGANs' among them, or names of shipped weights."
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="Labelled pictures that no run was trained on.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="X.md",
+            help="Also write the tables into this page, between the marks that it has for them, and pictures beside "
+            "it. docs/comparison.md is such a page.",
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=16, help="Pairs to measure on: the folder's first pictures.")] = 512,
+    evaluator_steps: Annotated[
+        int, typer.Option(min=1, help="Steps of 64 pictures that train the classifier that judges.")
+    ] = 1500,
+    distance: Annotated[
+        Literal["auto", "evaluator", "lpips"],
+        typer.Option(
+            help="What measures the steps between frames: the classifier's maps, or LPIPS if torch hub's cache has "
+            "AlexNet's weights; auto is LPIPS where it can be had. Nothing is downloaded."
+        ),
+    ] = "auto",
+) -> None:
+    """Measure morphs against pixel blending, linear and spherical latent interpolation; write figures and a report.
+
+    A classifier of the labels, trained on the other pictures of the folder, judges all systems. On a rendered set of
+    the built-in style each group alone is also compared with the truth: the picture drawn again. A CycleGAN is measured
+    on its attribute, in the pairs that differ in it; every system's costs stand beside its figures.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from homomorph.evaluation.evaluate import METRICS_FILE, REPORT_FILE
+    from homomorph.evaluation.evaluate import evaluate as run_evaluation
+    from homomorph.evaluation.page import check_page, write_page
+    from homomorph.evaluation.report import shown, table_rows
+    from homomorph.runs.run import resolve_run
+
+    if page:
+        check_page(page)
+    names = [Path(run).name for run in runs]
+    if len(set(names)) < len(names):
+        raise HomomorphError(f"the runs must differ in their folder's name: {', '.join(names)}")
+    with stage_progress() as report:
+        evaluation = run_evaluation(
+            {name: resolve_run(run) for name, run in zip(names, runs, strict=True)},
+            data,
+            out,
+            pairs=pairs,
+            evaluator_steps=evaluator_steps,
+            report=report,
+            distance=distance,
+        )
+    table = Table(
+        title=f"{pairs} pairs; the classifier is right in {evaluation.meta['evaluator']['accuracy']:.1%}",
+        caption=f"d: {evaluation.meta['d']}; frechet of other real pictures: {shown(evaluation.meta['frechet_floor'])}",
+    )
+    table.add_column("figure")
+    for name in evaluation.measured:
+        table.add_column(name, justify="right")
+    for name, values, _, part in table_rows(evaluation.measured):
+        table.add_row(f"  {name}" if part else name, *(shown(value) for value in values), style="dim" if part else None)
+    Console().print(table)
+    if page:
+        write_page(page, evaluation)
+        print(f"{page} has the tables, and pictures beside it")
+    print(f"{out / METRICS_FILE} holds the figures, {out / REPORT_FILE} the pictures")

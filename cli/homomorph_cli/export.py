@@ -1,0 +1,119 @@
+"""`homomorph export`: a run becomes a Triton model repository."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from homomorph_client.errors import HomomorphError
+
+
+class Precision(str, Enum):
+    """Number format of the served models."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+def export(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="A folder written by `homomorph train` or `import`, or a shipped model: avatars64, or the "
+            "CycleGAN smiling64. Of CycleGANs, one or several, whose directions can then follow each other.",
+        ),
+    ],
+    repository: Annotated[
+        Path,
+        typer.Option(
+            file_okay=False,
+            help="The folder to write into. An earlier export of the same method there is replaced; one of the other "
+            "stays.",
+        ),
+    ] = Path("triton_repo"),
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Number format of the weights and of the arithmetic. With bf16 the ONNX files stay at fp32; int8 is "
+            "for ONNX alone, and not for CycleGANs."
+        ),
+    ] = Precision.FP32,
+    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write ONNX files beside TorchScript.")] = True,
+    aot: Annotated[
+        bool,
+        typer.Option(
+            "--aot",
+            help="Compile packages of AOTInductor (.pt2) too, for this machine's processor: minutes. Not offered for "
+            "CycleGANs.",
+        ),
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            show_default="rendered, for runs with the built-in set's labels",
+            help="Folder of 72 or more pictures like those of the training, for int8.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="half of the cores; all for morpher",
+            help="Threads that a served model may use.",
+        ),
+    ] = None,
+) -> None:
+    """Write a run, or several CycleGANs, as a Triton model repository of TorchScript and ONNX models.
+
+    The files are compared with the run before they appear: on random pictures their frames may be off by 0.02 grey
+    levels (of 255) on average and by 1 at most; with bf16 and fp16 by 0.5 on average, and with int8 by 2, on pictures
+    that it was not calibrated on. The folder can be moved and served elsewhere.
+    """
+    from rich.console import Console
+
+    from homomorph.runs.cyclegan import is_cyclegan
+    from homomorph.runs.run import resolve_run
+    from homomorph_export.cyclegan.exporter import export_cyclegans
+    from homomorph_export.exporter import export_run
+
+    folders = [resolve_run(run) for run in runs]
+    cyclegans = [is_cyclegan(folder) for folder in folders]
+    if len(folders) > 1 and not all(cyclegans):
+        raise HomomorphError(
+            f"{folders[cyclegans.index(False)]} is not a CycleGAN's run: export it by a command of its own, "
+            "its models and the CycleGANs' share a repository"
+        )
+    if all(cyclegans) and (aot or calibration):
+        raise HomomorphError(f"{'--aot' if aot else '--calibration'} is not offered for CycleGANs")
+    with Console(stderr=True).status("Loading") as status:
+        common: dict[str, Any] = {
+            "precision": precision.value,
+            "onnx": onnx,
+            "threads": threads,
+            "report": status.update,
+        }
+        if all(cyclegans):
+            manifest = export_cyclegans(folders, repository, **common)
+        else:
+            manifest = export_run(folders[0], repository, aot=aot, calibration=calibration, **common)
+    size_mib = sum((repository / path).stat().st_size for path in manifest.files) / 2**20
+    typer.echo(f"{repository}: {len(manifest.models)} models, {size_mib:.1f} MiB")
+    typer.echo(
+        f"directions: {', '.join(manifest.directions)}"
+        if manifest.directions
+        else f"sliders: {', '.join(manifest.groups)}"
+    )
+    for file_format, parity in manifest.parity.items():
+        typer.echo(
+            f"{file_format} ({parity.precision}): parity with the run, in grey levels: {parity.mean:.6f} on average, "
+            f"{parity.max:.0f} at most"
+        )

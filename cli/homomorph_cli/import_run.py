@@ -1,0 +1,72 @@
+"""`homomorph import`: published checkpoints become runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def import_run() -> None:
+    """Turn published weights into a run, which `homomorph export` takes like any other."""
+
+
+@app.command()
+def homointerpgan(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Holds encoder-latest.pth, interp_net-latest.pth and decoder-latest.pth."),
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder to write, new or empty: config.json, model.safetensors.")],
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="the pretrained model's: expression, gender_trait, hair_colour, hair_style, age",
+            help="YAML file that maps each branch's group, in order and without the residual one, to its attributes.",
+        ),
+    ] = None,
+) -> None:
+    """Import weights of HomoInterpGAN (CVPR 2019).
+
+    The files are read as weights alone, no other content is unpickled, and every name and shape is checked. The last
+    branch is the residual one. Pictures are of 128 pixels; other multiples of 16 work too.
+    """
+    from homomorph.data.labels import read_groups
+    from homomorph.runs.import_homointerpgan import import_homointerpgan
+
+    model = import_homointerpgan(folder, out, groups=None if groups is None else read_groups(groups))
+    typer.echo(f"{out}: sliders {', '.join(model.config.branches)}")
+    typer.echo(f"`homomorph export {out} --repository triton_repo` makes it servable")
+
+
+@app.command()
+def cyclegan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A generator's weights: latest_net_G.pth or its like.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write, new or empty: config.json, model.safetensors.")],
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            show_default="told from the file",
+            help="resnet_6blocks, resnet_9blocks, unet_64, unet_128 or unet_256.",
+        ),
+    ] = None,
+    direction: Annotated[
+        str, typer.Option(help="What it does to a picture, as a name: horse_to_zebra. Its served model is called so.")
+    ] = "translate",
+    picture_size: Annotated[
+        int, typer.Option(help="Height and width in pixels that it was trained at; others work too.")
+    ] = 256,
+) -> None:
+    """Import a generator of CycleGAN (ICCV 2017) from a checkpoint of its PyTorch implementation in wide use.
+
+    The file is read as weights alone, no other content is unpickled, and every name and shape is checked.
+    """
+    from homomorph.runs.import_cyclegan import import_cyclegan
+
+    model = import_cyclegan(file, out, direction=direction, generator=generator, picture_size=picture_size)
+    typer.echo(f"{out}: {model.config.generator}, {model.config.filters} filters, direction {direction}")
+    typer.echo(f"`homomorph export {out} --repository triton_repo` makes it servable")

@@ -1,0 +1,55 @@
+"""`homomorph label`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from homomorph_cli.progress import stage_progress
+from homomorph_client.errors import HomomorphError
+
+
+def label(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Data folder in which some labels are unknown (empty cells, or pictures that the table lacks).",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="New table: labels, and each new label's confidence. Its accuracy goes beside it, .json."),
+    ],
+    size: Annotated[int, typer.Option(help="Height and width in pixels that the network sees.")] = 64,
+    steps: Annotated[int, typer.Option(help="Training steps of 64 pictures.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Seed of the network and of which pictures are held out.")] = 0,
+    max_bad_pictures: Annotated[
+        int | None,
+        typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
+    ] = None,
+) -> None:
+    """Label the pictures that have no labels, from those that have."""
+    from homomorph.training.labeller import label_set
+
+    if steps < 1 or not 16 <= size <= 512:
+        raise HomomorphError("--steps must be at least 1, and --size from 16 to 512 pixels")
+    if max_bad_pictures is not None and max_bad_pictures < 0:
+        raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
+    with stage_progress() as show:
+        for report in label_set(
+            folder, out, steps=steps, picture_size=size, seed=seed, max_bad_pictures=max_bad_pictures
+        ):
+            show(report.phase, report.done, report.total)
+    figures = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    table = Table("label", "held-out pictures", "accuracy", "by guessing", box=None)
+    for name, of in figures["attributes"].items():
+        shares = ("-" if of[key] is None else f"{of[key]:.1%}" for key in ("accuracy", "guessing"))
+        table.add_row(name, str(of["pictures"]), *shares)
+    Console().print(table)
+    print(f"{out}: labels of {figures['pictures']} pictures; put it in the place of attributes.csv to train on them")

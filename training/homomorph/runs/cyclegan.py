@@ -1,0 +1,39 @@
+"""A CycleGAN's run folder; it is written by `homomorph.runs.run.save_model`, like that of any model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from homomorph.models.cyclegan import CycleGAN
+from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.models.translator import Translator
+from homomorph.runs.run import CONFIG_FILE, load
+
+
+def is_cyclegan(folder: Path) -> bool:
+    """Return whether a folder is a CycleGAN's run; a folder that cannot be read is not."""
+    try:
+        return bool(json.loads((folder / CONFIG_FILE).read_text())["method"] == CycleGANConfig.method)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_cyclegan(folder: Path) -> CycleGAN:
+    """Rebuild the generators of a run, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
+    """
+    return load(folder, CycleGANConfig.from_dict, CycleGAN)
+
+
+def load_translator(runs: Sequence[Path]) -> Translator:
+    """Read the generators of several runs.
+
+    Raises:
+        CheckpointError: a run is missing or damaged, or not a CycleGAN's.
+        ConfigError: as `Translator`.
+    """
+    return Translator([load_cyclegan(run) for run in runs])

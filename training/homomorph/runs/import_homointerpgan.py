@@ -1,0 +1,86 @@
+"""Turns the checkpoints published with HomoInterpGAN (Chen et al., CVPR 2019) into a run.
+
+homomorph import homointerpgan DIR --out runs/faces
+homomorph export runs/faces --repository triton_repo
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from homomorph.errors import CheckpointError
+from homomorph.models.config import ModelConfig, PublishedConfig
+from homomorph.models.morph import MorphModel
+from homomorph.runs.checkpoints import check_empty, fitted, read_weights, write_run
+
+ENCODER_FILE = "encoder-latest.pth"
+BRANCHES_FILE = "interp_net-latest.pth"
+DECODER_FILE = "decoder-latest.pth"
+
+PICTURE_SIZE = 128
+"""Height and width in pixels that the published networks were trained at."""
+
+CELEBA_GROUPS: dict[str, tuple[str, ...]] = {
+    "expression": ("Mouth_Slightly_Open", "Smiling"),
+    "gender_trait": ("Male", "No_Beard", "Mustache", "Goatee", "Sideburns"),
+    "hair_colour": ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"),
+    "hair_style": ("Bald", "Receding_Hairline", "Bangs"),
+    "age": ("Young",),
+}
+"""The groups of the pretrained model, with CelebA's names of attributes; its sixth branch is the residual one."""
+
+
+def import_homointerpgan(
+    folder: Path,
+    out: Path,
+    *,
+    groups: dict[str, tuple[str, ...]] | None = None,
+    network: PublishedConfig | None = None,
+) -> MorphModel:
+    """Read `encoder-latest.pth`, `interp_net-latest.pth` and `decoder-latest.pth`, and write a run of them.
+
+    Nothing is unpickled but tensors. The run appears whole or not at all.
+
+    Args:
+        folder: holds the three files.
+        out: run folder, new or empty.
+        groups: attributes of each group in the order of the branches, without the residual one, which comes last; None
+            for those of the pretrained model, which has six branches.
+        network: sizes of the networks; None for the published ones.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing or holds something else than these networks' weights, the number of branches
+            is another one than the groups', or `out` holds something already or cannot be written.
+        ConfigError: the groups cannot name branches.
+    """
+    check_empty(out)
+    names = (ENCODER_FILE, BRANCHES_FILE, DECODER_FILE)
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder} has no {' and no '.join(missing)}; expected are {', '.join(names)}")
+    config = ModelConfig(CELEBA_GROUPS if groups is None else groups, PICTURE_SIZE, network or PublishedConfig())
+    encoder, branches, decoder = (read_weights(folder / name) for name in names)
+    if (count := len({key.split(".")[1] for key in branches if key.startswith("branch.")})) != len(config.branches):
+        raise CheckpointError(
+            f"{folder / BRANCHES_FILE} has {count} branches, but {len(config.groups)} groups and the residual one need "
+            f"{len(config.branches)}: name the checkpoint's groups with --groups"
+        )
+    with torch.device("meta"):  # shapes alone: every weight comes from the files
+        model = MorphModel(config)
+    numbered = {
+        f"branch.{index}.{key}": value
+        for index, branch in enumerate(model.branches.values())
+        for key, value in branch.state_dict().items()
+    }
+    model.encoder.load_state_dict(fitted(model.encoder.state_dict(), encoder, folder / ENCODER_FILE), assign=True)
+    weights = fitted(numbered, branches, folder / BRANCHES_FILE)
+    for index, branch in enumerate(model.branches.values()):
+        branch.load_state_dict({key: weights[f"branch.{index}.{key}"] for key in branch.state_dict()}, assign=True)
+    model.decoder.load_state_dict(fitted(model.decoder.state_dict(), decoder, folder / DECODER_FILE), assign=True)
+    model.eval().requires_grad_(False)
+    write_run(model, out)
+    return model

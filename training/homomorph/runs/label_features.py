@@ -1,0 +1,37 @@
+"""`label_features.safetensors` of a run: what editing by labels needs beside the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from homomorph.errors import CheckpointError
+from homomorph.models.config import ModelConfig
+from homomorph.models.label_features import LabelFeatures
+from homomorph.runs.run import save_tensors
+
+LABEL_FEATURES_FILE = "label_features.safetensors"
+
+
+def save_label_features(folder: Path, fitted: LabelFeatures) -> None:
+    """Write `label_features.safetensors` into a run; it appears whole or not at all."""
+    save_tensors(fitted.state_dict(), folder / LABEL_FEATURES_FILE)
+
+
+def load_label_features(folder: Path, config: ModelConfig) -> LabelFeatures | None:
+    """Read a run's label features; None if it has none, as imported runs do not.
+
+    Raises:
+        CheckpointError: the file is damaged or belongs to another configuration.
+    """
+    path = folder / LABEL_FEATURES_FILE
+    if not path.is_file():
+        return None
+    fitted = LabelFeatures(config)
+    try:
+        fitted.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not belong to this run: {error}") from error
+    return fitted

@@ -1,0 +1,126 @@
+"""The state of an unfinished training: all networks, all optimizers, and how far it is.
+
+It lies beside the model in the run folder and is needed only to go on with `--resume`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from homomorph.errors import CheckpointError, ConfigError
+from homomorph.models.config import CompactConfig, ModelConfig
+from homomorph.models.growth import grow
+from homomorph.runs.run import load_model, save_tensors
+
+STATE_FILE = "training.safetensors"
+
+
+def begin(out: Path) -> None:
+    """Make a run folder.
+
+    Raises:
+        CheckpointError: it already holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} already holds something: give a new folder, or go on with --resume")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def save_state(
+    out: Path,
+    networks: nn.Module,
+    optimizers: Mapping[str, torch.optim.Adam],
+    step: int,
+    settings: dict[str, Any],
+) -> None:
+    """Write everything that the next step needs; the file appears whole or not at all."""
+    tensors = {f"networks.{name}": value for name, value in networks.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizers.{name}.{index}.{key}": value for key, value in moments.items()}
+    metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
+    save_tensors(tensors, out / STATE_FILE, metadata)
+
+
+def load_state(
+    out: Path, networks: nn.Module, optimizers: Mapping[str, torch.optim.Adam], settings: dict[str, Any]
+) -> int:
+    """Read the state back into networks and optimizers.
+
+    Returns:
+        The number of steps done.
+
+    Raises:
+        CheckpointError: there is no state, it is damaged, or it was trained with other settings.
+    """
+    tensors, metadata = _read(out / STATE_FILE)
+    earlier = json.loads(metadata["settings"])
+    # Runs from before there were families of networks do not name theirs.
+    earlier["model"].get("network", {}).setdefault("family", CompactConfig.family)
+    current = json.loads(json.dumps(settings))
+    if changed := sorted(key for key in current.keys() | earlier.keys() if current.get(key) != earlier.get(key)):
+        raise CheckpointError(
+            f"{out} was trained with another {', '.join(changed)}: resume with the same options, or start a new run"
+        )
+    networks.load_state_dict(_below(tensors, "networks."))
+    for name, optimizer in optimizers.items():
+        parameters = optimizer.param_groups[0]["params"]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, f"optimizers.{name}.").items():
+            index, _, kind = key.partition(".")
+            parameter = parameters[int(index)]
+            # The fused step runs along memory: moments must lie there as their parameter does.
+            if value.shape == parameter.shape:
+                value = torch.empty_like(parameter).copy_(value)
+            moments.setdefault(int(index), {})[kind] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(metadata["step"])
+
+
+def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> set[str]:
+    """Set the networks to those of an earlier run: E, T_i and D, and what else its training state holds of this shape.
+
+    E and D may have more residual blocks now, and the T_i larger kernels: see `grow`.
+
+    Returns:
+        The names of the networks that were set, as the training state has them.
+
+    Raises:
+        CheckpointError: there is no such run, or it has other groups or networks.
+    """
+    model = load_model(run)
+    try:
+        if model.config.groups != config.groups:
+            raise ConfigError("it has other groups")
+        served = grow(model, config).state_dict()
+    except ConfigError as error:
+        raise CheckpointError(f"this training cannot start from {run}: {error}") from error
+    state = networks.state_dict()
+    earlier = _below(_read(run / STATE_FILE)[0], "networks.") if (run / STATE_FILE).is_file() else {}
+    taken = {name: value for name, value in earlier.items() if name in state and value.shape == state[name].shape}
+    taken |= {f"{part}.{name}": value for part in ("model", "ema") for name, value in served.items()}
+    networks.load_state_dict(state | taken)
+    missing = {name.partition(".")[0] for name in state.keys() - taken.keys()}
+    return {name for name, _ in networks.named_children()} - missing
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a training state: its tensors and its metadata."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118  (not a mapping)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"nothing to resume: there is no {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

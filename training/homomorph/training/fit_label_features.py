@@ -1,0 +1,41 @@
+"""Fits what labels look like as features to a trained encoder, so that pictures can be edited by labels."""
+
+from __future__ import annotations
+
+import torch
+
+from homomorph.data.labels import LabelledPictures
+from homomorph.models.label_features import LabelFeatures
+from homomorph.models.morph import MorphModel
+from homomorph.training.encoded_pictures import encoded
+
+_RIDGE = 1e-3
+
+
+@torch.no_grad()
+def fit_label_features(model: MorphModel, data: LabelledPictures, *, pictures: int = 2000) -> LabelFeatures:
+    """Fit by ridge regression on the first pictures whose labels are all known.
+
+    Args:
+        model: trained; its encoder is used.
+        data: labelled pictures.
+        pictures: how many to use at most.
+    """
+    config = model.config
+    fitted = LabelFeatures(config)
+    usable = [index for index, known in enumerate(data.known.all(axis=1)) if known]
+    inputs = len(config.attributes) + 1
+    gram, products = torch.zeros(inputs, inputs, dtype=torch.float64), torch.zeros(inputs, fitted.base.numel())
+    count = 0
+    for index, features in encoded(model, data, usable, pictures):
+        known = torch.cat([torch.ones(1), torch.from_numpy(data.labels[index]).float()])
+        gram += torch.outer(known, known)
+        products += torch.outer(known, features.flatten())
+        count += 1
+    # Labels that exclude one another add up to one: without the ridge their share of the base is free.
+    ridge = _RIDGE * max(count, 1) * torch.eye(inputs, dtype=torch.float64)
+    ridge[0, 0] = 0
+    solved = torch.linalg.lstsq(gram + ridge, products.double()).solution.float()
+    fitted.base.copy_(solved[0].view_as(fitted.base))
+    fitted.labels.copy_(solved[1:].view_as(fitted.labels))
+    return fitted
