@@ -8,7 +8,6 @@ virtual machine is told the size of one that it shares with others.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import itertools
 import math
@@ -23,6 +22,7 @@ from homomorph.environment import environment
 from homomorph_bench.results import Record
 from homomorph_bench.timing import Timing, time_in_turns, wall_ms
 from homomorph_export.ops.interpolate import load
+from homomorph_export.serving.backend.memory import keep_freed_memory
 
 OPERATOR = "homomorph::interpolate"
 ONE_HOT = "homomorph::interpolate, one-hot"
@@ -120,7 +120,7 @@ def run(
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    _keep_freed_memory()
+    keep_freed_memory(without_limit=True)  # else page faults, which `copy_` is spared, would be measured
     try:
         cases = matrix.cases()
         records = []
@@ -304,16 +304,3 @@ def events_ms(candidate: Callable[[], object], calls: int) -> float:
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / calls
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library reuse large blocks, as a server's allocator does.
-
-    Else each call would get its result's pages anew from the system, one page fault for 4 KiB, which costs several
-    times what is measured; `copy_` writes into a tensor that is there, so it would be spared.
-    """
-    m_trim_threshold, m_mmap_max = -1, -4  # glibc's malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)

@@ -89,9 +89,8 @@ def write_model(
     torchscript.save(module, folder / TORCHSCRIPT_FILE, methods=JOINT_METHODS if model.joint else ())
     if onnx_model is not None:
         onnx_graphs.save(onnx_model, folder / ONNX_FILE)
-    _write_backend(folder, "model.py")
-    if model.joint:
-        _write_backend(folder, "morpher.py", "morpher.py")
+    for file in backend_files(joint=model.joint):
+        _write_backend(folder, file, file)
     if model.needs_operator:
         assert library is not None
         shutil.copyfile(library, folder / "1" / library.name)
@@ -122,6 +121,16 @@ def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str],
             path = folder / flavour.config_file
             path.parent.mkdir(exist_ok=True)
             path.write_text(model_config(model, flavour=flavour, parameters=parameters, warmup={}))
+
+
+def backend_files(*, joint: bool) -> tuple[str, ...]:
+    """Return the files of `serving/backend` that a model of the Python backend needs in its version folder."""
+    return (
+        PYTHON.model_file,
+        "limits.py",
+        "memory.py",
+        *(("morpher.py", "scheduler.py", "metrics.py") if joint else ()),
+    )
 
 
 def _write_backend(folder: Path, file: str, written: str = PYTHON.model_file) -> None:

@@ -249,7 +249,7 @@ def test_pictures_of_a_bad_size_are_refused(backend, repository: Path, shape: tu
 def test_threads_come_from_the_configuration(backend, repository: Path):
     module = backend(repository, "encoder").module
     cores = len(os.sched_getaffinity(0))
-    assert [module.threads(setting) for setting in ("3", "all", "half")] == [3, cores, max(1, cores // 2)]
+    assert [module.thread_count(setting) for setting in ("3", "all", "half")] == [3, cores, max(1, cores // 2)]
 
 
 def test_freed_memory_is_kept_for_the_next_request(repository: Path):
@@ -259,14 +259,14 @@ import resource, sys, types
 import torch
 sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")
 sys.path.insert(0, sys.argv[1])
-import model
+import memory
 def faults() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
         torch.ones(4 << 20)  # 16 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 given_back = faults()
-model.keep_freed_memory()
+memory.keep_freed_memory()
 faults()
 print(given_back, faults())
 """
@@ -280,8 +280,8 @@ print(given_back, faults())
 
 def test_an_instance_computes_where_its_group_says(backend, repository: Path):
     module = backend(repository, "encoder").module
-    assert module.device("CPU", "0") == torch.device("cpu")
-    assert module.device("GPU", "1") == torch.device("cuda", 1)
+    assert module.torch_device("CPU", "0") == torch.device("cpu")
+    assert module.torch_device("GPU", "1") == torch.device("cuda", 1)
 
 
 def test_no_model_insists_on_the_cpu(repository: Path):
@@ -319,7 +319,7 @@ def test_a_joint_model_gives_the_frames_of_the_run(
     monkeypatch.setenv("HOMOMORPH_CACHE_MIB", cache_mib)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(threads)))
     served = backend(repository, "morpher")
-    assert len(served.instance.morpher.workers) == threads
+    assert len(served.instance.morpher.scheduler._workers) == threads
     requests = [
         morph_request(pictures, seed=1),
         morph_request(pictures[2:], seed=2),
@@ -377,7 +377,7 @@ def test_without_a_cache_nothing_is_kept(backend, repository: Path, pictures: np
     served = backend(repository, "morpher")
     for _ in range(2):
         answered(served, morph_request(pictures))
-    assert served.instance.morpher.known is None
+    assert served.instance.morpher.cache is None
 
 
 def test_strengths_of_zero_run_no_branch(backend, repository: Path, pictures: np.ndarray):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.resources
-import importlib.util
-import sys
 import threading
 import time
 from typing import Any
@@ -42,13 +41,16 @@ class Recorder:
 
 @pytest.fixture
 def morphers(monkeypatch: pytest.MonkeyPatch):
-    """The file that orders what a joint model computes."""
-    source = importlib.resources.files("homomorph_export") / "backend" / "morpher.py"
-    spec = importlib.util.spec_from_file_location("exported_morpher", str(source))
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "exported_morpher", module)
-    spec.loader.exec_module(module)
-    return module
+    """The module `morpher`, imported as in a model's process, where it stands beside `scheduler`."""
+    folder = importlib.resources.files("homomorph_export") / "serving" / "backend"
+    monkeypatch.syspath_prepend(str(folder))
+    return importlib.import_module("morpher")
+
+
+@pytest.fixture
+def scheduler(morphers):
+    """The module `scheduler` that `morpher` uses."""
+    return importlib.import_module("scheduler")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def morphers(monkeypatch: pytest.MonkeyPatch):
 def test_who_goes_first(morphers, decodes_together: bool, expected: list[list[float]]):
     """In the order of arrival, but the urgent before all others."""
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     morpher.decodes_together = decodes_together
     answers = [networks.ask(morpher, 1)]
     networks.started.acquire()
@@ -74,9 +76,9 @@ def test_who_goes_first(morphers, decodes_together: bool, expected: list[list[fl
 
 
 def test_a_short_one_overtakes_a_long_one_that_is_computed(morphers, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(morphers, "PIECE_PIXELS", 8 * 64)
+    monkeypatch.setattr(morphers, "PIXELS_PER_TASK", 8 * 64)
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     morpher.pixel_s = 1.0  # that long was taken by earlier ones
     long = networks.ask(morpher, 1, frames=32)
     networks.started.acquire()
@@ -90,13 +92,13 @@ def test_a_short_one_overtakes_a_long_one_that_is_computed(morphers, monkeypatch
     morpher.close()
 
 
-def test_requests_beyond_the_bound_are_refused_and_a_failure_is_one_requests_own(morphers):
+def test_requests_beyond_the_bound_are_refused_and_a_failure_is_one_requests_own(morphers, scheduler):
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=2, longest_wait_s=60)
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=2, max_queue_s=60)
     answers = [networks.ask(morpher, 1)]
     networks.started.acquire()
     answers += [networks.ask(morpher, 2), networks.ask(morpher, 3)]
-    with pytest.raises(morphers.OverloadedError, match="Exceeds maximum queue size: 2 requests wait"):
+    with pytest.raises(scheduler.OverloadedError, match="Exceeds maximum queue size: 2 requests wait"):
         networks.ask(morpher, 4)
     answers.append(networks.ask(morpher, 5, urgent=True))  # there is room for them beside the others
     networks.go.release(100)
@@ -108,15 +110,15 @@ def test_requests_beyond_the_bound_are_refused_and_a_failure_is_one_requests_own
     assert int(last.result(timeout=0).max()) == 6, "answered before the end"
 
 
-def test_who_waits_for_too_long_is_not_computed(morphers):
+def test_who_waits_for_too_long_is_not_computed(morphers, scheduler):
     networks, counted = Recorder(), []
     morpher = morphers.Morpher(
         networks,
         threads=1,
         device=torch.device("cpu"),
-        max_waiting=8,
-        longest_wait_s=60,
-        count=lambda what, more: counted.append((what, more)),
+        max_queue_size=8,
+        max_queue_s=60,
+        count=lambda name, value: counted.append((name, value)),
     )
     first = networks.ask(morpher, 1)
     networks.started.acquire()
@@ -124,13 +126,13 @@ def test_who_waits_for_too_long_is_not_computed(morphers):
     patient = networks.ask(morpher, 3, timeout_s=600)
     time.sleep(0.02)
     networks.go.release(100)
-    with pytest.raises(morphers.TooLateError, match="Request timeout expired"):
+    with pytest.raises(scheduler.DeadlineExceededError, match="Request timeout expired"):
         hasty.result(timeout=60)
     assert [int(answer.result(timeout=60).max()) for answer in (first, patient)] == [1, 3]
-    morpher.longest_wait_s = 0
-    with pytest.raises(morphers.OverloadedError, match="it waited for too long"):
+    morpher.scheduler._max_queue_s = 0
+    with pytest.raises(scheduler.OverloadedError, match="it waited for too long"):
         networks.ask(morpher, 4, timeout_s=600).result(timeout=60)
-    with pytest.raises(morphers.TooLateError):
+    with pytest.raises(scheduler.DeadlineExceededError):
         networks.ask(morpher, 5, timeout_s=1e-9).result(timeout=60)
     morpher.close()
     assert networks.decoded == [[1], [3]]
@@ -140,13 +142,13 @@ def test_who_waits_for_too_long_is_not_computed(morphers):
     assert sum(more for what, more in counted if what == "queue_s") > 2 * 0.02
 
 
-def test_what_could_not_be_answered_in_time_is_not_begun(morphers):
+def test_what_could_not_be_answered_in_time_is_not_begun(morphers, scheduler):
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=2, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
+    morpher = morphers.Morpher(networks, threads=2, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     morpher.pixel_s = 1.0  # a frame of 8x8 pixels would take 32 s on both threads
     first = networks.ask(morpher, 1, timeout_s=40)  # too long even alone: it gets its chance
     networks.started.acquire()
-    with pytest.raises(morphers.TooLateError):
+    with pytest.raises(scheduler.DeadlineExceededError):
         networks.ask(morpher, 2, timeout_s=100).result(timeout=60)
     third = networks.ask(morpher, 3, timeout_s=200)
     networks.go.release(100)
@@ -154,15 +156,15 @@ def test_what_could_not_be_answered_in_time_is_not_begun(morphers):
     morpher.close()
 
 
-def test_what_is_of_no_use_any_more_is_not_computed_to_its_end(morphers, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(morphers, "PIECE_PIXELS", 8 * 64)
+def test_what_is_of_no_use_any_more_is_not_computed_to_its_end(morphers, scheduler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(morphers, "PIXELS_PER_TASK", 8 * 64)
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_waiting=8, longest_wait_s=60)
+    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     long = networks.ask(morpher, 1, frames=32, timeout_s=2)
     networks.started.acquire()
     time.sleep(2.1)
     networks.go.release(100)
-    with pytest.raises(morphers.TooLateError):
+    with pytest.raises(scheduler.DeadlineExceededError):
         long.result(timeout=60)
     assert int(networks.ask(morpher, 2).result(timeout=60).max()) == 2
     morpher.close()
@@ -170,12 +172,12 @@ def test_what_is_of_no_use_any_more_is_not_computed_to_its_end(morphers, monkeyp
 
 
 def test_the_cache_keeps_what_was_used_last(morphers):
-    known = morphers.KnownFeatures(100)
+    cache = morphers.FeatureCache(100)
     features = {letter: torch.zeros(10) for letter in "abc"}  # 40 bytes each
-    known.put(b"a", features["a"])
-    known.put(b"b", features["b"])
-    assert known.get(b"a") is features["a"]
-    known.put(b"c", features["c"])
-    assert (known.get(b"a"), known.get(b"b"), known.get(b"c")) == (features["a"], None, features["c"])
-    assert known.put(b"large", torch.zeros(26)) is not None
-    assert (known.bytes, known.get(b"large"), len(known.features)) == (0, None, 0), "larger than the cache"
+    cache.put(b"a", features["a"])
+    cache.put(b"b", features["b"])
+    assert cache.get(b"a") is features["a"]
+    cache.put(b"c", features["c"])
+    assert (cache.get(b"a"), cache.get(b"b"), cache.get(b"c")) == (features["a"], None, features["c"])
+    assert cache.put(b"large", torch.zeros(26)) is not None
+    assert (cache.bytes, cache.get(b"large"), len(cache.features)) == (0, None, 0), "larger than the cache"

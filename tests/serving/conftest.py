@@ -26,7 +26,7 @@ from homomorph_export.contract import MAX_QUEUE, served_models
 from homomorph_export.exporter import export_run
 from homomorph_export.flavours import PYTHON
 from homomorph_export.pbtxt import model_config
-from homomorph_export.repository import backend_parameters, write_ensemble
+from homomorph_export.repository import backend_files, backend_parameters, write_ensemble
 from homomorph_export.serving.server import TritonServer
 
 
@@ -105,7 +105,10 @@ def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository as an export writes it, but of `blender.py`: it starts at once, and a frame takes 20 ms."""
     repository = tmp_path_factory.mktemp("blender") / "triton_repo"
     parameters = {"groups": "hair_colour,skin,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
-    here, backend = Path(__file__).parent, Path(str(importlib.resources.files("homomorph_export") / "backend"))
+    here, backend = (
+        Path(__file__).parent,
+        Path(str(importlib.resources.files("homomorph_export") / "serving" / "backend")),
+    )
     for model in served_models(("hair_colour", "skin", "residual"), channels=3 * 8 * 8, stride=8, labels=0):
         folder = repository / model.name
         if model.steps:
@@ -115,8 +118,8 @@ def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if model.joint:
             shutil.copy(here / "blender_morpher.py", folder / "1" / "model.py")
             shutil.copy(here / "blender.py", folder / "1" / "blender.py")
-            shutil.copy(backend / "model.py", folder / "1" / "exported.py")
-            shutil.copy(backend / "morpher.py", folder / "1" / "morpher.py")
+            for file in backend_files(joint=True):
+                shutil.copy(backend / file, folder / "1" / (file if file != PYTHON.model_file else "exported.py"))
             own = backend_parameters(model, PYTHON, threads=1)
             checks = json.loads(own["checks"])
             checks["pixels"]["maximum"] = 256 * 64 * 64  # as `blender.py` has it

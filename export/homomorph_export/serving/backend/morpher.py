@@ -1,11 +1,8 @@
-"""Pictures to frames in one process, which answers each request as soon as its own frames are done.
+"""Computes morphs: pictures in, frames out, each request answered as soon as its own frames are decoded.
 
-`model.py` beside this file runs `model.pt` through it. Requests do not form batches that begin and end together: their
-work is cut into pieces of a few frames, and each thread takes the next piece, whosever it is. So no thread waits for
-another one, neither after a layer nor at the end of a batch; who comes while others are computed waits for a piece of
-theirs, not for a batch; and who came first is answered first. (Servers of language models call this continuous
-batching: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022.) Only what
-comes before the frames, encoding and mixing, is done for several requests at once where several wait: it costs less so.
+`model.py` beside this file hands requests to a `Morpher`, and `scheduler.py` decides what runs next. A morph is three
+kinds of tasks: encoding pictures and mixing their features (for several requests at once where several wait, which
+costs less), and decoding a few frames.
 """
 
 from __future__ import annotations
@@ -14,99 +11,54 @@ import hashlib
 import math
 import threading
 import time
-from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from scheduler import Job, Scheduler, Task
 from torch import Tensor
 
-SMALL = 1 << 14
-"""Up to so many numbers of one picture, or of its features, threads wait for each other longer than they compute."""
-MOST_TOGETHER = 8
-"""Requests that are encoded and mixed at once."""
-PIECE_PIXELS = 1 << 15
-"""Pixels of a piece, 8 frames of 64x64, if its first frame has not more already: a piece is not interrupted."""
-WELL_FILLED = 3
-"""Frames of a piece that is decoded about as fast, by the frame, as a larger one."""
-TIME_IN_ALL = 2
-"""How many times as long as its decoding a morph takes, at most: there are encoding and mixing, and others' pieces."""
-
-Order = tuple[bool, float]
+MAX_ELEMENTS_OF_ONE_THREAD = 1 << 14
+"""Up to this many elements a picture, or its features, one thread is faster than two: starting the second costs more
+than it saves."""
+MAX_BATCH_SIZE = 8
+"""Largest number of requests that are encoded and mixed together."""
+PIXELS_PER_TASK = 1 << 15
+"""Pixels that one task decodes, which is 8 frames of 64x64; at least one frame. A task is not interrupted."""
+EFFICIENT_FRAMES = 3
+"""From this many frames a task on, a frame takes about as long to decode as in a larger task."""
 
 
-class OverloadedError(Exception):
-    """So many requests wait that no other one is taken, or one has waited for too long."""
-
-
-class TooLateError(Exception):
-    """A request could not be answered within its timeout. Unlike one that is refused for the others, it is over."""
-
-    def __init__(self) -> None:
-        super().__init__("Request timeout expired: it could not be answered in time")
-
-
-@dataclass(eq=False)
-class Job:
-    """One request on its way: B pairs of pictures, and S rows of strengths for each."""
+@dataclass(eq=False, kw_only=True)
+class Morph(Job):
+    """One request: B pairs of pictures, and S rows of K strengths for each pair."""
 
     source: Tensor
+    """uint8 [B, H, W, 3]."""
     target: Tensor
+    """uint8 [B, H, W, 3]."""
     strengths: Tensor
-    urgent: bool
-    arrival_s: float
-    """By `time.monotonic`, like all times."""
-    timeout_s: float
-    """After how many seconds its answer is of no use any more."""
-    alone_s: float
-    """How long its frames would take if it were alone here, by what earlier ones took."""
-    order: Order
-    """Whose work is done first: that of the urgent, and then of whoever would be done first if each were alone here."""
-    answer: Future[Tensor] = field(default_factory=Future)
-    begun_s: float = 0.0
-    """When it was begun."""
-    parts: list[Tensor | None] = field(default_factory=list)
-    """Frames of each piece, as far as they are decoded."""
-
-    @property
-    def shape(self) -> tuple[torch.Size, torch.Size]:
-        """What jobs have in common that are encoded and mixed at once."""
-        return self.source.shape[1:], self.strengths.shape[1:]
+    """float32 [B, S, K]."""
+    decoded: list[Tensor | None] = field(default_factory=list)
+    """Frames of each decoding task, in the order of the frames; None until the task has run."""
 
     @property
     def frames(self) -> int:
-        """How many frames the answer has, B * S."""
+        """Number of frames of the answer, B * S."""
         return self.strengths.shape[:2].numel()
 
     @property
-    def useless_s(self) -> float:
-        """When its answer is of no use any more."""
-        return self.arrival_s + self.timeout_s
-
-    @property
-    def frame_pixels(self) -> int:
-        """How many pixels a frame has."""
-        return self.source.shape[1:3].numel()
-
-
-@dataclass(eq=False)
-class Piece:
-    """What one thread does without a break, for one job or for several."""
-
-    jobs: list[Job]
-    compute: Callable[[], None]
-
-    @property
-    def order(self) -> Order:
-        """When it is done: with its first job."""
-        return self.jobs[0].order
+    def pixels(self) -> int:
+        """Number of pixels of the answer, B * S * H * W."""
+        return self.frames * self.source.shape[1:3].numel()
 
 
 class Morpher:
-    """Runs the networks of one joint model; for any number of threads that ask."""
+    """Runs the networks of one joint model for any number of callers."""
 
     def __init__(
         self,
@@ -114,42 +66,39 @@ class Morpher:
         *,
         threads: int,
         device: torch.device,
-        max_waiting: int,
-        longest_wait_s: float,
+        max_queue_size: int,
+        max_queue_s: float,
         cache_bytes: int = 0,
-        count: Callable[[str, float], None] = lambda what, more: None,
+        count: Callable[[str, float], None] = lambda name, value: None,
     ) -> None:
         """Start the threads.
 
         Args:
             module: what `model.pt` holds, with the methods `encode`, `interpolate` and `decode`.
-            threads: how many compute.
-            device: where the module is. A GPU decodes at once what it has mixed at once.
-            max_waiting: how many requests may wait, and how many urgent ones beside them.
-            longest_wait_s: after how many seconds a request that still waits is refused in any case.
-            cache_bytes: how much the features of pictures may take that are kept for later requests; 0 for none.
-            count: called from any of the threads with how many more pictures were `known` already or have to be
-                `encoded`, and for how many more seconds requests have waited until they were begun, `queue_s`, and
-                then until they were answered, `compute_s`.
+            threads: number of threads that compute.
+            device: where the module is. A GPU decodes the frames of a batch together.
+            max_queue_size: number of requests that may wait, and of urgent ones beside them.
+            max_queue_s: seconds after which a request that still waits is refused.
+            cache_bytes: size of the cache of pictures' features; 0 for none.
+            count: called, from any thread, with numbers to add to metrics: pictures `known` from the cache or
+                `encoded`, and the scheduler's `queue_s` and `compute_s`.
         """
         self.module = module
-        self.threads = threads
         self.device = device
         self.decodes_together = device.type != "cpu"
-        self.max_waiting = max_waiting
-        self.longest_wait_s = longest_wait_s
-        self.known = KnownFeatures(cache_bytes) if cache_bytes else None
-        self.count = count
-        self.changed = threading.Condition()  # whose lock guards all that follows, and what is known
-        self.jobs: set[Job] = set()
-        self.waiting: list[Job] = []
-        self.pieces: list[Piece] = []
-        self.working = 0
         self.pixel_s = 0.0
-        self.closed = False
-        self.workers = [threading.Thread(target=self.work, daemon=True) for _ in range(threads)]
-        for worker in self.workers:
-            worker.start()
+        """Seconds to decode one pixel, a moving average; 0 until something has been decoded."""
+        self.cache = FeatureCache(cache_bytes) if cache_bytes else None
+        self._count = count
+        self._lock = threading.Lock()  # guards `pixel_s` and what tasks of one job share
+        self.scheduler = Scheduler(
+            self._encode,
+            threads=threads,
+            max_batch_size=MAX_BATCH_SIZE,
+            max_queue_size=max_queue_size,
+            max_queue_s=max_queue_s,
+            count=count,
+        )
 
     def submit(
         self,
@@ -160,156 +109,88 @@ class Morpher:
         urgent: bool = False,
         timeout_s: float = math.inf,
     ) -> Future[Tensor]:
-        """Take a request on.
+        """Compute a morph in the background.
 
         Args:
-            source: uint8 pictures [B, H, W, 3]; they and the others must stay as they are until the answer is there.
+            source: uint8 pictures [B, H, W, 3]. No tensor may change until the answer is there.
             target: the same.
             strengths: float32 [B, S, K].
             urgent: whether it goes before all others.
-            timeout_s: after how many seconds the answer is of no use any more. A request that could not be answered in
-                time is refused when it has its turn: a server that is asked for more than it can compute would else
-                answer all of them, each a little too late.
+            timeout_s: seconds after which the answer is of no use. A request that cannot be answered by then is
+                refused when it has its turn; otherwise an overloaded server would answer all, each a little too late.
 
         Returns:
-            What will be uint8 frames [B, S, H, W, 3], or what went wrong.
+            A future of uint8 frames [B, S, H, W, 3], or of what went wrong.
 
         Raises:
-            OverloadedError: too many wait.
+            OverloadedError: the queue is full.
         """
-        now_s = time.monotonic()
-        with self.changed:
-            if sum(job.urgent == urgent for job in self.waiting) >= self.max_waiting:
-                # The words of Triton's own queues, which clients know; so below.
-                raise OverloadedError(f"Exceeds maximum queue size: {self.max_waiting} requests wait")
-            alone_s = strengths.shape[:2].numel() * source.shape[1:3].numel() * self.pixel_s / self.threads
-            order = (not urgent, now_s + alone_s)
-            job = Job(source, target, strengths, urgent, now_s, timeout_s, alone_s, order)
-            job.answer.set_running_or_notify_cancel()  # it cannot be called off any more
-            self.jobs.add(job)
-            insort(self.waiting, job, key=lambda job: job.order)
-            self.changed.notify_all()
-        return job.answer
+        morph = Morph(
+            batch_key=(source.shape[1:], strengths.shape[1:]),
+            urgent=urgent,
+            timeout_s=timeout_s,
+            source=source,
+            target=target,
+            strengths=strengths,
+        )
+        morph.expected_s = morph.pixels * self.pixel_s / self.scheduler.threads
+        self.scheduler.submit(morph)
+        return morph.answer
 
     def close(self) -> None:
-        """Answer what was taken on, and end the threads."""
-        with self.changed:
-            self.closed = True
-            self.changed.notify_all()
-        for worker in self.workers:
-            worker.join()
+        """Answer what was submitted, and end the threads."""
+        self.scheduler.close()
 
-    def work(self) -> None:
-        """Do one piece after the other; what each of the threads runs."""
-        with torch.inference_mode():  # of this thread alone, as is the number of threads that its operations use
-            while piece := self.take():
-                try:
-                    if self.wanted(piece):
-                        piece.compute()
-                except Exception as error:  # whatever it is, those who asked must hear of it
-                    for job in piece.jobs:
-                        self.end(job, error)
-                with self.changed:
-                    self.working -= 1
-
-    def take(self) -> Piece | None:
-        """Wait for the piece that is next, and return it; None if none will come any more."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.pieces or self.waiting or (self.closed and not self.jobs))
-            if not (self.pieces or self.waiting):
-                return None
-            self.working += 1
-            if not self.pieces or (self.waiting and self.waiting[0].order < self.pieces[0].order):
-                return self.begin()
-            return self.pieces.pop(0)
-
-    def begin(self) -> Piece:
-        """Return the first piece of those who wait, as many of them as are one thread's share."""
-        first = self.waiting[0]
-        share = min(MOST_TOGETHER, -(-len(self.waiting) // self.threads))
-        jobs = [job for job in self.waiting if job.shape == first.shape][:share]
-        self.waiting = [job for job in self.waiting if job not in jobs]
-        return Piece(jobs, lambda: self.encode(jobs))
-
-    def add(self, pieces: list[Piece]) -> None:
-        """Have pieces computed."""
-        with self.changed:
-            for piece in pieces:
-                insort(self.pieces, piece, key=lambda piece: piece.order)
-            self.changed.notify_all()
-
-    def encode(self, jobs: list[Job]) -> None:
-        """Encode the pictures of jobs that are not known, as many threads as have nothing to do; then mix."""
-        jobs = [job for job in jobs if self.begins(job)]
-        if not jobs:
-            return
+    @torch.inference_mode()  # it holds for the calling thread alone, so each task sets it
+    def _encode(self, jobs: list[Morph]) -> None:
+        """Encode the pictures of a batch that are not in the cache, on all idle threads; then mix."""
         pictures = torch.cat([pictures for job in jobs for pictures in (job.source, job.target)])
-        keys: list[Any] = list(range(len(pictures)))
-        if self.known is not None:
-            keys = [key_of(picture) for picture in pictures]
-        features: dict[Any, Tensor] = {}
-        with self.changed:
-            if self.known is not None:
-                features |= {key: known for key in keys if (known := self.known.get(key)) is not None}
-            idle = self.threads - self.working
+        # By a picture's content where there is a cache, so that equal pictures are encoded once; else by its index.
+        keys: list[Any] = [picture_key(picture) for picture in pictures] if self.cache else list(range(len(pictures)))
+        features = self._cached(keys)
         missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in features}
-        if self.known is not None:
-            unknown = sum(key in missing for key in set(keys))
-            self.count("known", len(keys) - unknown)
-            self.count("encoded", unknown)
         if not missing:
-            self.mix(jobs, [features[key] for key in keys])
+            self._mix(jobs, [features[key] for key in keys])
             return
-        everything = len(features) + len(missing)
+        needed = len(features) + len(missing)
 
-        def piece(share: list[Any]) -> Piece:
-            def compute() -> None:
-                rows = torch.stack([missing[key] for key in share])
-                self.lend(rows)
-                encoded = self.module.encode(rows.to(self.device))
-                with self.changed:
-                    for key, row in zip(share, encoded, strict=True):
-                        # A copy, or one picture's features would keep those of its whole share in memory.
-                        features[key] = row if self.known is None else self.known.put(key, row.clone())
-                    last = len(features) == everything
-                if last:
-                    self.mix(jobs, [features[key] for key in keys])
+        @torch.inference_mode()
+        def encode_some(some: list[Any]) -> None:
+            rows = torch.stack([missing[key] for key in some])
+            self._set_threads(rows)
+            encoded = self.module.encode(rows.to(self.device))
+            with self._lock:
+                for key, row in zip(some, encoded, strict=True):
+                    # The cache gets a copy: a row is a view that would keep the whole batch's features in memory.
+                    features[key] = self.cache.put(key, row.clone()) if self.cache else row
+                complete = len(features) == needed
+            if complete:
+                self._mix(jobs, [features[key] for key in keys])
 
-            return Piece(jobs, compute)
+        to_encode = list(missing)
+        size = math.ceil(len(to_encode) / (1 + self.scheduler.idle_threads()))
+        mine, *others = [to_encode[start : start + size] for start in range(0, len(to_encode), size)]
+        self.scheduler.add([Task(jobs, partial(encode_some, some)) for some in others])
+        encode_some(mine)
 
-        size = -(-len(missing) // (1 + idle))
-        names = list(missing)
-        own, *others = [piece(names[start : start + size]) for start in range(0, len(names), size)]
-        self.add(others)
-        own.compute()
+    def _cached(self, keys: list[Any]) -> dict[Any, Tensor]:
+        """Return the features of those pictures that the cache has."""
+        if not self.cache:
+            return {}
+        with self._lock:
+            found = {key: features for key in keys if (features := self.cache.get(key)) is not None}
+        unknown = len(set(keys) - found.keys())
+        self._count("known", len(keys) - unknown)
+        self._count("encoded", unknown)
+        return found
 
-    def wanted(self, piece: Piece) -> bool:
-        """End the begun jobs of a piece whose answers are of no use any more; return whether a job is left."""
-        now_s = time.monotonic()
-        for job in piece.jobs:
-            if job.begun_s and now_s > job.useless_s:
-                self.end(job, TooLateError())
-        with self.changed:
-            return not self.jobs.isdisjoint(piece.jobs)
+    def _mix(self, jobs: list[Morph], features: list[Tensor]) -> None:
+        """Interpolate the features of a batch's pictures, and add the tasks that decode the frames.
 
-    def begins(self, job: Job) -> bool:
-        """Begin a job that has its turn; return False if it comes too late, and was ended."""
-        now_s = time.monotonic()
-        self.count("queue_s", now_s - job.arrival_s)
-        with self.changed:
-            ahead_s = sum(other.alone_s for other in self.jobs if other.begun_s)
-        # What takes longer than is allowed, even alone, gets its chance.
-        own_s = min(TIME_IN_ALL * job.alone_s, job.timeout_s / 2)
-        if now_s + TIME_IN_ALL * ahead_s + own_s > job.useless_s:
-            self.end(job, TooLateError())
-        elif now_s > job.arrival_s + self.longest_wait_s:
-            self.end(job, OverloadedError("Request timeout expired: it waited for too long"))
-        else:
-            job.begun_s = now_s
-        return bool(job.begun_s)
-
-    def mix(self, jobs: list[Job], features: list[Tensor]) -> None:
-        """Mix the features of the pictures of jobs, each job's sources first and then its targets; have all decoded."""
+        Args:
+            jobs: the batch.
+            features: features of each picture, [C, h, w]: of each job, first its B sources, then its B targets.
+        """
         sources, targets = [], []
         for job in jobs:
             pairs = len(job.source)
@@ -317,98 +198,83 @@ class Morpher:
             targets += features[pairs : 2 * pairs]
             features = features[2 * pairs :]
         strengths = torch.cat([job.strengths for job in jobs])
-        self.lend(sources)
+        self._set_threads(sources)
         mixed = self.module.interpolate(torch.stack(sources), torch.stack(targets), strengths.to(self.device))
-        rows = mixed.flatten(0, 1).unsqueeze(1)
+        rows = mixed.flatten(0, 1).unsqueeze(1)  # (frames of all jobs, 1, C, h, w)
         if self.decodes_together:
             for job in jobs:
-                job.parts = [None]
-            self.add([Piece(jobs, lambda: self.decode(jobs, 0, rows))])
+                job.decoded = [None]
+            self.scheduler.add([Task(jobs, lambda: self._decode(jobs, 0, rows))])
         else:
             each = zip(jobs, rows.split([job.frames for job in jobs]), strict=True)
-            self.add([piece for job, own in each for piece in self.cut(job, own)])
+            self.scheduler.add([task for job, own in each for task in self._decoding_tasks(job, own)])
 
-    def cut(self, job: Job, rows: Tensor) -> list[Piece]:
-        """Return the pieces in which a job's frames are decoded: an equal number for each thread."""
-        with self.changed:
-            busy = bool(self.waiting or self.pieces)
-        sharing = min(self.threads, -(-job.frames // (WELL_FILLED if busy else 1)))
-        count = sharing * max(1, -(-job.frames * job.frame_pixels // (PIECE_PIXELS * sharing)))
+    def _decoding_tasks(self, job: Morph, rows: Tensor) -> list[Task]:
+        """Divide the decoding of a job's frames into tasks: equally many for each thread."""
+        efficient = EFFICIENT_FRAMES if self.scheduler.has_backlog() else 1
+        sharing = min(self.scheduler.threads, math.ceil(job.frames / efficient))
+        count = sharing * max(1, math.ceil(job.pixels / (PIXELS_PER_TASK * sharing)))
         parts = rows.tensor_split(min(count, job.frames))
-        job.parts = [None] * len(parts)
+        job.decoded = [None] * len(parts)
 
-        def piece(index: int) -> Piece:
-            return Piece([job], lambda: self.decode([job], index, parts[index]))
+        def task(index: int) -> Task:
+            return Task([job], lambda: self._decode([job], index, parts[index]))
 
-        return [piece(index) for index in range(len(parts))]
+        return [task(index) for index in range(len(parts))]
 
-    def decode(self, jobs: list[Job], index: int, rows: Tensor) -> None:
-        """Decode the part of that index of each job; answer those that it completes."""
-        self.lend(rows)
-        begin = time.perf_counter()
+    @torch.inference_mode()
+    def _decode(self, jobs: list[Morph], index: int, rows: Tensor) -> None:
+        """Decode part number `index` of each job, and finish the jobs of which it was the last part."""
+        self._set_threads(rows)
+        start_s = time.perf_counter()
         frames = self.module.decode(rows).cpu()
-        pixel_s = (time.perf_counter() - begin) / frames.numel() * frames.shape[-1]
+        pixel_s = (time.perf_counter() - start_s) / frames.shape[:-1].numel()
         each = [frames] if len(jobs) == 1 else frames.split([job.frames for job in jobs])
-        complete: list[tuple[Job, list[Tensor]]] = []
-        with self.changed:
+        complete: list[tuple[Morph, list[Tensor]]] = []
+        with self._lock:
             self.pixel_s += (pixel_s - self.pixel_s) / 8
             for job, own in zip(jobs, each, strict=True):
-                job.parts[index] = own
-                decoded = [part for part in job.parts if part is not None]
-                if len(decoded) == len(job.parts):
-                    complete.append((job, decoded))
+                job.decoded[index] = own
+                parts = [part for part in job.decoded if part is not None]
+                if len(parts) == len(job.decoded):
+                    complete.append((job, parts))
         for job, parts in complete:
-            self.count("compute_s", time.monotonic() - job.begun_s)
-            self.end(job, torch.cat(parts).view(*job.strengths.shape[:2], *frames.shape[2:]))
+            self.scheduler.finish(job, torch.cat(parts).view(*job.strengths.shape[:2], *frames.shape[2:]))
 
-    def end(self, job: Job, answer: Tensor | Exception) -> None:
-        """Answer a job, unless that was done already, and forget it."""
-        with self.changed:
-            if job not in self.jobs:
-                return
-            self.jobs.remove(job)
-            self.pieces = [piece for piece in self.pieces if piece.jobs != [job]]
-            self.changed.notify_all()
-        if isinstance(answer, Exception):
-            job.answer.set_exception(answer)
-        else:
-            job.answer.set_result(answer)
-
-    def lend(self, rows: Tensor | list[Tensor]) -> None:
-        """Let this thread's next operations use the threads that have nothing to do, if rows are large enough."""
-        with self.changed:
-            spare = self.threads // (self.working + len(self.pieces) + len(self.waiting))
-        torch.set_num_threads(max(1, spare) if rows[0].numel() > SMALL else 1)
+    def _set_threads(self, rows: Tensor | list[Tensor]) -> None:
+        """Let this task's operations use the idle cores too, if rows are large enough to profit."""
+        large = rows[0].numel() > MAX_ELEMENTS_OF_ONE_THREAD
+        torch.set_num_threads(self.scheduler.threads_per_task() if large else 1)
 
 
-class KnownFeatures:
-    """Features of the pictures that were used last, by their keys, as many as there is room for."""
+class FeatureCache:
+    """Features of the most recently used pictures, by their keys."""
 
-    def __init__(self, most_bytes: int) -> None:
-        """Say how much room there is."""
-        self.most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        """Start with nothing; never hold more than `max_bytes`."""
+        self.max_bytes = max_bytes
         self.bytes = 0
         self.features: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def get(self, key: bytes) -> Tensor | None:
-        """Return a picture's features, which counts as a use of them, or None if they are not known."""
+        """Return a picture's features, which counts as a use of them, or None if they are not here."""
         if key in self.features:
             self.features.move_to_end(key)
         return self.features.get(key)
 
     def put(self, key: bytes, features: Tensor) -> Tensor:
-        """Keep a picture's features, instead of those that were not used for longest, and return them."""
-        if key in self.features:  # two requests have brought the same picture at once
+        """Store a picture's features, drop the least recently used ones if need be, and return them."""
+        if key in self.features:  # two requests brought the same picture at once
             return self.features[key]
         self.features[key] = features
         self.bytes += features.nbytes
-        while self.bytes > self.most_bytes:
+        while self.bytes > self.max_bytes:
             _, oldest = self.features.popitem(last=False)
             self.bytes -= oldest.nbytes
         return features
 
 
-def key_of(picture: Tensor) -> bytes:
-    """Return what two pictures [H, W, 3] have in common only if all their pixels are the same."""
+def picture_key(picture: Tensor) -> bytes:
+    """Return a hash of a picture [H, W, 3]: its pixels and its size."""
     pixels = picture.numpy()
     return hashlib.blake2b(pixels.data, digest_size=32, salt=repr(pixels.shape[:2]).encode()).digest()
