@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from homomorph.environment import environment
+from homomorph.progress import Progress, Report, silent
 from homomorph_bench.results import Record
 from homomorph_bench.timing import Timing, time_in_turns, wall_ms
 from homomorph_export.ops.interpolate import load
@@ -107,7 +108,7 @@ def run(
     device: str = "cpu",
     repeats: int,
     threads: int,
-    report: Callable[[str], None] = lambda step: None,
+    report: Report = silent,
 ) -> list[Record]:
     """Measure every case.
 
@@ -125,17 +126,17 @@ def run(
         cases = matrix.cases()
         records = []
         for number, case in enumerate(cases, start=1):
-            report(f"{number} of {len(cases)}: {case}")
+            report(Progress("cases", number, len(cases), detail=str(case)))
             records += measure(case, device=device, repeats=repeats)
         if not matrix.memory:
             return records
-        report("copy_")
+        report(Progress("copy_"))
         copies = measure_copies(device=device, repeats=repeats)
         records += copies
         largest = max(math.prod(case.features) for case in cases)
         beyond = [case.beyond(cache_bytes(copies)) for case in cases if math.prod(case.features) == largest]
         for number, case in enumerate(beyond, start=1):
-            report(f"memory, {number} of {len(beyond)}: {case}")
+            report(Progress("memory", number, len(beyond), detail=str(case)))
             records += measure_memory(case, device=device, repeats=repeats)
         return records
     finally:

@@ -21,6 +21,7 @@ from homomorph.environment import environment
 from homomorph.models.config import Family, ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import from_normalised, normalise
+from homomorph.progress import Progress, Report, silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches
 from homomorph_bench.processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, started, time_ms
@@ -72,7 +73,7 @@ def run(
     repeats: int,
     threads: int,
     packages: Path | None = None,
-    report: Callable[[str], None] = lambda step: None,
+    report: Report = silent,
 ) -> Measured:
     """Measure a sequence, its parts, and one frame from features that are at hand.
 
@@ -102,7 +103,7 @@ def run(
         torch.set_num_threads(before)
 
 
-def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Callable[[str], None]) -> Measured:
+def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Report) -> Measured:
     frames, size, model, pictures, ramp = (
         setup.frames,
         setup.config.picture_size,
@@ -130,7 +131,7 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Call
         # What is timed computes the same, as exactly as its number format can.
         errors: dict[str, float] = {BASELINE: 0.0}
         for way in found:
-            report(f"comparing {way.name}")
+            report(Progress(f"comparing {way.name}"))
             errors[way.name] = float((way.morph().int() - expected.int()).abs().float().mean())
             # Random weights make no pictures, and int8 is made for pictures: its error is only recorded. Nor do they
             # damp what bfloat16 rounds, as trained ones do: it may lose a share of the frames' contrast.
@@ -140,29 +141,28 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Call
                     f"{way.name} is {errors[way.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
                 )
 
-        report("a whole sequence")
         candidates: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}
         candidates |= {way.name: way.call(SEQUENCE) for way in found}
         measured.records += compared(
-            _time(candidates, repeats, report),
+            _time(candidates, repeats, "a whole sequence", report),
             f"{frames} frames of {size}x{size}",
             baseline=BASELINE,
             meta=lambda name: {**meta, "repeats": repeats, "mean_error_grey_levels": errors[name]},
         )
         for way in found:
-            report(f"its parts, {way.name}")
+            report(Progress(f"its parts, {way.name}"))
             measured.parts[way.name] = _time({part: way.call(part) for part in PARTS}, 10)
 
         # A slider that is being moved: both pictures are encoded already. Some runtimes have compiled for a sequence.
         for way in (way for way in found if way.any_length):
-            report(f"one frame, {way.name}")
+            report(Progress(f"one frame, {way.name}"))
             one = {name: way.call(name) for name in (SIX_GROUPS, ONE_GROUP)}
             timed = _time(one, max(repeats, 20))
             measured.records += compared(timed, way.name, baseline=SIX_GROUPS, meta=lambda _: {**meta, "frames": 1})
 
         for way in by_runtime.get("torchscript", ()):
             for count in sorted({1, frames}):
-                report(f"branches at once, {way.name}, {count} frames")
+                report(Progress(f"branches at once, {way.name}, {count} frames"))
                 conditions = {**meta, "frames": count}
                 timings: dict[str, Timing] = way.ask("branches", way.precision, count, max(repeats, 20))
                 measured.records += compared(
@@ -173,7 +173,7 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Call
                 )
 
     for name in formats():
-        report(f"matmul {name}")
+        report(Progress(f"matmul {name}"))
         matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE).to(DTYPES[name])
         measured.matmul |= time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)
     measured.records += _rates(measured, meta)
@@ -181,7 +181,7 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Call
 
 
 def _time(
-    candidates: Mapping[str, Callable[[], object]], repeats: int, report: Callable[[str], None] = lambda step: None
+    candidates: Mapping[str, Callable[[], object]], repeats: int, stage: str = "timing", report: Report = silent
 ) -> dict[str, Timing]:
     return time_in_turns(
         candidates,
@@ -189,7 +189,8 @@ def _time(
         warm_up=2,
         turn_ms=_TURN_MS,
         time_ms=time_ms,
-        report=lambda turn: report(f"turn {turn}"),
+        stage=stage,
+        report=report,
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import normalise
+from homomorph.progress import Report
 from homomorph_bench import branches
 from homomorph_bench.runtimes import Way, ways
 from homomorph_bench.timing import Timing, wall_ms
@@ -111,7 +112,7 @@ def time_ms(candidate: Callable[[], object], calls: int) -> float:
 
 
 @contextmanager
-def started(runtime: str, setup: Setup, report: Callable[[str], None]) -> Iterator[Sequence[Remote]]:
+def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[Remote]]:
     """Start a runtime's process, and end it when the context is left.
 
     Args:
@@ -151,7 +152,7 @@ def _answer(connection: Connection, runtime: str, setup: Setup) -> None:
     """Answer questions until nobody is there to ask any."""
     torch.set_num_threads(setup.threads)
     load()
-    loaded = _Ways(runtime, setup, lambda text: connection.send(("report", text)))
+    loaded = _Ways(runtime, setup, lambda progress: connection.send(("report", progress)))
     with torch.inference_mode():
         while True:
             try:
@@ -164,7 +165,7 @@ def _answer(connection: Connection, runtime: str, setup: Setup) -> None:
 class _Ways:
     """The ways of one runtime, and all that is timed of them."""
 
-    def __init__(self, runtime: str, setup: Setup, report: Callable[[str], None]) -> None:
+    def __init__(self, runtime: str, setup: Setup, report: Report) -> None:
         self.setup, self.model, self.pictures = setup, setup.model(), setup.pictures()
         source, target, ramp = self.pictures[:1], self.pictures[1:2], setup.ramp()
         with torch.no_grad():

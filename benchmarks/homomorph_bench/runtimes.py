@@ -14,6 +14,7 @@ from torch import Tensor
 
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
+from homomorph.progress import Progress, Report
 from homomorph_export import aotinductor, contract, onnx_graphs, torchscript
 from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
 from homomorph_export.parts import Parts, exported_parts
@@ -57,7 +58,7 @@ def ways(
     runtimes: tuple[str, ...],
     pictures: Tensor,
     example: tuple[Tensor, Tensor, Tensor],
-    report: Callable[[str], None],
+    report: Report,
 ) -> Iterator[Way]:
     """Export a model for each runtime, and load it.
 
@@ -75,11 +76,11 @@ def ways(
     served = {entry.name: entry for entry in models}
     if "torchscript" in runtimes:
         for precision in formats():
-            report(f"export: TorchScript {precision}")
+            report(Progress(f"export: TorchScript {precision}"))
             yield _torchscript(exported_parts(model, None, DTYPES[precision]), folder, precision)
     if {"onnxruntime", "openvino"} & set(runtimes):
         for precision in ("fp32", "int8"):
-            report(f"export: ONNX {precision}")
+            report(Progress(f"export: ONNX {precision}"))
             files = _onnx_files(model, served, folder / precision, pictures if precision == "int8" else None)
             if "onnxruntime" in runtimes:
                 yield _way("onnxruntime", precision, {name: onnx_graphs.load(file) for name, file in files.items()})
@@ -91,7 +92,7 @@ def ways(
                     yield _way("openvino", computed, loaded)
     if "aotinductor" in runtimes:
         for precision in formats():
-            report(f"export: AOTInductor {precision}, which compiles for minutes")
+            report(Progress(f"export: AOTInductor {precision}, which compiles for minutes"))
             parts = exported_parts(model, None, DTYPES[precision])
             yield _aotinductor(parts, served, packages or folder, f"{_made_for(config)}-{precision}", precision)
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from homomorph.progress import Progress, Report, silent
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -23,7 +25,8 @@ def time_in_turns(
     repeats: int,
     warm_up: int,
     turn_ms: float = 2.0,
-    report: Callable[[int], None] = lambda turn: None,
+    stage: str = "timing",
+    report: Report = silent,
     time_ms: Callable[[Callable[[], object], int], float] | None = None,
 ) -> dict[str, Timing]:
     """Time each candidate `repeats` times, one turn of each after the other.
@@ -33,7 +36,8 @@ def time_in_turns(
         repeats: turns that count, at least 10.
         warm_up: turns before those.
         turn_ms: a turn calls its candidate as often as fits into this, and counts the mean of the calls.
-        report: called with each turn's number, from 1, when it begins.
+        stage: what the reports call it.
+        report: called when each turn begins.
         time_ms: calls a candidate so many times and returns the milliseconds of one call; by the wall clock if None.
     """
     time_ms = time_ms or wall_ms
@@ -42,7 +46,7 @@ def time_in_turns(
     calls = {name: _calls_for(candidate, turn_ms, time_ms) for name, candidate in candidates.items()}
     times_ms: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warm_up + repeats):
-        report(turn + 1)
+        report(Progress(stage, turn + 1, warm_up + repeats))
         for name, candidate in candidates.items():
             elapsed_ms = time_ms(candidate, calls[name])
             if turn >= warm_up:

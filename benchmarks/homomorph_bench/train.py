@@ -20,6 +20,7 @@ from homomorph.environment import environment
 from homomorph.models.config import ModelConfig
 from homomorph.models.perceptual import Perceptual, Vgg19
 from homomorph.models.pixels import normalise
+from homomorph.progress import Progress, Report, silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph.training.networks import Networks, make_optimizers
 from homomorph.training.parallel import Processes
@@ -75,9 +76,7 @@ class Way:
     balance: Tensor
 
 
-def run(
-    preset: Preset, *, repeats: int, threads: int, report: Callable[[str], None] = lambda step: None
-) -> list[Record]:
+def run(preset: Preset, *, repeats: int, threads: int, report: Report = silent) -> list[Record]:
     """Measure a whole step and its parts, with a Phi of VGG-19's shape.
 
     Args:
@@ -98,15 +97,13 @@ def run(
         torch.set_num_threads(before)
 
 
-def measure(
-    preset: Preset, phi: Perceptual, *, repeats: int, report: Callable[[str], None] = lambda step: None
-) -> list[Record]:
+def measure(preset: Preset, phi: Perceptual, *, repeats: int, report: Report = silent) -> list[Record]:
     """Measure with any Phi, in float32, after checking that all ways compute the same terms.
 
     Raises:
         AssertionError: they do not.
     """
-    report("the values of all terms")
+    report(Progress("the values of all terms"))
     preset = dataclasses.replace(preset, learning_rate=_RATE, critic_learning_rate=_RATE)
     published = prepare(preset, phi, torch.contiguous_format)
     published_channels_last = prepare(preset, phi, torch.channels_last)
@@ -140,7 +137,8 @@ def measure(
             candidates,
             repeats=repeats,
             warm_up=WARM_UP,
-            report=lambda turn: report(f"{case}: turn {turn} of {WARM_UP + repeats}"),
+            stage=case,
+            report=report,
         )
 
         def described(name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 from homomorph_client.output import check_writable
 
@@ -58,13 +59,13 @@ def kernel(
     if features:
         matrix = dataclasses.replace(matrix, features=[_parse_features(text) for text in features])
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
-    with Console(stderr=True).status("Loading") as status:
+    with progress_display() as report:
         records = benchmark.run(
             matrix,
             device=device,
             repeats=repeats,
             threads=threads or len(os.sched_getaffinity(0)),
-            report=status.update,
+            report=report,
         )
     path = write(records, out)
     Console().print(table(records, f"interpolation of features, {benchmark.device_name(device)}"))
@@ -104,12 +105,12 @@ def train(
     if preset not in PRESETS:
         raise HomomorphError(f"--preset must be {' or '.join(PRESETS)}, not {preset!r}")
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
-    with Console(stderr=True).status("Loading") as status:
+    with progress_display() as report:
         records = benchmark.run(
             PRESETS[preset],
             repeats=repeats,
             threads=threads or len(os.sched_getaffinity(0)),
-            report=status.update,
+            report=report,
         )
     path = write(records, out)
     Console().print(table(records, f"one training step, {preset}"))
@@ -168,7 +169,7 @@ def model(
     if picture_size % network.stride:
         raise HomomorphError(f"--picture-size must be a multiple of {network.stride} for {preset}, not {picture_size}")
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
-    with Console(stderr=True).status("Loading") as status:
+    with progress_display() as report:
         measured = benchmark.run(
             network,
             groups=GROUPS if preset.startswith("avatars") else CELEBA_GROUPS,
@@ -178,7 +179,7 @@ def model(
             repeats=repeats,
             threads=threads or len(os.sched_getaffinity(0)),
             packages=packages,
-            report=status.update,
+            report=report,
         )
     path = write(measured.records, out)
     Console().print(table(measured.records, f"{preset}, {picture_size}x{picture_size} pixels"))
@@ -242,19 +243,20 @@ def serving(
     from rich.console import Console
 
     from homomorph_bench.results import RESULTS_FILE, table, write
-    from homomorph_bench.serving import report, scenarios
+    from homomorph_bench.serving import scenarios
+    from homomorph_bench.serving.report import write_report
     from homomorph_export.exporter import export_run
     from homomorph_export.serving.devices import choose_gpus
 
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
     chosen = choose_gpus(gpus)
     with contextlib.ExitStack() as stack:
-        status = stack.enter_context(Console(stderr=True).status("Loading"))
+        report = stack.enter_context(progress_display())
         if repository is None:
             repository = (
                 Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homomorph-bench-"))) / "repository"
             )
-            export_run("avatars64", repository, onnx=False, report=status.update)
+            export_run("avatars64", repository, onnx=False, report=report)
         measured = asyncio.run(
             scenarios.measure(
                 repository,
@@ -266,10 +268,10 @@ def serving(
                 peers=peers,
                 gpus=chosen,
                 analyzer=perf_analyzer.resolve() if perf_analyzer else None,
-                report=status.update,
+                report=report,
             )
         )
     path = write(measured.records, out)
     Console().print(table(measured.records, f"{frames} frames a sequence, {measured.meta['cores']} cores"))
-    typer.echo(report.write_report(measured, out))
+    typer.echo(write_report(measured, out))
     typer.echo(path)

@@ -13,9 +13,10 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.console import Console
 
+from homomorph.progress import Progress
 from homomorph_cli.one_line_errors import run_app
+from homomorph_cli.progress import progress_display
 from homomorph_client import MorphClient
 from homomorph_client.output import write_output
 from homomorph_client.pictures import load_picture
@@ -42,16 +43,15 @@ def demo(
     from homomorph_export.serving.server import TritonServer
 
     pictures = load_picture(source), load_picture(target)
-    with Console(stderr=True).status("") as status:
-        status.update(f"Exporting {run}")
-        export_run(run, repository, report=status.update)
-        status.update("Starting Triton")
+    with progress_display() as report:
+        export_run(run, repository, report=report)
+        report(Progress("Starting Triton"))
         with TritonServer(repository) as server, MorphClient(server.grpc_url) as client:
-            status.update("Morphing")
+            report(Progress("Morphing"))
             frames = client.morph(*pictures, steps=_STEPS)
             rows = {"all": frames, **_each_group_alone(client, *pictures)}
             latencies_ms = _latencies_ms(client, *pictures)
-            status.update("Stopping Triton")
+            report(Progress("Stopping Triton"))
     write_output(out / "morph.png", frames)
     write_output(out / "morph.gif", frames)
     write_output(out / "groups.png", named_strips(rows)[np.newaxis])

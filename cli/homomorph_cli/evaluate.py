@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from homomorph_cli.progress import stage_progress
+from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 
 
@@ -60,7 +60,7 @@ def evaluate(
     names = [Path(run).name for run in runs]
     if len(set(names)) < len(names):
         raise HomomorphError(f"the runs must differ in their folder's name: {', '.join(names)}")
-    with stage_progress() as report:
+    with progress_display() as report:
         evaluation = run_evaluation(
             {name: resolve_run(run) for name, run in zip(names, runs, strict=True)},
             data,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 
 
@@ -78,8 +79,6 @@ def export(
     levels (of 255) on average and by 1 at most; with bf16 and fp16 by 0.5 on average, and with int8 by 2, on pictures
     that it was not calibrated on. The folder can be moved and served elsewhere.
     """
-    from rich.console import Console
-
     from homomorph.runs.cyclegan import is_cyclegan
     from homomorph.runs.run import resolve_run
     from homomorph_export.cyclegan.exporter import export_cyclegans
@@ -94,12 +93,12 @@ def export(
         )
     if all(cyclegans) and (aot or calibration):
         raise HomomorphError(f"{'--aot' if aot else '--calibration'} is not offered for CycleGANs")
-    with Console(stderr=True).status("Loading") as status:
+    with progress_display() as report:
         common: dict[str, Any] = {
             "precision": precision.value,
             "onnx": onnx,
             "threads": threads,
-            "report": status.update,
+            "report": report,
         }
         if all(cyclegans):
             manifest = export_cyclegans(folders, repository, **common)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from homomorph_cli.progress import stage_progress
+from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 
 
@@ -41,11 +41,16 @@ def label(
         raise HomomorphError("--steps must be at least 1, and --size from 16 to 512 pixels")
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
-    with stage_progress() as show:
-        for report in label_set(
-            folder, out, steps=steps, picture_size=size, seed=seed, max_bad_pictures=max_bad_pictures
-        ):
-            show(report.phase, report.done, report.total)
+    with progress_display() as report:
+        label_set(
+            folder,
+            out,
+            steps=steps,
+            picture_size=size,
+            seed=seed,
+            max_bad_pictures=max_bad_pictures,
+            report=report,
+        )
     figures = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     table = Table("label", "held-out pictures", "accuracy", "by guessing", box=None)
     for name, of in figures["attributes"].items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from homomorph_cli.progress import progress_display
 
 
 def render(
@@ -18,29 +18,13 @@ def render(
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
     seed: Annotated[int, typer.Option(help="Which set: each seed gives its own pictures, the same everywhere.")] = 0,
     style: Annotated[str, typer.Option(help="DiceBear style; any name that is none lists them.")] = "avataaars",
-    workers: Annotated[int, typer.Option(help="Processes; 0 takes every usable core.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, show_default="every usable core", help="Processes; 0 renders in this one.")
+    ] = None,
 ) -> None:
     """Render a labelled picture set (avatars with exact labels, on white)."""
     from homomorph.data.render_set import render_set
 
-    rendering = render_set(folder, count=count, size=size, seed=seed, workers=workers or None, style=style)
-    columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with (
-        Progress(*columns) as progress,
-        contextlib.closing(rendering) as rendered,  # removes an unfinished folder on Ctrl-C
-    ):
-        task = progress.add_task("", total=count)
-        for done in rendered:
-            progress.update(task, completed=done)
+    with progress_display() as report:
+        render_set(folder, count=count, size=size, seed=seed, workers=workers, style=style, report=report)
     print(f"{count} pictures of {size}x{size} pixels in {folder}")
-
-
-class _Rate(TextColumn):
-    """Pictures per second."""
-
-    def __init__(self) -> None:
-        super().__init__("{task.speed:.0f} pictures/s")
-
-    def render(self, task):  # type: ignore[no-untyped-def]
-        """Show nothing until there is a speed."""
-        return super().render(task) if task.speed else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from onnx import ModelProto
 
 from homomorph.models.blending import METHODS
 from homomorph.models.config import ModelConfig
+from homomorph.progress import Progress, Report, silent
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
 from homomorph_export import aotinductor, contract, onnx_graphs, parity, torchscript
@@ -45,7 +45,7 @@ def export_run(
     aot: bool = False,
     calibration: Path | None = None,
     threads: int | None = None,
-    report: Callable[[str], None] = lambda step: None,
+    report: Report = silent,
 ) -> Manifest:
     """Write a run's networks as a Triton model repository.
 
@@ -85,9 +85,9 @@ def export_run(
 
     quantising = onnx and IN_ONNX[precision] == "int8"
     if quantising:
-        report("Collecting pictures to calibrate on")
+        report(Progress("Collecting pictures to calibrate on"))
         pictures = CalibrationPictures(config, calibration)
-    report("Building the operator")
+    report(Progress("Building the operator"))
     library = build()
     load(library)
 
@@ -100,7 +100,7 @@ def export_run(
             inputs = calibration_inputs(model, pictures.pictures) if quantising else {}
             graphs = onnx_models(exported_parts(model, label_features, dtype), entries, inputs, report)
         for entry in served:
-            report(f"Writing {entry.name}")
+            report(Progress(f"Writing {entry.name}"))
             folder = staged / entry.name
             if entry.steps:
                 parameters = _blend_parameters(config) if entry.name in METHODS else _client_parameters(config)
@@ -118,9 +118,9 @@ def export_run(
                 )
         compiled = aotinductor_modules(parts) if aot else {}
         for name, module in compiled.items():
-            report(f"Compiling {name} by AOTInductor, which takes a while")
+            report(Progress(f"Compiling {name} by AOTInductor, which takes a while"))
             aotinductor.compile_package(module, entries[name], staged / name / AOTINDUCTOR_FILE)
-        report("Comparing with the run")
+        report(Progress("Comparing with the run"))
         cases = parity.cases(model, label_features)
         # Read back, so that the comparison is of what the server will load.
         read = {name: torchscript.load(staged / name / TORCHSCRIPT_FILE) for name in modules}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from onnx import ModelProto
 
 from homomorph.models.blending import FEATURE_METHODS, PIXEL
+from homomorph.progress import Progress, Report, silent
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.parts import Parts
 from homomorph_export.quantisation import quantised
@@ -26,13 +27,11 @@ from homomorph_export.servable import (
 )
 
 
-def torchscript_models(
-    parts: Parts, report: Callable[[str], None] = lambda step: None
-) -> dict[str, torch.jit.ScriptModule]:
+def torchscript_models(parts: Parts, report: Report = silent) -> dict[str, torch.jit.ScriptModule]:
     """Return the TorchScript of every served model that is not an ensemble, by the model's name."""
 
     def traced(name: str, module: torch.nn.Module, *example: torch.Tensor) -> torch.jit.ScriptModule:
-        report(f"Tracing {name}")
+        report(Progress(f"Tracing {name}"))
         return torchscript.trace(module, *example)
 
     encoder = traced("encoder", parts.encoder, parts.picture)
@@ -62,7 +61,7 @@ def onnx_models(
     parts: Parts,
     entries: Mapping[str, contract.Model],
     calibration: Mapping[str, torch.Tensor],
-    report: Callable[[str], None] = lambda step: None,
+    report: Report = silent,
 ) -> dict[str, ModelProto]:
     """Return the ONNX of every served model that is neither an ensemble nor joint, by the model's name.
 
@@ -70,10 +69,10 @@ def onnx_models(
     """
 
     def exported(name: str, module: torch.nn.Module, *example: torch.Tensor) -> ModelProto:
-        report(f"Exporting {name} to ONNX")
+        report(Progress(f"Exporting {name} to ONNX"))
         graph = onnx_graphs.export(module, entries[name], *example)
         if name in calibration:
-            report(f"Quantising {name}")
+            report(Progress(f"Quantising {name}"))
             graph = onnx_graphs.rebuilt(quantised(graph, calibration[name]), entries[name])
         return graph
 

@@ -19,7 +19,7 @@ def test_candidates_take_turns():
     calls: list[str] = []
     turns: list[int] = []
     candidates = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    time_in_turns(candidates, repeats=10, warm_up=1, turn_ms=0, report=turns.append)
+    time_in_turns(candidates, repeats=10, warm_up=1, turn_ms=0, report=lambda progress: turns.append(progress.done))
     assert calls[-4:] == ["a", "b", "a", "b"]
     assert turns == list(range(1, 12))
 

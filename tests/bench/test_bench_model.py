@@ -15,6 +15,7 @@ import torch
 
 from homomorph.models.config import CompactConfig, ModelConfig, PublishedConfig
 from homomorph.models.morph import MorphModel
+from homomorph.progress import silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches, model, model_picture, runtimes
 from homomorph_export import contract
@@ -114,7 +115,7 @@ def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: 
             runtimes=("aotinductor",),
             pictures=pictures,
             example=(pictures[:1], pictures[1:], torch.ones(1, 3, 6)),
-            report=lambda step: None,
+            report=silent,
         )
         assert [way.precision for way in found] == list(runtimes.formats())
     assert compiled == list(runtimes.MODELS) * len(runtimes.formats())

@@ -22,6 +22,7 @@ import torch
 
 from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.morph import MorphModel
+from homomorph.progress import silent
 from homomorph.runs.run import save_model
 from homomorph_bench.serving import perf_analyzer, processes, scenarios, systems, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
@@ -387,7 +388,7 @@ def test_peers_answer_the_same_frames(repository: Path, name: str, monkeypatch: 
     monkeypatch.setattr(systems, "PEERS", {name: systems.PEERS[name]})
 
     async def names() -> list[str]:
-        async with systems.started(repository, picture_size=64, frames=2, peers=True, report=lambda _: None) as running:
+        async with systems.started(repository, picture_size=64, frames=2, peers=True, report=silent) as running:
             return list(running.systems)  # `started` has compared the frames
 
     assert asyncio.run(names())[-1] == name
@@ -403,7 +404,7 @@ def test_other_frames_are_found(repository: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(systems.InProcess, "send", other)
 
     async def start() -> None:
-        async with systems.started(repository, picture_size=None, frames=3, peers=False, report=lambda _: None):
+        async with systems.started(repository, picture_size=None, frames=3, peers=False, report=silent):
             raise AssertionError("the frames differ")
 
     with pytest.raises(systems.ServerError, match=r"Triton answers other frames: they are \d+ grey levels off"):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from homomorph.models.config import PublishedConfig
 from homomorph.models.perceptual import SmallVgg, Vgg19
+from homomorph.progress import Progress, Report
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph.training.recipe import Preset
 from homomorph_bench import train
@@ -116,15 +117,15 @@ def _passes(way: Way, step: Callable[[], object]) -> dict[str, Passes]:
 
 def test_a_record_for_the_step_and_for_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
     def take_one_turn(
-        candidates: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int, report: Callable[[int], None]
+        candidates: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int, stage: str, report: Report
     ) -> dict[str, Timing]:
-        report(warm_up + repeats)
+        report(Progress(stage, warm_up + repeats, warm_up + repeats))
         for candidate in candidates.values():
             candidate()
         return {name: Timing(4.0 / (index + 1), 0.0) for index, name in enumerate(candidates)}
 
     monkeypatch.setattr(train, "time_in_turns", take_one_turn)
-    reported: list[str] = []
+    reported: list[Progress] = []
     records = measure(PRESET, SmallVgg(15), repeats=10, report=reported.append)
     by_name = {record.name: record for record in records}
     order = "published order of work"
@@ -137,7 +138,7 @@ def test_a_record_for_the_step_and_for_each_part(monkeypatch: pytest.MonkeyPatch
         assert (record.unit, record.meta["repeats"], record.meta["recipe"]) == ("ms", 10, "published")
     assert by_name["ours, whole step"].ratio == 4.0
     assert by_name["ours, E"].meta["passes"] == {"forward": 1, "backward": 1}
-    assert "whole step: turn 11 of 11" in reported
+    assert Progress("whole step", 11, 11) in reported
 
 
 def test_vgg19_can_do_without_its_weights() -> None:

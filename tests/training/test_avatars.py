@@ -12,11 +12,12 @@ from homomorph.data import avatars
 from homomorph.data.labels import read_labelled
 from homomorph.data.render_set import render_set
 from homomorph.errors import DataError
+from homomorph.progress import Progress
 
 
 def test_a_set_is_the_same_again_and_grows_at_its_end(tmp_path: Path) -> None:
-    list(render_set(tmp_path / "a", count=3, size=16, seed=5, workers=1))
-    list(render_set(tmp_path / "b", count=5, size=16, seed=5, workers=2))
+    render_set(tmp_path / "a", count=3, size=16, seed=5, workers=1)
+    render_set(tmp_path / "b", count=5, size=16, seed=5, workers=2)
     first = sorted((tmp_path / "a" / "images").iterdir())
     assert [path.name for path in first] == ["000000.png", "000001.png", "000002.png"]
     for path in first:
@@ -82,23 +83,40 @@ def test_a_counterfactual_changes_one_group_only() -> None:
 
 
 def test_an_interrupted_set_leaves_nothing(tmp_path: Path) -> None:
-    rendering = render_set(tmp_path / "set", count=500, size=16, workers=1)
-    next(rendering)
-    rendering.close()
+    def interrupt(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render_set(tmp_path / "set", count=500, size=16, workers=1, report=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_picture_is_reported_and_no_workers_render_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_processes(*arguments: object, **options: object) -> None:
+        pytest.fail("a process was started")
+
+    monkeypatch.setattr("homomorph.data.render_set.ProcessPoolExecutor", no_processes)
+    reports: list[Progress] = []
+    render_set(tmp_path / "set", count=3, size=16, workers=0, report=reports.append)
+    assert [(report.stage, report.done, report.total) for report in reports] == [
+        ("rendering", done, 3) for done in (1, 2, 3)
+    ]
+    assert len(list((tmp_path / "set" / "images").iterdir())) == 3
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="already exists"):
-        list(render_set(tmp_path, count=1, size=16))
+        render_set(tmp_path, count=1, size=16)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(("count", "size", "seed"), [(0, 16, 0), (1, 15, 0), (1, 5000, 0), (1, 16, -1)])
 def test_numbers_out_of_range_are_refused(tmp_path: Path, count: int, size: int, seed: int) -> None:
     with pytest.raises(DataError, match="must"):
-        list(render_set(tmp_path / "set", count=count, size=size, seed=seed))
+        render_set(tmp_path / "set", count=count, size=size, seed=seed)
     assert list(tmp_path.iterdir()) == []
 
 

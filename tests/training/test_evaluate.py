@@ -29,9 +29,9 @@ from homomorph.models.blending import spherical
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.models.perceptual import perceptual_distance
+from homomorph.progress import Progress
 from homomorph.runs.run import save_model
 from homomorph.training.recipe import Preset
-from homomorph_cli import progress
 from homomorph_cli.main import app
 
 PAIRS = 40
@@ -67,7 +67,7 @@ def published(alexnet_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def held_out(folder: Path) -> HeldOut:
     """The same as pairs."""
-    return read_held_out(read_labelled(folder), 32, PAIRS, 11, lambda done, total: None)
+    return read_held_out(read_labelled(folder), 32, PAIRS, 11)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypat
     monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
     distance = evaluator_distance(evaluator)
     tasks = [whole_task(Oracle(held_out), held_out)]
-    oracle = measure(tasks, held_out, evaluator, distance, shown=[0, 1], report=lambda done: None)
+    oracle = measure(tasks, held_out, evaluator, distance, shown=[0, 1])
     assert oracle.figures["counterfactual"] == pytest.approx(dict.fromkeys(avatars.GROUPS, 1.0))
     assert oracle.figures["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     assert oracle.figures["background"] == {"reconstruction": 0, "morph": 0}
@@ -147,7 +147,7 @@ def test_reconstructions_of_either_side_count_for_frechet(held_out: HeldOut, eva
 
     distance = evaluator_distance(evaluator)
     tasks = [whole_task(LosesTargets(), held_out)]
-    taken = measure(tasks, held_out, evaluator, distance, shown=[0], report=lambda done: None).figures
+    taken = measure(tasks, held_out, evaluator, distance, shown=[0]).figures
     assert taken["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     shown_as = evaluator.judge(np.concatenate([held_out.source, 255 - held_out.target]))[1]
     real = evaluator.judge(np.concatenate([held_out.source, held_out.target]))[1]
@@ -243,7 +243,7 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
         out,
         pairs=16,
         evaluator_steps=3,
-        report=lambda name, done, total: stages.append(name),
+        report=lambda progress: stages.append(progress.stage),
     )
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics) == [
@@ -298,9 +298,9 @@ def test_lpips_measures_where_its_weights_are(model: MorphModel, folder: Path, t
         result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
         assert result.exit_code == 0
         # Without a terminal each stage is a line when it begins and one when it ends.
-        stages = [line for line in result.stdout.splitlines() if line.endswith(" s")]
-        assert [line.rpartition(",")[0] for line in stages if "homomorph" in line] == ["homomorph: 16 of 16"]
-        assert any(line.startswith("evaluator: 3 of 3") for line in stages)
+        lines = result.stderr.splitlines()
+        assert [line for line in lines if line.startswith("homomorph:")] == ["homomorph: 16/16"]
+        assert any(line.startswith("evaluator: 3/3") for line in lines)
         taken[choice] = json.loads((tmp_path / choice / "metrics.json").read_text())
     assert taken["auto"]["meta"]["d"] == "LPIPS (Zhang et al., CVPR 2018) on AlexNet"
     assert "d is LPIPS (Zhang et al., CVPR 2018) on AlexNet." in (tmp_path / "auto" / "report.html").read_text()
@@ -313,7 +313,7 @@ def test_lpips_measures_where_its_weights_are(model: MorphModel, folder: Path, t
 
 def test_too_few_pictures_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="need 1100 pictures"):
-        read_held_out(read_labelled(folder), 32, 300, None, lambda done, total: None)
+        read_held_out(read_labelled(folder), 32, 300, None)
 
 
 def test_truths_are_of_the_groups_that_were_drawn(folder: Path) -> None:
@@ -321,16 +321,16 @@ def test_truths_are_of_the_groups_that_were_drawn(folder: Path) -> None:
     columns = slice(0, len(avatars.GROUPS["expression"]))
     groups = {"expression": avatars.GROUPS["expression"]}
     fewer = LabelledPictures(data.paths, data.labels[:, columns], groups)
-    assert set(read_held_out(fewer, 32, 16, 11, lambda done, total: None).truths) == {"expression"}
+    assert set(read_held_out(fewer, 32, 16, 11).truths) == {"expression"}
     mine = LabelledPictures(data.paths, data.labels[:, columns], {"mood": groups["expression"]})
-    assert read_held_out(mine, 32, 16, 11, lambda done, total: None).truths == {}
+    assert read_held_out(mine, 32, 16, 11).truths == {}
 
 
 def test_a_report_that_cannot_be_written_is_said_at_once(model: MorphModel, folder: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "run", model)
     (tmp_path / "file").write_text("mine")
 
-    def report(stage: str, done: int, total: int) -> None:
+    def report(progress: Progress) -> None:
         pytest.fail("work began")
 
     with pytest.raises(DataError, match="cannot be a folder"):
@@ -338,37 +338,6 @@ def test_a_report_that_cannot_be_written_is_said_at_once(model: MorphModel, fold
             {"run": tmp_path / "run"}, folder, tmp_path / "file" / "out", pairs=16, evaluator_steps=1, report=report
         )
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_without_a_terminal_stages_are_lines_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 100.0
-    monkeypatch.setattr("homomorph_cli.progress.time.monotonic", lambda: now)
-    with progress.stage_progress() as report:
-        report("pictures", 1, 4)
-        report("pictures", 2, 4)
-        now += progress.LINE_EVERY_S
-        report("pictures", 3, 4)
-        now += 1
-        report("pictures", 4, 4)
-        report("pixel", 16, 32)
-    lines = ["pictures: 1 of 4, 0 s", "pictures: 3 of 4, 30 s", "pictures: 4 of 4, 31 s", "pixel: 16 of 32, 0 s"]
-    assert capsys.readouterr().out.splitlines() == lines
-
-
-def test_a_terminal_shows_bars_from_the_first_report_on(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    with progress.stage_progress() as report:
-        assert capsys.readouterr().out == ""
-        report("pictures", 4, 4)
-        report("pixel", 16, 32)
-    shown = capsys.readouterr().out
-    assert "pictures" in shown
-    assert "16/32" in shown
 
 
 @pytest.mark.parametrize("command", ["evaluate", "label"])

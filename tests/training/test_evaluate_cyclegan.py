@@ -108,7 +108,6 @@ def test_only_pairs_that_differ_its_way_count(
         evaluator,
         evaluator_distance(evaluator),
         shown=tasks[0].rows[:2].tolist(),
-        report=lambda done: None,
     )
     assert taken.pairs == len(tasks[0].rows)
     assert taken.shown == tasks[0].rows[:2].tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from homomorph.environment import environment
+from homomorph.progress import Progress, Report, silent
 from homomorph_bench.results import Record
 from homomorph_bench.serving import perf_analyzer, processes, shortcuts, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
@@ -118,7 +119,7 @@ async def measure(
     peers: bool,
     gpus: Sequence[int] = (),
     analyzer: Path | None = None,
-    report: Callable[[str], None] = lambda step: None,
+    report: Report = silent,
 ) -> Measured:
     """Measure every system.
 
@@ -168,7 +169,7 @@ async def measure(
         torch.set_num_threads(before)
 
 
-async def _single_stream(running: Running, plan: Plan, measured: Measured, report: Callable[[str], None]) -> None:
+async def _single_stream(running: Running, plan: Plan, measured: Measured, report: Report) -> None:
     """One request at a time."""
     systems = running.systems
     loads: dict[str, list[Load]] = {name: [] for name in systems}
@@ -177,7 +178,7 @@ async def _single_stream(running: Running, plan: Plan, measured: Measured, repor
             await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests)
     counted: triton_time.Counts = Counter()
     for turn in range(plan.turns):
-        report(f"SingleStream, turn {turn + 1} of {plan.turns}")
+        report(Progress("SingleStream", turn + 1, plan.turns))
         for name, system in systems.items():
             async with system.awake():
                 before = await running.counts()
@@ -203,9 +204,7 @@ async def _single_stream(running: Running, plan: Plan, measured: Measured, repor
     measured.add_where(ALONE, {"client library": means[CLIENT] - means[TRITON]}, counted, means[TRITON])
 
 
-async def _offline(
-    systems: Mapping[str, System], plan: Plan, measured: Measured, report: Callable[[str], None]
-) -> dict[str, float]:
+async def _offline(systems: Mapping[str, System], plan: Plan, measured: Measured, report: Report) -> dict[str, float]:
     """As many sequences a second as possible; returns how many, by system, one sequence a request."""
     sends: dict[str, tuple[Send, int, int]] = {}  # how to send, sequences in a request, requests on their way
     for name, system in systems.items():
@@ -216,7 +215,7 @@ async def _offline(
     client_ms: dict[str, list[float]] = {name: [] for name in sends}
     server_ms: dict[str, list[float]] = {name: [] for name in sends}
     for turn in range(-1, plan.turns):  # the first warms up
-        report(f"Offline, turn {max(turn, 0) + 1} of {plan.turns}")
+        report(Progress("Offline", max(turn, 0) + 1, plan.turns))
         for name, (send, sequences, outstanding) in sends.items():
             system = systems[name.removesuffix(f" {BATCHES}")]
             async with system.awake():
@@ -261,7 +260,7 @@ async def _server(
     plan: Plan,
     bound_ms: float,
     measured: Measured,
-    report: Callable[[str], None],
+    report: Report,
 ) -> None:
     """The largest rate of Poisson arrivals whose 99th percentile stays under the bound."""
     searches = {name: RateSearch(saturating[name], tolerance=plan.tolerance) for name in systems}
@@ -292,7 +291,7 @@ async def _curves(
     running: Running,
     plan: Plan,
     measured: Measured,
-    report: Callable[[str], None],
+    report: Report,
 ) -> None:
     """Latency at shares of each system's own saturating rate."""
     for share in plan.shares:
@@ -326,13 +325,13 @@ async def _overload(
     saturating: Mapping[str, float],
     plan: Plan,
     measured: Measured,
-    report: Callable[[str], None],
+    report: Report,
 ) -> None:
     """How many answers are there in time where more is asked for than can be computed, for as long as a whole load."""
     seconds = plan.windows * plan.window_s
     for name, system in systems.items():
         rate = OVERLOAD * saturating[name]
-        report(f"overload: {name} at {rate:.3g} requests/s")
+        report(Progress("overload", detail=f"{name} at {rate:.3g} requests/s"))
         async with system.awake():
             load = await open_loop(system.dated.send, poisson_arrivals(rate, seconds, seed=0))
         in_time = sum(latency <= DEADLINE_S * 1e3 for latency in load.latencies_ms) / seconds
@@ -350,14 +349,14 @@ async def _open_loads(
     *,
     case: str,
     seed: int,
-    report: Callable[[str], None],
+    report: Report,
 ) -> tuple[dict[str, Load], triton_time.Counts]:
     """Poisson arrivals at each system's rate, window by window in turns; also what Triton counted meanwhile."""
     windows: dict[str, list[Load]] = {name: [] for name in rates}
     counted: triton_time.Counts = Counter()
     for window in range(plan.windows):
         for name, rate in rates.items():
-            report(f"{case}, turn {window + 1} of {plan.windows}: {name} at {rate:.3g} requests/s")
+            report(Progress(case, window + 1, plan.windows, detail=f"{name} at {rate:.3g} requests/s"))
             # Never nothing: a rate may be so low that none arrive.
             arrivals_s = poisson_arrivals(rate, plan.window_s, seed * plan.windows + window) or [0.0]
             async with systems[name].awake():
@@ -367,13 +366,13 @@ async def _open_loads(
     return {name: Load.joined(loads) for name, loads in windows.items()}, counted
 
 
-async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, report: Callable[[str], None]) -> None:
+async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, report: Report) -> None:
     """Closed loops of more and more users."""
     for concurrency in plan.concurrencies:
         for name, system in systems.items():
             if name == IN_PROCESS and concurrency > 1:
                 continue  # it computes one request at a time, however many wait
-            report(f"{concurrency} at once: {name}")
+            report(Progress(f"{concurrency} at once", detail=name))
             async with system.awake():
                 load = await closed_loop(system.request.send, concurrency=concurrency, duration_s=plan.window_s)
             measured.sweep.setdefault(name, []).append(_point(concurrency, load))
@@ -393,12 +392,10 @@ async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, 
             )
 
 
-async def _analyzed(
-    analyzer: Path, running: Running, plan: Plan, measured: Measured, report: Callable[[str], None]
-) -> None:
+async def _analyzed(analyzer: Path, running: Running, plan: Plan, measured: Measured, report: Report) -> None:
     """The sweep's first and last point of Triton again, by perf_analyzer and by our own load generator beside it."""
     for concurrency in (plan.concurrencies[0], plan.concurrencies[-1]):
-        report(f"{concurrency} at once: perf_analyzer")
+        report(Progress(f"{concurrency} at once", detail="perf_analyzer"))
         send = running.systems[TRITON].request.send
         own = await closed_loop(send, concurrency=concurrency, duration_s=2 * plan.window_s)
         rate = await perf_analyzer.rate(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from homomorph.progress import Progress, Report
 from homomorph_bench.results import Record, compared
 from homomorph_bench.serving.exported import ExportedMorph
 from homomorph_bench.serving.systems import CLIENT, SHARED, Inputs, device_of
@@ -35,7 +36,7 @@ def measure(
     gpus: Sequence[int],
     repeats: int,
     meta: dict[str, Any],
-    report: Callable[[str], None],
+    report: Report,
 ) -> list[Record]:
     """Return the records of both, from a server of their own.
 
@@ -52,10 +53,10 @@ def measure(
         HomomorphError: it refuses a request.
     """
     with ExitStack() as stack:
-        report("starting Triton with a cache")
+        report(Progress("starting Triton with a cache"))
         models = [model for model in ("morph", "pixel") if (repository / model).is_dir()]
         server = stack.enter_context(TritonServer(repository, models=models, cache_mib=CACHE_MIB, gpus=gpus))
-        report(f"{LARGE} pixels, with and without shared memory")
+        report(Progress(f"{LARGE} pixels, with and without shared memory"))
         clients = {
             name: stack.enter_context(
                 MorphClient(server.grpc_url, picture_size=LARGE, timeout_s=300, shared_memory=name == SHARED)
@@ -63,7 +64,7 @@ def measure(
             for name in (CLIENT, SHARED)
         }
         records = _large_frames(clients, inputs, repeats, meta)
-        report("pictures that the server knows")
+        report(Progress("pictures that the server knows"))
         client = stack.enter_context(MorphClient(server.grpc_url, picture_size=inputs.source.shape[1]))
         return records + _known_pictures(client, ExportedMorph(repository, device_of(gpus)), inputs, repeats, meta)
 

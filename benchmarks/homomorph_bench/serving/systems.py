@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from homomorph.progress import Progress, Report
 from homomorph_bench.serving import processes, triton_time
 from homomorph_bench.serving.exported import ExportedMorph
 from homomorph_bench.serving.load import RequestFailed
@@ -184,7 +185,7 @@ async def started(
     frames: int,
     peers: bool,
     gpus: Sequence[int] = (),
-    report: Callable[[str], None],
+    report: Report,
 ) -> AsyncIterator[Running]:
     """Start every system.
 
@@ -201,18 +202,18 @@ async def started(
         PictureError: `picture_size` is no multiple of the model's stride.
     """
     async with contextlib.AsyncExitStack() as stack:
-        report(f"starting {TRITON}")
+        report(Progress(f"starting {TRITON}"))
         before = processes.children()
         server = stack.enter_context(TritonServer(repository, gpus=gpus))
         roots = {TRITON: frozenset(processes.children() - before)}
         running: dict[str, Peer] = {}
         for name, module in PEERS.items() if peers else ():
-            report(f"starting {name}")
+            report(Progress(f"starting {name}"))
             running[name] = stack.enter_context(Peer(module, repository, device_of(gpus)))
             roots[name] = frozenset([running[name].pid])
             await _until_listening(running[name])
 
-        report("loading the exported files in process")
+        report(Progress("loading the exported files in process"))
         client = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size))
         sharing = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size, shared_memory=True))
         model = client.served_model()
@@ -245,7 +246,7 @@ async def started(
 
         expected = await systems[0].request.send()
         for system in systems:
-            report(f"comparing {system.name}")
+            report(Progress(f"comparing {system.name}"))
             await _compare(system.name, system.request, expected, running.get(system.name))
             if system.batches:
                 await _compare(system.name, system.batches, expected * MAX_BATCH_SIZE)

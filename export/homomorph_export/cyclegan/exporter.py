@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.progress import Progress, Report, silent
 from homomorph.runs.cyclegan import load_translator
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.cyclegan import parity
@@ -25,7 +26,7 @@ def export_cyclegans(
     precision: str = "fp32",
     onnx: bool = True,
     threads: int | None = None,
-    report: Callable[[str], None] = lambda step: None,
+    report: Report = silent,
 ) -> Manifest:
     """Write the generators of CycleGANs as a Triton model repository.
 
@@ -65,7 +66,7 @@ def export_cyclegans(
         modules = torchscript_models(translator, DTYPES[IN_TORCHSCRIPT[precision]], report)
         graphs = onnx_models(translator, DTYPES[IN_ONNX[precision]], entries, report) if onnx else {}
         for name, entry in entries.items():
-            report(f"Writing {name}")
+            report(Progress(f"Writing {name}"))
             write_model(
                 staged / name,
                 entry,
@@ -76,7 +77,7 @@ def export_cyclegans(
                 threads=threads,
                 client_parameters=client_parameters if name == contract.TRANSLATE_MODEL else {},
             )
-        report("Comparing with the runs")
+        report(Progress("Comparing with the runs"))
         # Read back, so that the comparison is of what the server will load.
         read = {name: torchscript.load(staged / name / TORCHSCRIPT_FILE) for name in modules}
         measured = {

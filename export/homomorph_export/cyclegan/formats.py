@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from onnx import ModelProto
 from torch import nn
 
 from homomorph.models.translator import Translator
+from homomorph.progress import Progress, Report, silent
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.contract import TRANSLATE_MODEL, direction_model
 from homomorph_export.cyclegan.servable import GeneratorServable, TranslateServable
 
 
 def torchscript_models(
-    translator: Translator, dtype: torch.dtype, report: Callable[[str], None] = lambda step: None
+    translator: Translator, dtype: torch.dtype, report: Report = silent
 ) -> dict[str, torch.jit.ScriptModule]:
     """Return the TorchScript of every served model, by the model's name."""
     traced = {}
     for direction, module in _servables(translator, dtype).items():
-        report(f"Tracing {direction_model(direction)}")
+        report(Progress(f"Tracing {direction_model(direction)}"))
         traced[direction_model(direction)] = torchscript.trace(module, _example(translator))
     return traced | {TRANSLATE_MODEL: torchscript.script(TranslateServable(traced.values()))}
 
@@ -30,12 +31,12 @@ def onnx_models(
     translator: Translator,
     dtype: torch.dtype,
     entries: Mapping[str, contract.Model],
-    report: Callable[[str], None] = lambda step: None,
+    report: Report = silent,
 ) -> dict[str, ModelProto]:
     """Return the ONNX of every served model, by the model's name."""
     graphs = {}
     for direction, module in _servables(translator, dtype).items():
-        report(f"Exporting {direction_model(direction)} to ONNX")
+        report(Progress(f"Exporting {direction_model(direction)} to ONNX"))
         graphs[direction] = onnx_graphs.export(module, entries[direction_model(direction)], _example(translator))
     return {
         **{direction_model(direction): graph for direction, graph in graphs.items()},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -18,9 +20,15 @@ from homomorph.data.labels import ATTRIBUTES_FILE, GROUPS_FILE, IMAGES_FOLDER
 from homomorph.data.provenance import Provenance, write_provenance
 from homomorph.data.styles import Style, find_style
 from homomorph.errors import DataError
+from homomorph.progress import Progress, Report, silent
+
+_Job = tuple[Path, Style, int, int, int]
+"""Folder, style, seed, number of the picture, height and width in pixels."""
+_Rendered = tuple[str, dict[str, int]]
+"""File name and labels."""
 
 
-def _render_one(job: tuple[Path, Style, int, int, int]) -> tuple[str, dict[str, int]]:
+def _render_one(job: _Job) -> _Rendered:
     folder, style, seed, index, size = job
     looks = style.draw_looks(seed, index)
     name = f"{index:06d}.png"
@@ -29,8 +37,15 @@ def _render_one(job: tuple[Path, Style, int, int, int]) -> tuple[str, dict[str, 
 
 
 def render_set(
-    folder: Path, *, count: int, size: int, seed: int = 0, workers: int | None = None, style: str = avatars.STYLE
-) -> Generator[int, None, None]:
+    folder: Path,
+    *,
+    count: int,
+    size: int,
+    seed: int = 0,
+    workers: int | None = None,
+    style: str = avatars.STYLE,
+    report: Report = silent,
+) -> None:
     """Render `count` pictures into `folder`, which appears only when the set is complete.
 
     The same seed gives the same pictures on every machine, and a larger set of a seed begins with the smaller one.
@@ -40,11 +55,9 @@ def render_set(
         count: number of pictures, at least 1.
         size: height and width in pixels, 16 to 4096.
         seed: which set; sets of different seeds are independent.
-        workers: processes; the number of usable cores by default.
+        workers: processes; None is one for each usable core, 0 renders in this process.
         style: one of `styles.style_names()`.
-
-    Yields:
-        How many pictures are done, after each one.
+        report: called after each picture.
 
     Raises:
         DataError: `folder` already holds something, a number is out of range, or there is no such style.
@@ -61,23 +74,18 @@ def render_set(
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     images = partial / IMAGES_FOLDER
     images.mkdir(parents=True)
+    began = time.perf_counter()
     try:
         with (
             (partial / ATTRIBUTES_FILE).open("w", newline="", encoding="utf-8") as file,
-            ProcessPoolExecutor(
-                workers or len(os.sched_getaffinity(0)),
-                mp_context=multiprocessing.get_context("spawn"),
-                # Ctrl-C reaches every process of a terminal; this one ends the others.
-                initializer=signal.signal,
-                initargs=(signal.SIGINT, signal.SIG_IGN),
-            ) as pool,
+            _render_processes(workers) as render_all,
         ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["image", *(name for names in drawn.groups.values() for name in names)])
             jobs = ((images, drawn, seed, index, size) for index in range(count))
-            for done, (name, labels) in enumerate(pool.map(_render_one, jobs, chunksize=16), start=1):
+            for done, (name, labels) in enumerate(render_all(jobs), start=1):
                 writer.writerow([name, *labels.values()])
-                yield done
+                report(Progress("rendering", done, count, {"pictures/s": done / (time.perf_counter() - began)}))
         groups = {group: list(names) for group, names in drawn.groups.items()}
         (partial / GROUPS_FILE).write_text(yaml.safe_dump(groups, sort_keys=False), encoding="utf-8")
         write_provenance(partial, Provenance(style, seed, size))
@@ -86,3 +94,19 @@ def render_set(
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _render_processes(workers: int | None) -> Iterator[Callable[[Iterable[_Job]], Iterator[_Rendered]]]:
+    """Yield a function that renders pictures in order, in so many processes; with 0, in this one."""
+    if workers == 0:
+        yield lambda jobs: map(_render_one, jobs)
+        return
+    with ProcessPoolExecutor(
+        workers or len(os.sched_getaffinity(0)),
+        mp_context=multiprocessing.get_context("spawn"),
+        # Ctrl-C reaches every process of a terminal; this one ends the others.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
+        yield lambda jobs: pool.map(_render_one, jobs, chunksize=16)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from homomorph.evaluation.tasks import Task, translation_tasks, whole_task
 from homomorph.evaluation.translation import Direction, directions_of
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.morph import MorphModel
+from homomorph.progress import Progress, Report, silent
 from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
 from homomorph.runs.record import TrainingRecord, read_record
 from homomorph.runs.run import MODEL_FILE, load_model, sha256
@@ -40,10 +39,6 @@ REPORT_FILE = "report.html"
 _NO_TRAINING = TrainingRecord(pictures=0, hours=0, machine="")
 STRIPS = 6
 """Pairs that the report shows, examples not counted."""
-
-
-Report = Callable[[str, int, int], None]
-"""Takes the name of what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ def evaluate(
     *,
     pairs: int,
     evaluator_steps: int,
-    report: Report,
+    report: Report = silent,
     distance: Choice = "auto",
 ) -> Evaluation:
     """Compare the systems on pairs that no model was trained on, and write `metrics.json` and `report.html`.
@@ -91,7 +86,7 @@ def evaluate(
         out: folder for the two files; they appear whole or not at all.
         pairs: number of pairs.
         evaluator_steps: steps that train the evaluator.
-        report: is told how far the work is.
+        report: called for each picture read, each training step of the evaluator, and each chunk of pairs.
         distance: what measures d.
 
     Raises:
@@ -121,7 +116,7 @@ def evaluate(
     provenance = read_provenance(folder)
     built_in = provenance is not None and provenance.style == avatars.STYLE
     seed = provenance.seed if provenance is not None and built_in else None
-    held_out = read_held_out(data, picture_size, pairs, seed, functools.partial(report, "pictures"))
+    held_out = read_held_out(data, picture_size, pairs, seed, report)
     compared = _compared(runs, morphs, translations, directions, held_out)
 
     # Train the evaluator; a tenth of its pictures tells how good it is.
@@ -132,7 +127,7 @@ def evaluate(
         evaluator, held_out.pictures[kept:], held_out.labels[kept:], steps=evaluator_steps, seed=0
     )
     for step, _ in enumerate(training, start=1):
-        report("evaluator", step, evaluator_steps)
+        report(Progress("evaluator", step, evaluator_steps))
     read = evaluator.judge(held_out.pictures[:kept])[0] > 0.5
     accuracy = (read == held_out.labels[:kept]).mean(axis=0)
 
@@ -142,8 +137,7 @@ def evaluate(
     d = lpips or evaluator_distance(evaluator)
     measured: dict[str, Measured] = {}
     for name, one in compared.items():
-        pairs_done = functools.partial(_report_pairs, report, name, sum(len(task.rows) for task in one.tasks))
-        measured[name] = measure(one.tasks, held_out, evaluator, d, shown=shown, report=pairs_done)
+        measured[name] = measure(one.tasks, held_out, evaluator, d, shown=shown, stage=name, report=report)
     records = {path: read_record(path) for path in runs.values()}
     times_ms = frame_times({name: one.tasks[0].system for name, one in compared.items()}, held_out)
     for name, one in compared.items():
@@ -251,10 +245,6 @@ def _load(runs: dict[str, Path]) -> tuple[dict[str, MorphModel], dict[str, Cycle
         listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise CheckpointError(f"the runs take pictures of different sizes and cannot be compared on one set: {listed}")
     return morphs, translations, next(iter(sizes.values()))
-
-
-def _report_pairs(report: Report, name: str, total: int, done: int) -> None:
-    report(name, done, total)
 
 
 def _plain(figures: Any) -> Any:

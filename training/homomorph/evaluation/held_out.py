@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from homomorph.data import avatars
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import DataError
+from homomorph.progress import Progress, Report, silent
 from homomorph_client.pictures import fit_picture
 
 Pictures = NDArray[np.uint8]
@@ -56,7 +56,7 @@ class HeldOut:
 
 
 def read_held_out(
-    data: LabelledPictures, picture_size: int, pairs: int, seed: int | None, report: Callable[[int, int], None]
+    data: LabelledPictures, picture_size: int, pairs: int, seed: int | None, report: Report = silent
 ) -> HeldOut:
     """Read a data folder's first pictures as pairs and its others for the evaluator, and draw the truths.
 
@@ -65,7 +65,7 @@ def read_held_out(
         picture_size: height and width in pixels that the models take.
         pairs: number of pairs.
         seed: of the built-in set, if that is what the folder holds; else None, and there are no truths.
-        report: called with the pictures that are done and their number in all.
+        report: called after each picture.
 
     Raises:
         DataError: there are too few pictures, or one cannot be read.
@@ -86,7 +86,7 @@ def read_held_out(
     pictures = np.empty((len(chosen), 3, picture_size, picture_size), dtype=np.uint8)
     for done, index in enumerate(chosen):
         pictures[done] = fit_picture(data.paths[index], picture_size).transpose(2, 0, 1)
-        report(done + 1, total)
+        report(Progress("pictures", done + 1, total))
     labels = data.labels[chosen]
     held_out = HeldOut(
         groups=data.groups,
@@ -107,7 +107,7 @@ def read_held_out(
                 middles[row] = _render(ours, picture_size, colours)
                 has_middle = True
             done += 1
-            report(done, total)
+            report(Progress("pictures", done, total))
         held_out.truths[group] = truths
         if has_middle:
             held_out.middles[group] = middles
@@ -119,7 +119,7 @@ def read_held_out(
             between, mixed = avatars.on_the_way(ours, theirs, generator.random(), generator)
             held_out.between[row] = _render(between, picture_size, mixed)
             done += 1
-            report(done, total)
+            report(Progress("pictures", done, total))
     return held_out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import albumentations as A
@@ -19,6 +19,7 @@ from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import Pictures, System
 from homomorph.evaluation.tasks import Task
 from homomorph.models.config import RESIDUAL
+from homomorph.progress import Progress, Report, silent
 
 PAIR_CHUNK = 16
 """Pairs whose frames are in memory at once."""
@@ -65,7 +66,8 @@ def measure(
     distance: Distance,
     *,
     shown: Sequence[int],
-    report: Callable[[int], None],
+    stage: str = "pairs",
+    report: Report = silent,
 ) -> Measured:
     """Take all figures of one system.
 
@@ -75,19 +77,20 @@ def measure(
         evaluator: trained.
         distance: d.
         shown: pairs whose frames are kept, where they count.
-        report: called with the number of pairs that are done.
+        stage: what the reports call this system.
+        report: called after each chunk of pairs.
     """
     groups = [group for group in held_out.groups if any(group in task.columns for task in tasks)]
     collected = _Collected(groups)
     generator = np.random.default_rng(0)
     augment = positional_augmentation(Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=1))
-    done = 0
+    done, total = 0, sum(len(task.rows) for task in tasks)
     for task in tasks:
         for start in range(0, len(task.rows), PAIR_CHUNK):
             rows = task.rows[start : start + PAIR_CHUNK]
             _chunk(collected, task, held_out, evaluator, distance, rows, shown, generator, augment)
             done += len(rows)
-            report(done)
+            report(Progress(stage, done, total))
     return collected.summary()
 
 

@@ -9,8 +9,7 @@ import contextlib
 import csv
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from homomorph.data.batches import PairedBatches
 from homomorph.data.labels import UNKNOWN, LabelledPictures, images_folder, label_balance, occurrence, read_labelled
 from homomorph.data.loading import load_batches, report_skipped
 from homomorph.errors import DataError
+from homomorph.progress import Progress, Report, silent
 from homomorph.training.losses import attribute_loss
 from homomorph_client.errors import PictureError
 from homomorph_client.pictures import fit_picture
@@ -56,18 +56,6 @@ class Labeller(nn.Module):
         return logits
 
 
-@dataclass(frozen=True)
-class LabelProgress:
-    """How far the labelling is."""
-
-    phase: str
-    """`training`, `checking` or `labelling`."""
-    done: int
-    """Steps or pictures done."""
-    total: int
-    """Of so many."""
-
-
 def label_set(
     folder: Path,
     out: Path,
@@ -77,7 +65,8 @@ def label_set(
     seed: int = 0,
     workers: int = 1,
     max_bad_pictures: int | None = None,
-) -> Iterator[LabelProgress]:
+    report: Report = silent,
+) -> None:
     """Write every picture's labels: those that are known as they are, the others as a network reads them.
 
     `out` has the form of `attributes.csv`, and after the labels a column `<attribute>_confidence`: the probability of
@@ -92,9 +81,7 @@ def label_set(
         seed: of the network, its batches, and the pictures held out.
         workers: processes that read pictures while the network is trained.
         max_bad_pictures: how many may be unreadable; by default one in a hundred, at least 10.
-
-    Yields:
-        How far it is.
+        report: called after each training step, then for each batch of pictures checked and labelled.
 
     Raises:
         DataError: a file exists already or has no folder to be in, there is nothing to label or too little to learn
@@ -141,13 +128,13 @@ def label_set(
             loss.backward()
             optimizer.step()
             schedule.step()
-            yield LabelProgress("training", step, steps)
+            report(Progress("training", step, steps, {"loss": loss.item()}))
     network.eval()
 
     # See what it gets right, then label.
     probabilities = np.full(data.labels.shape, np.nan, dtype=np.float32)
     bad: list[str] = []
-    for phase, rows in (("checking", held_out), ("labelling", wanting)):
+    for stage, rows in (("checking", held_out), ("labelling", wanting)):
         for start in range(0, len(rows), _BATCH):
             chunk = rows[start : start + _BATCH]
             unread = chunk[np.isnan(probabilities[chunk, 0])].tolist()
@@ -162,16 +149,16 @@ def label_set(
                 with torch.no_grad():
                     logits = network(torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2))
                 probabilities[list(pictures)] = logits.sigmoid().numpy()
-            yield LabelProgress(phase, min(start + _BATCH, len(rows)), len(rows))
+            report(Progress(stage, min(start + _BATCH, len(rows)), len(rows)))
     report_skipped(len(bad), data)
-    report = {
+    accuracy = {
         "pictures": len(data.paths),
         "trained_on": len(training.paths),
         "held_out": len(held_out),
         "attributes": held_out_accuracy(_names(data), data.labels[held_out], probabilities[held_out]),
     }
     _write_labels(out, images_folder(folder), data, probabilities)
-    report_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report_file.write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
 
 
 def select(data: LabelledPictures, rows: NDArray[np.int64]) -> LabelledPictures:

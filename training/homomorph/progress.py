@@ -1,0 +1,34 @@
+"""How long work says how far it is: it calls a `Report` with a `Progress`.
+
+Everything that takes more than a few seconds takes an argument `report: Report = silent`. The command line shows the
+reports as bars or lines (`homomorph_cli.progress`); a program may do anything else with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one stage of some work is."""
+
+    stage: str
+    """What is being done, such as `training`. A new name begins a new stage."""
+    done: int = 0
+    """Steps, pictures or turns done in this stage."""
+    total: int | None = None
+    """How many there are in all; None where nobody knows."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Current values that tell how well it goes, such as losses or `pictures/s`, by name."""
+    detail: str | None = None
+    """Which part of the stage is being done now, such as the case that a benchmark measures."""
+
+
+Report = Callable[[Progress], None]
+"""Called from the thread that works, as often as there is something new; returns at once."""
+
+
+def silent(progress: Progress) -> None:
+    """Ignore a report: the default of every `report` argument."""
