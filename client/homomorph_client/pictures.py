@@ -1,44 +1,57 @@
-"""Pictures in: whatever a caller has becomes uint8 RGB, HWC, with values in [0, 255].
+"""Pictures in: whatever a caller has becomes uint8 RGB, HWC, with values in [0, 255], in sRGB.
 
-Converted: grey, palette, bilevel, 16-bit grey (the whole range, not its lowest 256 values), CMYK, transparency
-(laid on white), arrays of uint8, uint16, bool or floats in [0, 1]; of an animation the first frame. EXIF orientation is
-applied. Everything else raises `PictureError` with a single line.
+Converted: colours with an ICC profile or another space than sRGB, grey, palette, bilevel, grey of 12 to 16 bits (the
+whole range, not its lowest 256 values), CMYK, transparency (laid on white), arrays of integers, bool or floats in
+[0, 1]; of an animation the first frame. EXIF orientation is applied. Everything else raises `PictureError` with a
+single line. docs/your-data.md says the same in a table.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
+from homomorph_client.colours import to_srgb
 from homomorph_client.errors import PictureError
+from homomorph_client.picture_files import MAX_PIXELS, OpenedPicture, open_picture, quietly, warn
 
-Picture: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.generic]"
-"""What a picture may be given as: a path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]."""
+__all__ = ["MAX_PIXELS", "MIN_SIDE", "Picture", "fit_picture", "load_picture"]
+
+Picture: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | npt.NDArray[np.generic]"
+"""What a picture may be given as: a path, the bytes of a file, a file object, a PIL image, or an array [H, W],
+[H, W, 1], [H, W, 3] or [H, W, 4]."""
 
 MIN_SIDE = 8
 """Smallest height and width in pixels: one cell of the models' features."""
-MAX_PIXELS = 64_000_000
-"""Largest number of pixels; decoded, such a picture takes 192 MB."""
-
-# Pillow's own guard against decompression bombs warns or raises, depending on the size. Ours is stricter and always
-# raises, so the warning is silenced around `Image.open`; the lock keeps threads from restoring each other's filters.
-_WARNINGS = threading.Lock()
+_ORIENTATION = 0x0112
+"""EXIF's tag of how the camera was held."""
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright, by its orientation."""
+_WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258
+"""Of TIFF."""
 
 
 def load_picture(picture: Picture) -> npt.NDArray[np.uint8]:
     """Read a picture at its own size.
 
     Args:
-        picture: path, PIL image or array; floats must lie in [0, 1], integers must be uint8 or uint16.
+        picture: path, bytes or file object, PIL image or array; of arrays, floats must lie in [0, 1], uint16 has its
+            whole range, other integers lie from 0 to 255.
 
     Returns:
-        uint8 [H, W, 3], RGB, values in [0, 255].
+        uint8 [H, W, 3], sRGB, values in [0, 255].
 
     Raises:
         PictureError: it cannot be read or converted, or is smaller than `MIN_SIDE` or larger than `MAX_PIXELS`.
@@ -70,43 +83,77 @@ def fit_picture(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
 
 def _to_image(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
-        return _decode(picture, "the picture")
+        _check_size(*picture.size, "the picture")  # the header alone: nothing is decoded yet
+        try:
+            picture.load()
+        except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error, ...
+            raise PictureError(f"the picture cannot be decoded, it is truncated or damaged: {error}") from error
+        return _convert(OpenedPicture(picture, picture.info.get("icc_profile")), "the picture")
     if isinstance(picture, np.ndarray):
-        return _flatten(Image.fromarray(_array_to_uint8(picture)), "the array")
+        return _flatten(Image.fromarray(_array_to_uint8(picture)), None, "the array")
     if isinstance(picture, str | Path):
-        return _read(Path(picture))
-    raise PictureError(f"a picture is a path, a PIL image or a numpy array, not {type(picture).__name__}")
+        return _convert(open_picture(Path(picture), _check_size), str(picture))
+    if isinstance(picture, bytes) or hasattr(picture, "read"):
+        return _convert(open_picture(picture, _check_size), "the picture")
+    raise PictureError(
+        f"a picture is a path, a file object, bytes, a PIL image or a numpy array, not {type(picture).__name__}"
+    )
 
 
-def _read(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise PictureError(f"{path} is a folder: give a picture file")
+def _convert(opened: OpenedPicture, name: str) -> Image.Image:
+    """Set a decoded picture upright and bring it to opaque sRGB."""
+    image = opened.image
     try:
-        with _WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except FileNotFoundError as error:
-        raise PictureError(f"there is no file {path}") from error
-    except UnidentifiedImageError as error:
-        raise PictureError(
-            f"{path} is not a picture that can be read (PNG, JPEG, GIF, WebP, BMP, TIFF, ...)"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{path} has more than {MAX_PIXELS // 10**6} million pixels: scale it down first") from error
-    except Exception as error:  # Pillow's parsers let through whatever a broken header provokes
-        raise PictureError(f"{path} cannot be opened: {error}") from error
-    with image:
-        return _decode(image, str(path))
+        if opened.transparent is not None:
+            image = _with_transparency(image, opened.transparent, opened.low_bytes)
+        upright = _UPRIGHT.get(_orientation(opened.image, name))
+        if upright is not None:
+            turned = image.transpose(upright)
+            turned.info = image.info
+            image = turned
+        image = _like_its_file(opened, image)
+        return _flatten(image, opened.profile, name)
+    except PictureError:
+        raise
+    except Exception as error:  # what Pillow cannot convert
+        raise PictureError(f"{name} cannot be converted to RGB: {error}") from error
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
-    _check_size(*image.size, name)  # the header alone: nothing is decoded yet
+def _orientation(image: Image.Image, name: str) -> int:
+    """Return EXIF's orientation; 1, which is upright, where there is none."""
     try:
-        upright = ImageOps.exif_transpose(image)
-        upright.load()
-    except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error, ...
-        raise PictureError(f"{name} cannot be decoded, it is truncated or damaged: {error}") from error
-    return _flatten(upright, name)
+        with quietly():
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # whatever damaged EXIF provokes
+        warn(name, "its EXIF data is damaged")
+        return 1
+
+
+def _with_transparency(image: Image.Image, key: tuple[int, ...], low_bytes: Image.Image | None) -> Image.Image:
+    """Make the pixels of one value transparent, where only all 16 bits tell them."""
+    values = np.asarray(image).astype(np.uint16)
+    if low_bytes is not None:
+        values = values * 256 + np.asarray(low_bytes)
+    seen = np.not_equal(values.reshape(*values.shape[:2], -1), key).any(axis=2)
+    rgb = image if image.mode == "RGB" else Image.fromarray(_uint16_to_uint8(values)).convert("RGB")
+    rgba = rgb.convert("RGBA")
+    rgba.putalpha(Image.fromarray(seen.astype(np.uint8) * np.uint8(255)))
+    rgba.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return rgba
+
+
+def _like_its_file(opened: OpenedPicture, image: Image.Image) -> Image.Image:
+    """Bring the numbers of a deep grey TIFF to what Pillow gives of others: 16 bits, and the greatest is white."""
+    if not isinstance(opened.image, TiffImagePlugin.TiffImageFile) or image.mode not in ("I;16", "I;16B", "I", "F"):
+        return image
+    tags: Any = opened.image.tag_v2
+    values = np.asarray(image)
+    bits = tags.get(_BITS, (16,))[0]
+    if image.mode.startswith("I;16") and bits < 16:
+        values = (values.astype(np.uint32) * 65535 // (2**bits - 1)).astype(np.uint16)
+    if opened.inverted or tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = 1 - values if image.mode == "F" else 65535 - values
+    return Image.fromarray(values)
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -117,17 +164,28 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise PictureError(f"{name} is {width}x{height}: more than {limit} million pixels, scale it down first")
 
 
-def _flatten(image: Image.Image, name: str) -> Image.Image:
-    """Convert any mode of Pillow's to RGB; transparency is laid on white."""
+def _flatten(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
+    """Convert any mode of Pillow's to RGB and its colours to sRGB; transparency is laid on white."""
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_deep_to_uint8(image, name))
-    if image.mode == "La":  # the one mode that Pillow cannot take to RGBA directly
-        image = image.convert("LA")
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    alpha = None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+        if image.mode not in ("LA", "RGBA"):
+            image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert(image.mode.removesuffix("A"))
+    elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
+        image = image.convert("L" if image.mode in ("1", "LX") else "RGB")
+    image, problem = to_srgb(image, profile)
+    if problem:
+        warn(name, problem)
+    if alpha is None:
+        return image
+    image.putalpha(alpha)
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _deep_to_uint8(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
@@ -147,15 +205,23 @@ def _array_to_uint8(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise PictureError(f"an array must be [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], not {list(array.shape)}")
     _check_size(array.shape[1], array.shape[0], "the array")
+    array = np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)  # big-endian files, masks, matrices
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array, np.uint8)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         return _uint16_to_uint8(array)
+    if np.issubdtype(array.dtype, np.integer):
+        if array.min() < 0 or array.max() > 255:
+            raise PictureError(
+                f"the array holds integers from {array.min()} to {array.max()}: expected 0 to 255, or uint16 for all "
+                "of its range"
+            )
+        return array.astype(np.uint8)
     if np.issubdtype(array.dtype, np.floating):
         return _floats_to_uint8(array, "the array")
-    raise PictureError(f"an array must be uint8, uint16, bool or floats in [0, 1], not {array.dtype}")
+    raise PictureError(f"an array must hold integers, bool or floats in [0, 1], not {array.dtype}")
 
 
 def _uint16_to_uint8(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
