@@ -1,13 +1,12 @@
 """Frames out: a strip (.png), a looping film (.gif), a film (.mp4), or a folder of pictures.
 
-Whatever is written appears whole or not at all: it is made under another name beside its place, then renamed.
+Whatever is written appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from homomorph_client.errors import OutputError
+from homomorph_client.files import replacing
 
 FRAMES_PER_S = 12
 """Pace of films."""
@@ -63,20 +63,8 @@ def write_output(path: Path, frames: npt.NDArray[np.uint8]) -> None:
         OutputError: as `check_output`, or writing failed.
     """
     check_output(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         _writer(path)(partial, frames)
-        if path.is_dir():
-            shutil.rmtree(path)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
 
 
 def _writer(path: Path) -> Callable[[Path, npt.NDArray[np.uint8]], None]:

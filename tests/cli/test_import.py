@@ -18,6 +18,7 @@ from homomorph.errors import CheckpointError
 from homomorph.models.config import PublishedConfig
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS, import_homointerpgan
 from homomorph.runs.run import load_model
+from homomorph_client.errors import OutputError
 from homomorph_export import torchscript
 from homomorph_export.exporter import export_run
 from homomorph_export.ops.interpolate import load
@@ -245,7 +246,7 @@ def test_every_name_shape_and_value_is_checked(
 
 def test_a_folder_that_cannot_be_made_is_named(states: tuple[State, State, State], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="run cannot be written"):
+    with pytest.raises(OutputError, match="run cannot be written"):
         import_homointerpgan(write(tmp_path / "published", states), tmp_path / "file" / "run", network=NARROW)
 
 

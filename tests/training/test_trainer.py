@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, DataError, TrainingError
+from homomorph.runs import state
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
 from homomorph.training.draws import draw_strengths, draw_times
@@ -259,3 +260,14 @@ def test_a_training_can_start_from_another_run(data: LabelledPictures, tiny: Pre
     with pytest.raises(CheckpointError, match="its networks have other feature_channels"):
         _train(data, tmp_path / "third", other, init=tmp_path / "first")
     assert not (tmp_path / "third").exists()
+
+
+def test_a_training_that_was_killed_before_its_first_checkpoint_can_begin_again(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (out / "tensorboard").mkdir(parents=True)
+    (out / "tensorboard" / "events").touch()
+    state.begin(out)
+    assert not list(out.iterdir())
+    (out / "mine").touch()
+    with pytest.raises(CheckpointError, match="already holds something"):
+        state.begin(out)

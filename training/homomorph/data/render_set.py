@@ -6,7 +6,6 @@ import contextlib
 import csv
 import multiprocessing
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from homomorph.data.provenance import Provenance, write_provenance
 from homomorph.data.styles import Style, find_style
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
+from homomorph_client.files import replacing
 
 _Job = tuple[Path, Style, int, int, int]
 """Folder, style, seed, number of the picture, height and width in pixels."""
@@ -61,6 +61,7 @@ def render_set(
 
     Raises:
         DataError: `folder` already holds something, a number is out of range, or there is no such style.
+        OutputError: the folder cannot be written.
     """
     if count < 1:
         raise DataError(f"--count must be at least 1, not {count}")
@@ -71,11 +72,10 @@ def render_set(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} already exists; give a new folder, nothing is overwritten")
     drawn = find_style(style)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    images = partial / IMAGES_FOLDER
-    images.mkdir(parents=True)
     began = time.perf_counter()
-    try:
+    with replacing(folder) as partial:
+        images = partial / IMAGES_FOLDER
+        images.mkdir(parents=True)
         with (
             (partial / ATTRIBUTES_FILE).open("w", newline="", encoding="utf-8") as file,
             _render_processes(workers) as render_all,
@@ -89,11 +89,6 @@ def render_set(
         groups = {group: list(names) for group, names in drawn.groups.items()}
         (partial / GROUPS_FILE).write_text(yaml.safe_dump(groups, sort_keys=False), encoding="utf-8")
         write_provenance(partial, Provenance(style, seed, size))
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

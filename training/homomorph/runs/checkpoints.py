@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from homomorph.errors import CheckpointError
 from homomorph.runs.run import Model, difference, save_model
+from homomorph_client.files import replacing
 
 _BATCH_COUNT = "num_batches_tracked"
 """A count of BatchNorm's that evaluation does not use, and that files of old versions of torch lack."""
@@ -72,16 +71,10 @@ def fitted(expected: dict[str, Tensor], weights: dict[str, Tensor], path: Path) 
 
 
 def write_run(model: Model, out: Path) -> None:
-    """Write a run beside its place, then move it there: it appears whole or not at all.
+    """Write a run; it appears whole or not at all.
 
     Raises:
-        CheckpointError: it cannot be written.
+        OutputError: it cannot be written.
     """
-    target = out.resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-            save_model(Path(folder) / target.name, model)
-            (Path(folder) / target.name).replace(target)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{out} cannot be written: {error}") from error
+    with replacing(out.resolve()) as partial:
+        save_model(partial, model)

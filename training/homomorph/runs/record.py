@@ -11,6 +11,7 @@ import torch
 
 from homomorph.environment import environment
 from homomorph.errors import CheckpointError
+from homomorph_client.files import write_text
 
 TRAINING_FILE = "training.json"
 
@@ -37,9 +38,7 @@ def machine(device: torch.device) -> str:
 
 def write_record(run: Path, record: TrainingRecord) -> None:
     """Write the record of a run; it appears whole or not at all."""
-    partial = run / (TRAINING_FILE + ".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n")
-    partial.replace(run / TRAINING_FILE)
+    write_text(run / TRAINING_FILE, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
 
 def read_record(run: Path) -> TrainingRecord | None:

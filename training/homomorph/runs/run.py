@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
+from homomorph_client.errors import OutputError
+from homomorph_client.files import replacing, write_text
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -68,22 +70,21 @@ class Model(Protocol):
 
 def save_model(folder: Path, model: Model) -> None:
     """Write `config.json` and `model.safetensors`; each appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     save_tensors(model.state_dict(), folder / MODEL_FILE)
-    partial = folder / (CONFIG_FILE + ".partial")
-    partial.write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
-    partial.replace(folder / CONFIG_FILE)
+    write_text(folder / CONFIG_FILE, json.dumps(model.config.to_dict(), indent=2) + "\n")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, readable as the umask says; it appears whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    # `save_file` gives its files to their owner alone.
-    partial.touch()
-    mode = partial.stat().st_mode
-    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, metadata)
-    partial.chmod(mode)
-    partial.replace(file)
+    with replacing(file) as partial:
+        # `save_file` gives its files to their owner alone.
+        partial.touch()
+        mode = partial.stat().st_mode
+        try:
+            save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, metadata)
+        except SafetensorError as error:  # the words of the system, without its number
+            raise OutputError(f"{file} cannot be written: {error}") from error
+        partial.chmod(mode)
 
 
 def load_model(folder: Path) -> MorphModel:

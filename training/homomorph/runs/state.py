@@ -17,20 +17,31 @@ from torch import Tensor, nn
 from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.growth import grow
-from homomorph.runs.run import load_model, save_tensors
+from homomorph.runs.record import TRAINING_FILE
+from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, load_model, save_tensors
+from homomorph_client.files import remove, remove_leftovers, writing
 
 STATE_FILE = "training.safetensors"
+LOGS_FOLDER = "tensorboard"
+"""Curves of a training, written from its first step on."""
 
 
 def begin(out: Path) -> None:
-    """Make a run folder.
+    """Make a run folder. The logs of a training that ended before its first checkpoint may lie there, and are removed.
 
     Raises:
-        CheckpointError: it already holds something.
+        CheckpointError: it already holds something else.
+        OutputError: it cannot be made.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} already holds something: give a new folder, or go on with --resume")
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out} is a file: give a new folder")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for file in (MODEL_FILE, CONFIG_FILE, STATE_FILE, TRAINING_FILE):
+            remove_leftovers(out / file)
+        if any(file.name != LOGS_FOLDER for file in out.iterdir()):
+            raise CheckpointError(f"{out} already holds something: give a new folder, or go on with --resume")
+        remove(out / LOGS_FOLDER)
 
 
 def save_state(

@@ -18,8 +18,10 @@ from torch.utils.tensorboard import SummaryWriter
 from homomorph.data.loading import Batches, load_batches
 from homomorph.errors import TrainingError
 from homomorph.runs.record import TrainingRecord, machine, read_record, write_record
+from homomorph.runs.state import LOGS_FOLDER
 from homomorph.training.interruption import Interruption
 from homomorph.training.parallel import Processes
+from homomorph_client.files import replacing
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def run_training(
 
     with (
         contextlib.closing(load_batches(training.batches, range(start, steps), workers, skipped)) as loader,
-        SummaryWriter(out / "tensorboard", purge_step=start) if processes.first else contextlib.nullcontext() as writer,
+        SummaryWriter(out / LOGS_FOLDER, purge_step=start) if processes.first else contextlib.nullcontext() as writer,
         Interruption() as interruption,
     ):
         for step, batch in enumerate(loader, start=start):
@@ -124,7 +126,8 @@ def run_training(
                 save(done)
                 strips = training.draw()
                 writer.add_image("strips", strips, done, dataformats="HWC")
-                Image.fromarray(strips).save(out / "strips.png")
+                with replacing(out / "strips.png") as partial:
+                    Image.fromarray(strips).save(partial)
             if checkpoint:
                 saved = done
             now = time.perf_counter()

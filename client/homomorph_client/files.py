@@ -1,0 +1,183 @@
+"""Writing files and folders so that each appears whole or not at all.
+
+Everything that homomorph leaves on a disk goes through `replacing`: it is made under another name beside its place,
+flushed to the disk, then renamed. A full disk, a lost permission or an interruption leaves the old content, or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import itertools
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from homomorph_client.errors import OutputError
+
+_MANY_FILES = 64
+"""From here on one flush of all file systems is faster than one of each file."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Of Linux's renameat2."""
+_MARK = ".partial"
+_count = itertools.count()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Let a block write a file or a folder, which takes its place when the block ends.
+
+    An older file or folder of that name stays until then, and is replaced at once. What a killed process has left of
+    an earlier attempt is removed first.
+
+    Args:
+        path: the place; folders on the way to it are made.
+
+    Yields:
+        A free path beside it, of the same suffix, to write a file or make a folder at. If the block writes nothing
+        there, nothing changes.
+
+    Raises:
+        OutputError: it cannot be written: the disk is full, or a permission is missing.
+    """
+    path = path.absolute()
+    partial = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_count)}{_MARK}{path.suffix}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
+            yield partial
+            if partial.exists():
+                flush(partial)
+                put(partial, path)
+    finally:
+        remove(partial)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file; it appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8; it appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing a file into one line that names it.
+
+    Raises:
+        OutputError: the disk is full, a permission is missing, or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{path} cannot be written: the disk is full ({error.strerror})") from error
+        place, named = str(path.absolute()), str(error.filename)
+        if error.filename is not None and not (place.startswith(named) or named.startswith(str(Path(place).parent))):
+            raise  # about another file, which the block reads
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def put(partial: Path, path: Path) -> None:
+    """Rename a file or folder to a path, in one step also where a folder that holds something is there already."""
+    if path.is_dir() and not path.is_symlink() and any(path.iterdir()):
+        exchange(partial, path)
+        remove(partial)
+    elif path.is_dir() and not path.is_symlink() and partial.is_file():
+        path.rmdir()
+        partial.replace(path)
+    else:
+        partial.replace(path)
+    _flush_one(path.parent)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Give two files or folders of one file system each other's names, in one step where the system can do that.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):  # network file systems cannot exchange
+            raise OSError(number, os.strerror(number), str(other))
+    aside = one.with_name(one.name + "-aside")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file, or a folder with everything in it."""
+    if not path.is_dir():
+        return _flush_one(path)
+    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    if len(files) > _MANY_FILES:
+        return os.sync()
+    for file in files:
+        _flush_one(file)
+    return _flush_one(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with everything in it, if it is there and that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes of this machine that are gone have left of attempts to write to a path."""
+    pattern = re.compile(rf"{re.escape(_prefix(path))}(\d+)-\d+{re.escape(_MARK)}.*", re.DOTALL)
+    for found in list(path.parent.iterdir()):
+        if (match := pattern.fullmatch(found.name)) and not _lives(int(match[1])):
+            remove(found)
+
+
+def _prefix(path: Path) -> str:
+    # Folders may be shared with other machines, whose numbers of processes say nothing here. The name is cut so that
+    # it stays within what file systems take, 255 bytes.
+    name = path.name.encode(errors="surrogateescape")[:120].decode(errors="ignore")
+    return f".{name}.{re.sub('[^A-Za-z0-9]', '', socket.gethostname())[:32]}-"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _flush_one(path: Path) -> None:
+    if path.is_symlink():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
