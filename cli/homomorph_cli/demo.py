@@ -21,7 +21,6 @@ from homomorph_client import MorphClient
 from homomorph_client.output import write_output
 from homomorph_client.pictures import load_picture
 from homomorph_client.sheet import named_strips
-from homomorph_client.strengths import even_ramp
 
 _STEPS = 9
 _TIMED_REQUESTS = 20
@@ -69,7 +68,8 @@ def demo(
 def _each_group_alone(
     client: MorphClient, source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]
 ) -> dict[str, npt.NDArray[np.uint8]]:
-    return {group: client.morph(source, target, strengths={group: even_ramp(_STEPS)}) for group in client.groups}
+    ramp = np.linspace(0, 1, _STEPS)
+    return {group: client.morph(source, target, strengths={group: ramp}) for group in client.groups}
 
 
 def _latencies_ms(client: MorphClient, source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> list[float]:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from homomorph_cli.options import Out, Server, asks_server
-from homomorph_client import LabelError, StrengthError
+from homomorph_cli.options import Out, Server, asks_server, parse_strength
+from homomorph_client import LabelError
+from homomorph_client.names import EDIT
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
-from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, even_ramp, to_strengths
+from homomorph_client.strengths import DEFAULT_STEPS, even_ramp
 
 
 @asks_server
@@ -22,25 +23,23 @@ def edit(
         typer.Option(
             "--set",
             metavar="GROUP=LABEL[+LABEL][:V]",
-            help=f"What a group shall show, and how strongly (0 to {MAX_STRENGTH:g}; 1 unless given), such as "
+            help="What a group shall show, and how strongly (from 0; 1 unless given, 2 is twice as far), such as "
             "hair_colour=blond_hair or expression=smiling+happy_eyes:1.5; GROUP=none takes all its labels away. "
             "May be given several times.",
         ),
     ],
     out: Out,
     server: Server,
-    steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, the picture itself included.")] = (
-        DEFAULT_STEPS
-    ),
+    steps: Annotated[int, typer.Option(min=2, help="Frames, the picture itself included.")] = (DEFAULT_STEPS),
 ) -> None:
     """Change a picture towards labels on a running server, without a second picture to take the look from."""
-    # Whatever can be refused is refused before the server is asked.
+    # Validate all that needs no limit of the model's before the first request.
     for path in out:
         check_output(path)
     labels, ends = parse_looks(looks)
     picture = load_picture(source)
-    ramp = even_ramp(steps)
     with server.client() as client:
+        ramp = even_ramp(client.served_model(EDIT), steps)
         frames = client.edit(picture, labels, strengths={group: end * ramp for group, end in ends.items()})
     for path in out:
         write_output(path, frames)
@@ -52,7 +51,7 @@ def parse_looks(looks: list[str]) -> tuple[dict[str, list[str]], dict[str, float
 
     Raises:
         LabelError: one is not of that form, or a group is named twice.
-        StrengthError: a strength is out of range.
+        StrengthError: a strength is not a number.
     """
     labels: dict[str, list[str]] = {}
     ends: dict[str, float] = {}
@@ -64,9 +63,5 @@ def parse_looks(looks: list[str]) -> tuple[dict[str, list[str]], dict[str, float
         if group in labels:
             raise LabelError(f"--set names {group!r} twice")
         labels[group] = [] if names == "none" else names.split("+")
-        try:
-            ends[group] = float(value) if colon else 1.0
-        except ValueError:
-            raise StrengthError(f"--set {look!r}: {value!r} is not a number from 0 to {MAX_STRENGTH:g}") from None
-        to_strengths([group], {group: ends[group]})  # is it in range?
+        ends[group] = parse_strength(look, value) if colon else 1.0
     return labels, ends

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from homomorph_cli.options import Server, asks_server
 from homomorph_client import MethodError, OutputError, StrengthError
-from homomorph_client.methods import MAX_SQUARE
+from homomorph_client.names import LATENT, Blend
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
 
@@ -34,19 +34,19 @@ def grid(
         str | None, typer.Option(metavar="GROUP", help="Of two pictures: group that does so along the columns.")
     ] = None,
     method: Annotated[
-        Literal["pixel", "latent", "slerp"] | None,
+        Blend | None,
         typer.Option(
             help="Of four pictures: how they are mixed. Each is a served model of its name, which `homomorph serve "
             "--model` loads.",
-            show_default="latent",
+            show_default=LATENT,
         ),
     ] = None,
-    size: Annotated[int, typer.Option(min=2, max=MAX_SQUARE, help="Rows, and columns.")] = 5,
+    size: Annotated[int, typer.Option(min=2, help="Rows, and columns.")] = 5,
 ) -> None:
     """Draw a table of frames from a running server, in one request: two groups varied against each other, or a square
     between four pictures.
     """
-    # Whatever can be refused is refused before the server is asked.
+    # Validate all that needs no limit of the model's before the first request.
     if out.suffix.lower() != ".png":
         raise OutputError(f"{out}: a grid is written as .png")
     check_output(out)
@@ -61,7 +61,7 @@ def grid(
     loaded = [load_picture(picture) for picture in pictures]
     with server.client() as client:
         if len(loaded) == 4:
-            frames = client.square(loaded, method=method or "latent", size=size)
+            frames = client.square(loaded, method=method or LATENT, size=size)
         else:
             frames = client.grid(loaded[0], loaded[1], rows=rows or "", columns=columns or "", size=size)
     lines = [np.concatenate(list(line), axis=1) for line in frames]

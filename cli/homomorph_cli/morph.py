@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from homomorph_cli.options import Method, Out, Server, asks_server
+from homomorph_cli.options import MethodOption, Out, Server, asks_server, parse_strength
 from homomorph_client import MethodError, StrengthError
-from homomorph_client.methods import HOMOMORPH, blending_model
+from homomorph_client.methods import blending_model
+from homomorph_client.names import HOMOMORPH
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
-from homomorph_client.strengths import DEFAULT_STEPS, MAX_STEPS, MAX_STRENGTH, even_ramp, to_strengths
+from homomorph_client.served_model import ServedModel
+from homomorph_client.strengths import DEFAULT_STEPS, even_ramp, to_strengths
 
 
 @asks_server
@@ -24,23 +26,23 @@ def morph(
     target: Annotated[Path, typer.Argument(metavar="B", help="Picture to reach.")],
     out: Out,
     server: Server,
-    steps: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Frames, A and B included.")] = DEFAULT_STEPS,
+    steps: Annotated[int, typer.Option(min=2, help="Frames, A and B included.")] = DEFAULT_STEPS,
     sliders: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="GROUP=V",
-            help=f"Take only this group from B: its strength goes from 0 to V (0 to {MAX_STRENGTH:g}; 1 is as in B). "
+            help="Take only this group from B: its strength goes from 0 to V; 1 is as in B, 2 twice as far. "
             "May be given several times; without it, every group goes from 0 to 1.",
         ),
     ] = None,
-    method: Method = "homomorph",
+    method: MethodOption = HOMOMORPH,
 ) -> None:
     """Morph one picture into another on a running server.
 
     Pictures may have any size: their centre is cropped to a square and resized as the model wants it.
     """
-    # Whatever can be refused is refused before the server is asked.
+    # Validate all that needs no limit of the model's before the first request.
     for path in out:
         check_output(path)
     ends = parse_sliders(sliders or [])
@@ -49,8 +51,8 @@ def morph(
     pictures = load_picture(source), load_picture(target)
 
     with server.client() as client:
-        groups = client.served_model(blending_model(method)).groups
-        strengths = slider_strengths(groups, ends, steps)
+        model = client.served_model(blending_model(method))
+        strengths = slider_strengths(model, ends, steps)
         start = time.perf_counter()
         frames = client.morph(*pictures, strengths=strengths, method=method)
         latency_ms = (time.perf_counter() - start) * 1000
@@ -66,7 +68,7 @@ def parse_sliders(sliders: list[str]) -> dict[str, float]:
     """Read `group=v` words.
 
     Raises:
-        StrengthError: one is not of that form, a group is named twice, or a value is out of range.
+        StrengthError: one is not of that form, or a group is named twice.
     """
     ends: dict[str, float] = {}
     for slider in sliders:
@@ -75,19 +77,16 @@ def parse_sliders(sliders: list[str]) -> dict[str, float]:
             raise StrengthError(f"--set {slider!r} must be GROUP=V, such as glasses=1")
         if group in ends:
             raise StrengthError(f"--set names {group!r} twice")
-        try:
-            ends[group] = float(value)
-        except ValueError:
-            raise StrengthError(f"--set {slider!r}: {value!r} is not a number from 0 to {MAX_STRENGTH:g}") from None
-        to_strengths([group], {group: ends[group]})  # is it in range?
+        ends[group] = parse_strength(slider, value)
     return ends
 
 
-def slider_strengths(groups: tuple[str, ...], ends: dict[str, float], steps: int) -> npt.NDArray[np.float32]:
+def slider_strengths(model: ServedModel, ends: dict[str, float], steps: int) -> npt.NDArray[np.float32]:
     """Return float32 [S, K]: the named groups go from 0 to their value, the others stay 0; without names all go to 1.
 
     Raises:
-        StrengthError: a group is unknown.
+        StrengthError: a group is unknown, or a value or the number of frames is more than the model allows.
     """
-    ends = ends or dict.fromkeys(groups, 1.0)
-    return to_strengths(groups, {group: end * even_ramp(steps) for group, end in ends.items()})
+    ends = ends or dict.fromkeys(model.groups, 1.0)
+    ramp = even_ramp(model, steps)
+    return to_strengths(model, {group: end * ramp for group, end in ends.items()})

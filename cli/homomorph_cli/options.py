@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from homomorph_client import MorphClient, SettingsError, Tls
+from homomorph_client import MorphClient, SettingsError, StrengthError, Tls
 from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_client.names import Method
 
 Out = Annotated[
     list[Path],
@@ -22,14 +24,28 @@ Out = Annotated[
         "May be given several times.",
     ),
 ]
-Method = Annotated[
-    Literal["homomorph", "pixel", "latent", "slerp"],
+MethodOption = Annotated[
+    Method,
     typer.Option(
         help="How to get from A to B: by groups, or in simpler ways: pixels mixed linearly, features linearly "
         "(latent) or spherically (slerp). Each of these is a served model of its name, which `homomorph serve "
         "--model` loads."
     ),
 ]
+
+
+def parse_strength(word: str, value: str) -> float:
+    """Read the value of a word of `--set`. What the model allows is checked when it is known.
+
+    Raises:
+        StrengthError: it is no finite number.
+    """
+    try:
+        if math.isfinite(strength := float(value)):
+            return strength
+    except ValueError:
+        pass
+    raise StrengthError(f"--set {word!r}: {value!r} is not a number")
 
 
 def _server_option(*names: str, **settings: Any) -> Any:

@@ -82,10 +82,8 @@ def serve(
     """Serve an exported model with NVIDIA Triton until Ctrl-C."""
     from rich.console import Console
 
-    from homomorph_client.base import STREAM_MODEL
     from homomorph_client.errors import ServerError
-    from homomorph_client.labels import EDIT_MODEL
-    from homomorph_client.translation import TRANSLATE_MODEL
+    from homomorph_client.names import EDIT, MORPH, MORPH_STREAM, TRANSLATE
     from homomorph_export.flavours import FLAVOURS
     from homomorph_export.serving.devices import choose_cores, choose_gpus
     from homomorph_export.serving.server import ServerTls, TritonServer
@@ -94,10 +92,10 @@ def serve(
         raise ServerError("an encrypted server needs both --tls-certificate and --tls-key")
     choose_cores(cores)
     chosen = choose_gpus(gpus, FLAVOURS[flavour.value])
-    offered = ("morph", STREAM_MODEL, EDIT_MODEL, TRANSLATE_MODEL)
+    offered = (MORPH, MORPH_STREAM, EDIT, TRANSLATE)
     server = TritonServer(
         repository,
-        models=model or [name for name in offered if (repository / name).is_dir()] or ["morph"],
+        models=model or [name for name in offered if (repository / name).is_dir()] or [MORPH],
         flavour=FLAVOURS[flavour.value],
         backends=backends,
         host=host,

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import typer
 
 from homomorph_cli.options import Out, Server, asks_server
-from homomorph_client import SettingsError
+from homomorph_client import DirectionError, SettingsError
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import fit_picture, load_picture
-from homomorph_client.translation import check_steps, chosen_steps
+from homomorph_client.translation import check_directions
 
 
 @asks_server
@@ -38,13 +38,14 @@ def translate(
     ] = None,
 ) -> None:
     """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server."""
-    # Whatever can be refused is refused before the server is asked.
+    # Validate all that needs no limit of the model's before the first request.
     if run and server != Server():
         raise SettingsError("--run computes here: leave out --url, --timeout and what else is about a server")
     for path in out:
         check_output(path)
     names = [name.strip() for name in steps.split(",")]
-    check_steps(names)
+    if not all(names):
+        raise DirectionError("a step has no name: give directions such as smiling, with commas between several")
     picture = load_picture(source)
     if run:
         frames = _computed_here(picture, names, run)
@@ -61,5 +62,5 @@ def _computed_here(picture: npt.NDArray[np.uint8], names: list[str], runs: list[
     from homomorph.runs.run import resolve_run
 
     translator = load_translator([resolve_run(run) for run in runs])
-    chosen_steps(translator.directions, names)  # are they known?
+    check_directions(translator.directions, names)
     return translator.chained(fit_picture(picture, translator.picture_size), names)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
-from homomorph_client.base import STREAM_MODEL, BaseClient
+from homomorph_client.base import BaseClient
 from homomorph_client.codec import (
     blend_request,
     decode,
@@ -23,13 +23,14 @@ from homomorph_client.codec import (
     translate_request,
 )
 from homomorph_client.errors import RestartedServerError
-from homomorph_client.labels import EDIT_MODEL, Labels
-from homomorph_client.methods import HOMOMORPH, blending_model, places_in_square, square_model
+from homomorph_client.labels import Labels
+from homomorph_client.methods import blending_model, places_in_square, square_model
+from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH_STREAM, TRANSLATE, Blend, Method
 from homomorph_client.pictures import Picture
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, grid_strengths
-from homomorph_client.translation import TRANSLATE_MODEL, ServedTranslation
+from homomorph_client.translation import ServedTranslation
 
 
 class AsyncMorphClient(BaseClient):
@@ -66,7 +67,7 @@ class AsyncMorphClient(BaseClient):
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
-        method: str = HOMOMORPH,
+        method: Method = HOMOMORPH,
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
@@ -89,7 +90,7 @@ class AsyncMorphClient(BaseClient):
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Change a picture towards labels: arguments, result and errors are those of `MorphClient.edit`."""
-        model = await self.served_model(EDIT_MODEL, timeout_s=timeout_s)
+        model = await self.served_model(EDIT, timeout_s=timeout_s)
         request = await asyncio.to_thread(
             edit_request, model, source, labels, steps=steps, strengths=strengths, urgent=urgent
         )
@@ -111,7 +112,7 @@ class AsyncMorphClient(BaseClient):
     async def served_translation(self, *, timeout_s: float | None = None) -> ServedTranslation:
         """Return what `MorphClient.served_translation` returns; errors are those too."""
         if self._translation is None:
-            request = ModelConfigRequest(name=TRANSLATE_MODEL)
+            request = ModelConfigRequest(name=TRANSLATE)
             return self._remember_translation(await self._call(self._stub.ModelConfig, request, timeout_s))
         return self._translation
 
@@ -130,7 +131,7 @@ class AsyncMorphClient(BaseClient):
         The request is sent when the first frame is asked for. Whoever does not want the rest closes the iterator
         (`contextlib.aclosing`), and the server stops.
         """
-        model = await self.served_model(STREAM_MODEL, timeout_s=timeout_s)
+        model = await self.served_model(MORPH_STREAM, timeout_s=timeout_s)
         request = await asyncio.to_thread(
             morph_request, model, source, target, steps=steps, strengths=strengths, urgent=urgent
         )
@@ -157,8 +158,8 @@ class AsyncMorphClient(BaseClient):
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Vary two groups against each other: arguments, result and errors are those of `MorphClient.grid`."""
-        groups = (await self.served_model(timeout_s=timeout_s)).groups
-        strengths = grid_strengths(groups, rows=rows, columns=columns, size=size)
+        model = await self.served_model(timeout_s=timeout_s)
+        strengths = grid_strengths(model, rows=rows, columns=columns, size=size)
         frames = await self.morph(source, target, strengths=strengths, urgent=urgent, timeout_s=timeout_s)
         return frames.reshape(size, size, *frames.shape[1:])
 
@@ -166,14 +167,14 @@ class AsyncMorphClient(BaseClient):
         self,
         corners: Sequence[Picture],
         *,
-        method: str = "latent",
+        method: Blend = LATENT,
         size: int = 5,
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Fill a square between four pictures: arguments, result and errors are those of `MorphClient.square`."""
         model = await self.served_model(square_model(method, corners), timeout_s=timeout_s)
-        request = await asyncio.to_thread(blend_request, model, corners, places_in_square(size), urgent=urgent)
+        request = await asyncio.to_thread(blend_request, model, corners, places_in_square(model, size), urgent=urgent)
         frames = await self._infer(request, timeout_s)
         return frames.reshape(size, size, *frames.shape[1:])
 

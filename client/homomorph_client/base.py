@@ -21,12 +21,11 @@ from homomorph_client.connection import (
     parse_urls,
 )
 from homomorph_client.errors import HomomorphError, RequestError, ServerUnavailableError
+from homomorph_client.names import MORPH
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel, to_json
 from homomorph_client.translation import ServedTranslation
 
-STREAM_MODEL = "morph_stream"
-"""Name of the served model whose frames leave as they are decoded."""
 _LONGEST_TIMEOUT_S = 1e6
 """Days, so that the server's microseconds do not overflow, whatever the caller allows."""
 
@@ -43,7 +42,7 @@ class BaseClient:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         picture_size: int | None = None,
-        model_name: str = "morph",
+        model_name: str = MORPH,
         retries: int = DEFAULT_RETRIES,
         tls: Tls | None = None,
         headers: Headers | None = None,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
-from homomorph_client.base import STREAM_MODEL, BaseClient
+from homomorph_client.base import BaseClient
 from homomorph_client.codec import (
     blend_request,
     decode,
@@ -23,13 +23,14 @@ from homomorph_client.codec import (
     translate_request,
 )
 from homomorph_client.errors import HomomorphError, RestartedServerError
-from homomorph_client.labels import EDIT_MODEL, Labels
-from homomorph_client.methods import HOMOMORPH, blending_model, places_in_square, square_model
+from homomorph_client.labels import Labels
+from homomorph_client.methods import blending_model, places_in_square, square_model
+from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH_STREAM, TRANSLATE, Blend, Method
 from homomorph_client.pictures import Picture
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, grid_strengths
-from homomorph_client.translation import TRANSLATE_MODEL, ServedTranslation
+from homomorph_client.translation import ServedTranslation
 
 
 class MorphClient(BaseClient):
@@ -86,7 +87,7 @@ class MorphClient(BaseClient):
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
-        method: str = HOMOMORPH,
+        method: Method = HOMOMORPH,
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
@@ -151,7 +152,7 @@ class MorphClient(BaseClient):
             LabelError: a group or label is unknown, or strengths move a group that `labels` does not name.
             HomomorphError: as `morph`.
         """
-        model = self.served_model(EDIT_MODEL, timeout_s=timeout_s)
+        model = self.served_model(EDIT, timeout_s=timeout_s)
         request = edit_request(model, source, labels, steps=steps, strengths=strengths, urgent=urgent)
         return self._infer(request, timeout_s)
 
@@ -191,7 +192,7 @@ class MorphClient(BaseClient):
         Raises:
             HomomorphError: as `served_model`.
         """
-        request = ModelConfigRequest(name=TRANSLATE_MODEL)
+        request = ModelConfigRequest(name=TRANSLATE)
         return self._translation or self._remember_translation(self._call(self._stub.ModelConfig, request, timeout_s))
 
     def stream(
@@ -223,7 +224,7 @@ class MorphClient(BaseClient):
         Raises:
             HomomorphError: as `morph`.
         """
-        model = self.served_model(STREAM_MODEL, timeout_s=timeout_s)
+        model = self.served_model(MORPH_STREAM, timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
         options = self._stream_options(timeout_s)
         return self._frames(self._stub.ModelStreamInfer(iter([request]), **options), options["timeout"])
@@ -235,7 +236,7 @@ class MorphClient(BaseClient):
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
-        method: str = HOMOMORPH,
+        method: Method = HOMOMORPH,
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> Future[npt.NDArray[np.uint8]]:
@@ -303,8 +304,8 @@ class MorphClient(BaseClient):
         Raises:
             HomomorphError: as `morph`.
         """
-        groups = self.served_model(timeout_s=timeout_s).groups
-        strengths = grid_strengths(groups, rows=rows, columns=columns, size=size)
+        model = self.served_model(timeout_s=timeout_s)
+        strengths = grid_strengths(model, rows=rows, columns=columns, size=size)
         frames = self.morph(source, target, strengths=strengths, urgent=urgent, timeout_s=timeout_s)
         return frames.reshape(size, size, *frames.shape[1:])
 
@@ -312,7 +313,7 @@ class MorphClient(BaseClient):
         self,
         corners: Sequence[Picture],
         *,
-        method: str = "latent",
+        method: Blend = LATENT,
         size: int = 5,
         urgent: bool = False,
         timeout_s: float | None = None,
@@ -334,7 +335,7 @@ class MorphClient(BaseClient):
             HomomorphError: as `morph`.
         """
         model = self.served_model(square_model(method, corners), timeout_s=timeout_s)
-        request = blend_request(model, corners, places_in_square(size), urgent=urgent)
+        request = blend_request(model, corners, places_in_square(model, size), urgent=urgent)
         frames = self._infer(request, timeout_s)
         return frames.reshape(size, size, *frames.shape[1:])
 

@@ -12,7 +12,8 @@ from tritonclient.utils import np_to_triton_dtype
 
 from homomorph_client.errors import RequestError
 from homomorph_client.labels import Labels, chosen_edit
-from homomorph_client.methods import BLENDS, places_between
+from homomorph_client.methods import places_between
+from homomorph_client.names import BLENDS
 from homomorph_client.pictures import Picture, fit_picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, chosen_strengths
@@ -32,7 +33,7 @@ def morph_request(
     urgent: bool = False,
 ) -> ModelInferRequest:
     """Return the request for a morph; arguments and errors are those of `MorphClient.morph`."""
-    chosen = chosen_strengths(model.groups, steps=steps, strengths=strengths)
+    chosen = chosen_strengths(model, steps=steps, strengths=strengths)
     if model.name in BLENDS:
         return blend_request(model, (source, target), places_between(chosen), urgent=urgent)
     return encode(model, {"SOURCE": source, "TARGET": target}, {"STRENGTHS": chosen}, urgent=urgent)
@@ -56,7 +57,7 @@ def edit_request(
     urgent: bool = False,
 ) -> ModelInferRequest:
     """Return the request for an edit; arguments and errors are those of `MorphClient.edit`."""
-    wanted, chosen = chosen_edit(model.groups, model.labels, labels, steps=steps, strengths=strengths)
+    wanted, chosen = chosen_edit(model, labels, steps=steps, strengths=strengths)
     return encode(model, {"SOURCE": source}, {"LABELS": wanted, "STRENGTHS": chosen}, urgent=urgent)
 
 
@@ -64,7 +65,7 @@ def translate_request(
     model: ServedTranslation, picture: Picture, steps: str | Sequence[str], *, urgent: bool = False
 ) -> ModelInferRequest:
     """Return the request for a translation; arguments and errors are those of `MorphClient.translate`."""
-    return encode(model, {"IMAGE": picture}, {"STEPS": chosen_steps(model.directions, steps)}, urgent=urgent)
+    return encode(model, {"IMAGE": picture}, {"STEPS": chosen_steps(model, steps)}, urgent=urgent)
 
 
 def encode(

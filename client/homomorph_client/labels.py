@@ -9,18 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from homomorph_client.errors import LabelError, StrengthError
+from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import DEFAULT_STEPS, Strengths, even_ramp, to_strengths
-
-EDIT_MODEL = "edit"
-"""Name of the served model that edits."""
 
 Labels: TypeAlias = "Mapping[str, str | Sequence[str]]"
 """For each group that changes: one label, several, or none of its labels (an empty sequence)."""
 
 
 def chosen_edit(
-    groups: Sequence[str],
-    known: Mapping[str, Sequence[str]],
+    model: ServedModel,
     labels: Labels,
     *,
     steps: int | None,
@@ -29,8 +26,7 @@ def chosen_edit(
     """Return the labels and strengths of one edit.
 
     Args:
-        groups: names of the groups in the order of the strengths' columns, K of them.
-        known: the labels of each group that has any, in the order of the model's labels, L in all.
+        model: what is asked, with K groups and L labels.
         labels: what each group that changes shall show.
         steps: number S of frames in which these groups go evenly from 0 to 1; None is `DEFAULT_STEPS`.
         strengths: the strengths themselves instead, as for `to_strengths`.
@@ -44,6 +40,7 @@ def chosen_edit(
     """
     if not labels:
         raise LabelError("labels name no group: give at least one, such as {'glasses': 'round_glasses'}")
+    groups, known = model.groups, model.labels
     wanted: dict[str, Sequence[str]] = {}
     for group, names in labels.items():
         if group not in known:
@@ -54,12 +51,12 @@ def chosen_edit(
                 raise LabelError(f"{group} has no label {name!r}: it has {', '.join(known[group])}")
     row = [float(name in wanted.get(group, ())) for group, names in known.items() for name in names]
     if strengths is None:
-        ramp = even_ramp(DEFAULT_STEPS if steps is None else steps)
-        chosen = to_strengths(groups, dict.fromkeys(wanted, ramp))
+        ramp = even_ramp(model, DEFAULT_STEPS if steps is None else steps)
+        chosen = to_strengths(model, dict.fromkeys(wanted, ramp))
     elif steps is not None:
         raise StrengthError("give steps or strengths, not both: the strengths say how many frames there are")
     else:
-        chosen = to_strengths(groups, strengths)
+        chosen = to_strengths(model, strengths)
     moved = [group for group, column in zip(groups, chosen.T, strict=True) if column.any() and group not in wanted]
     if moved:
         raise LabelError(f"strengths move {', '.join(moved)}, but the labels do not say what to")

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from homomorph_client.errors import MethodError
-from homomorph_client.strengths import MAX_STEPS, even_ramp
-
-HOMOMORPH = "homomorph"
-"""The default: one slider for each group."""
-BLENDS = ("pixel", "latent", "slerp")
-"""Linear in pixels, linear and spherical in features; each has one slider, for everything, and a served model."""
-METHODS = (HOMOMORPH, *BLENDS)
-"""All of them."""
-MAX_SQUARE = math.isqrt(MAX_STEPS)
-"""Most rows and columns of a square."""
+from homomorph_client.names import BLENDS, HOMOMORPH, METHODS
+from homomorph_client.served_model import ServedModel
+from homomorph_client.strengths import even_ramp
 
 
 def blending_model(method: str) -> str | None:
@@ -51,10 +43,11 @@ def places_between(strengths: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
     return places
 
 
-def places_in_square(size: int) -> npt.NDArray[np.float32]:
+def places_in_square(model: ServedModel, size: int) -> npt.NDArray[np.float32]:
     """Return where the frames of a square stand between the pictures in its corners.
 
     Args:
+        model: what is asked.
         size: number N of rows and of columns.
 
     Returns:
@@ -64,8 +57,8 @@ def places_in_square(size: int) -> npt.NDArray[np.float32]:
         StrengthError: `size` is less than 2.
         MethodError: the square has too many cells.
     """
-    if size > MAX_SQUARE:
-        raise MethodError(f"a square has at most {MAX_STEPS} cells: {size}x{size} are too many")
-    ramp = even_ramp(size)
+    if size * size > model.max_steps:
+        raise MethodError(f"a square has at most {model.max_steps} cells: {size}x{size} are too many")
+    ramp = even_ramp(model, size)
     places: npt.NDArray[np.float32] = np.stack(np.meshgrid(ramp, ramp), axis=2).reshape(size * size, 2)
     return places

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from homomorph_client.errors import PictureError, RequestError
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -24,25 +27,32 @@ class ServedModel:
     """Of each group that has labels, their names."""
     picture_size: int
     """Height and width in pixels of the pictures that are sent."""
+    max_steps: int
+    """Largest number of frames of one request."""
+    max_strength: float
+    """Largest strength: 0 is as in the source, 1 as in the target, 2 twice as far."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, picture_size: int | None = None) -> ServedModel:
         """Read a model's configuration as Triton reports it in JSON.
 
         Args:
-            config: the configuration, with parameters `groups`, `labels`, `picture_size` and `stride`.
+            config: the configuration, with parameters `groups`, `labels`, `picture_size`, `stride`, `max_steps` and
+                `max_strength`.
             picture_size: height and width in pixels to work at; None is what the model was trained at.
 
         Raises:
             RequestError: the model is not one that homomorph exported.
             PictureError: `picture_size` is no multiple of the model's stride.
         """
-        parameters = read_parameters(config, "groups", "labels")
+        parameters = read_parameters(config, "groups", "labels", "max_strength")
         return cls(
             name=config["name"],
             groups=tuple(parameters["groups"].split(",")),
             labels=_labels(parameters),
             picture_size=working_size(parameters, picture_size),
+            max_steps=positive(parameters, "max_steps", int),
+            max_strength=positive(parameters, "max_strength", float),
         )
 
 
@@ -53,13 +63,13 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_parameters(config: Mapping[str, Any], *names: str) -> dict[str, str]:
-    """Return the parameters of a model's configuration, among them `picture_size`, `stride` and those named.
+    """Return the parameters of a model's configuration, among them the ones that all have and those named.
 
     Raises:
         RequestError: one of them is missing, so the model is not one that homomorph exported.
     """
     parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-    for name in ("picture_size", "stride", *names):
+    for name in ("picture_size", "stride", "max_steps", *names):
         if name not in parameters:
             raise RequestError(
                 f"model {config['name']!r} is not one that `homomorph export` wrote: no parameter {name!r}"
@@ -74,17 +84,22 @@ def working_size(parameters: Mapping[str, str], picture_size: int | None) -> int
         RequestError: the parameters are no sizes, so the model is not one that homomorph exported.
         PictureError: `picture_size` is no multiple of the model's stride.
     """
-    stride, usual = (_pixels(parameters, name) for name in ("stride", "picture_size"))
+    stride, usual = (positive(parameters, name, int) for name in ("stride", "picture_size"))
     size = usual if picture_size is None else picture_size
     if size < stride or size % stride:
         raise PictureError(f"picture_size must be a positive multiple of {stride}, not {size}")
     return size
 
 
-def _pixels(parameters: Mapping[str, str], name: str) -> int:
+def positive(parameters: Mapping[str, str], name: str, kind: type[Number]) -> Number:
+    """Return a parameter that is a finite number above 0.
+
+    Raises:
+        RequestError: it is none, so the model is not one that homomorph exported.
+    """
     with suppress(ValueError):
-        if (pixels := int(parameters[name])) > 0:
-            return pixels
+        if 0 < (value := kind(parameters[name])) < math.inf:
+            return value
     raise _foreign(parameters, name)
 
 

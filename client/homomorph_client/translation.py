@@ -10,12 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homomorph_client.errors import DirectionError
-from homomorph_client.served_model import read_parameters, working_size
-
-TRANSLATE_MODEL = "translate"
-"""Name of the served model that changes a picture in several directions."""
-MAX_CHAIN = 32
-"""Most steps that one request may ask for."""
+from homomorph_client.served_model import positive, read_parameters, working_size
 
 
 @dataclass(frozen=True)
@@ -27,13 +22,15 @@ class ServedTranslation:
     """Names of what can be done to a picture, in the order of the numbers that are sent for them."""
     picture_size: int
     """Height and width in pixels of the pictures that are sent."""
+    max_steps: int
+    """Largest number of directions of one request."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, picture_size: int | None = None) -> ServedTranslation:
         """Read a model's configuration as Triton reports it in JSON.
 
         Args:
-            config: the configuration, with parameters `directions`, `picture_size` and `stride`.
+            config: the configuration, with parameters `directions`, `picture_size`, `stride` and `max_steps`.
             picture_size: height and width in pixels to work at; None is what the model was trained at.
 
         Raises:
@@ -45,15 +42,16 @@ class ServedTranslation:
             name=config["name"],
             directions=tuple(parameters["directions"].split(",")),
             picture_size=working_size(parameters, picture_size),
+            max_steps=positive(parameters, "max_steps", int),
         )
 
 
-def chosen_steps(directions: Sequence[str], steps: str | Sequence[str]) -> npt.NDArray[np.int64]:
+def chosen_steps(model: ServedTranslation, steps: str | Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the numbers of the directions that a picture is changed in.
 
     Args:
-        directions: names of those that are served.
-        steps: one of them, or several in their order; the same one may come again.
+        model: what is asked.
+        steps: one of its directions, or several in their order; the same one may come again.
 
     Returns:
         int64 [S].
@@ -62,20 +60,18 @@ def chosen_steps(directions: Sequence[str], steps: str | Sequence[str]) -> npt.N
         DirectionError: one is unknown, or there are none or too many.
     """
     names = [steps] if isinstance(steps, str) else list(steps)
-    check_steps(names)
+    if not 1 <= len(names) <= model.max_steps:
+        raise DirectionError(f"steps must be from 1 to {model.max_steps} directions, not {len(names)}")
+    check_directions(model.directions, names)
+    return np.array([model.directions.index(name) for name in names], np.int64)
+
+
+def check_directions(directions: Sequence[str], names: Sequence[str]) -> None:
+    """Check that all names are directions.
+
+    Raises:
+        DirectionError: one is not; the message lists those that are.
+    """
     for name in names:
         if name not in directions:
             raise DirectionError(f"there is no direction {name!r}: the model has {', '.join(directions)}")
-    return np.array([directions.index(name) for name in names], np.int64)
-
-
-def check_steps(names: Sequence[str]) -> None:
-    """Check what can be checked of steps before the directions are known.
-
-    Raises:
-        DirectionError: there are none, too many, or one without a name.
-    """
-    if not 1 <= len(names) <= MAX_CHAIN:
-        raise DirectionError(f"steps must be from 1 to {MAX_CHAIN} directions, not {len(names)}")
-    if not all(names):
-        raise DirectionError("a step has no name: give directions such as smiling, with commas between several")

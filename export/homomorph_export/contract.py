@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from homomorph.models.blending import FEATURE_METHODS, PIXEL
+from homomorph.models.blending import FEATURE_METHODS
 from homomorph.models.cyclegan_config import SMALLEST_SIDE
+from homomorph_client.names import EDIT, MORPH, MORPH_STREAM, PIXEL, TRANSLATE
 
 MAX_BATCH_SIZE = 8
 """Requests that one forward pass may serve together."""
@@ -201,7 +202,7 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int, labels:
         Model("decoder", (feature_frames,), (frames,), instances=BUSY_INSTANCES),
         Model("morpher", (*pictures, sliders), (frames,), needs_operator=True, joint=True),
         Model(
-            "morph",
+            MORPH,
             (*pictures, sliders),
             (frames,),
             _ensemble_steps(_INTERPOLATOR_STEPS),
@@ -209,7 +210,7 @@ def served_models(branches: tuple[str, ...], channels: int, stride: int, labels:
                 Step("morpher", {name: name for name in ("SOURCE", "TARGET", "STRENGTHS")}, {"FRAMES": "FRAMES"}),
             ),
         ),
-        Model("morph_stream", (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS), streams=True),
+        Model(MORPH_STREAM, (*pictures, sliders), (frames,), _ensemble_steps(_INTERPOLATOR_STEPS), streams=True),
         Model("morph_branches", (*pictures, sliders), (frames,), _ensemble_steps(_branches_steps(branches))),
         *(_editing_models(tensors, labels) if labels else ()),
         *_blending_models(tensors),
@@ -222,7 +223,7 @@ def _editing_models(tensors: _Tensors, labels: int) -> tuple[Model, Model]:
     return (
         Model("label_target", (tensors.features("SOURCE"), wanted), (tensors.features("TARGET"),)),
         Model(
-            "edit",
+            EDIT,
             (tensors.picture("SOURCE"), wanted, tensors.strengths()),
             (tensors.frames(),),
             # One after the other, as `_ensemble_steps` says why.
@@ -293,7 +294,7 @@ _INTERPOLATOR_STEPS = (
 """One model runs the branches that the strengths use."""
 
 
-ASKED = {"morph_stream": tuple(step.model for step in _ensemble_steps(_INTERPOLATOR_STEPS))}
+ASKED = {MORPH_STREAM: tuple(step.model for step in _ensemble_steps(_INTERPOLATOR_STEPS))}
 """By served model, the models that its Python models ask, which Triton does not bring along with it."""
 
 
@@ -314,13 +315,9 @@ def _branches_steps(branches: tuple[str, ...]) -> tuple[Step, ...]:
     )
 
 
-TRANSLATE_MODEL = "translate"
-"""Name of the model that changes a picture in several directions, one after the other."""
-
-
 def direction_model(direction: str) -> str:
     """Return the name of the model that changes a picture in one direction."""
-    return f"{TRANSLATE_MODEL}_{direction}"
+    return f"{TRANSLATE}_{direction}"
 
 
 def translation_models(strides: Mapping[str, int]) -> tuple[Model, ...]:
@@ -342,7 +339,7 @@ def translation_models(strides: Mapping[str, int]) -> tuple[Model, ...]:
             for direction, stride in strides.items()
         ),
         Model(
-            TRANSLATE_MODEL,
+            TRANSLATE,
             (
                 Tensor("IMAGE", "UINT8", _picture_dims(shared)),
                 Tensor("STEPS", "INT64", (chain,), range=(0, len(strides) - 1)),

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from onnx import ModelProto
 
-from homomorph.models.blending import METHODS
 from homomorph.models.config import ModelConfig
 from homomorph.progress import Progress, Report, silent
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
+from homomorph_client.names import BLENDS
 from homomorph_export import aotinductor, contract, onnx_graphs, parity, torchscript
 from homomorph_export.errors import ExportError
 from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
@@ -103,7 +103,7 @@ def export_run(
             report(Progress(f"Writing {entry.name}"))
             folder = staged / entry.name
             if entry.steps:
-                parameters = _blend_parameters(config) if entry.name in METHODS else _client_parameters(config)
+                parameters = _blend_parameters(config) if entry.name in BLENDS else _client_parameters(config)
                 write_ensemble(folder, entry, parameters=parameters, onnx=onnx)
             else:
                 write_model(
@@ -113,7 +113,7 @@ def export_run(
                     graphs.get(entry.name),
                     lengths=_typical_lengths(config),
                     threads=threads,
-                    client_parameters=_blend_parameters(config) if entry.name in METHODS else {},
+                    client_parameters=_blend_parameters(config) if entry.name in BLENDS else {},
                     library=library,
                 )
         compiled = aotinductor_modules(parts) if aot else {}

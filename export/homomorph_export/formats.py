@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from onnx import ModelProto
 
-from homomorph.models.blending import FEATURE_METHODS, PIXEL
+from homomorph.models.blending import FEATURE_METHODS
 from homomorph.progress import Progress, Report, silent
+from homomorph_client.names import PIXEL
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.parts import Parts
 from homomorph_export.quantisation import quantised

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from homomorph.models.blending import FEATURE_METHODS, METHODS, PIXEL, blend
+from homomorph.models.blending import FEATURE_METHODS, blend
 from homomorph.models.config import ModelConfig
 from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MorphModel, interpolate
 from homomorph.models.pixels import from_normalised, normalise
+from homomorph_client.names import BLENDS, PIXEL
 from homomorph_export.contract import MAX_STRENGTH, branch_model, mix_model
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Parity
@@ -88,7 +89,7 @@ def cases(
             frames = _frames(model, source_features, target_features, strengths)
             corners = torch.stack([source, target, source.flip(2), target.flip(2)], dim=1)
             places = torch.rand(batch, _STEPS, 2, generator=generator)
-            blends = {method: blend(model, method, corners, places) for method in METHODS}
+            blends: dict[str, Tensor] = {method: blend(model, method, corners, places) for method in BLENDS}
             found.append(Case(source, target, strengths, frames, labels, edited, corners, places, blends))
     return found
 

@@ -25,5 +25,5 @@ def test_bad_strengths_and_repeated_groups_are_refused() -> None:
         parse_looks(["a=b", "a=c"])
     with pytest.raises(StrengthError, match="not a number"):
         parse_looks(["a=b:much"])
-    with pytest.raises(StrengthError, match=r"\[0, 2\]"):
-        parse_looks(["a=b:3"])
+    with pytest.raises(StrengthError, match="not a number"):
+        parse_looks(["a=b:inf"])

@@ -15,7 +15,7 @@ from PIL import Image
     [
         (["--rows", "skin", "--columns", "hair", "--out", "x.gif"], "x.gif: a grid is written as .png"),
         (["--rows", "skin", "--columns", "hair", "--out", "x"], "x: a grid is written as .png"),
-        (["--rows", "skin", "--columns", "hair", "--out", "x.png", "--size", "17"], "--size"),
+        (["--rows", "skin", "--columns", "hair", "--out", "x.png", "--size", "1"], "--size"),
         (["--rows", "skin", "--out", "x.png"], "needs --rows GROUP and --columns GROUP"),
         (["a.png", "--out", "x.png"], "of 2 pictures, or of 4 in its corners, not of 3"),
         (["a.png", "a.png", "--rows", "skin", "--out", "x.png"], "--rows and --columns are for 2 pictures"),

@@ -29,6 +29,8 @@ CONFIG = {
         "labels": {"string_value": '{"hair": ["black", "blond"]}'},
         "picture_size": {"string_value": "64"},
         "stride": {"string_value": "8"},
+        "max_steps": {"string_value": "256"},
+        "max_strength": {"string_value": "2"},
     },
 }
 
@@ -101,7 +103,12 @@ def test_bad_timeouts(timeout_s: float) -> None:
 
 def test_served_model_from_configuration() -> None:
     assert ServedModel.from_config(CONFIG) == ServedModel(
-        name="morph", groups=("hair", "residual"), labels={"hair": ("black", "blond")}, picture_size=64
+        name="morph",
+        groups=("hair", "residual"),
+        labels={"hair": ("black", "blond")},
+        picture_size=64,
+        max_steps=256,
+        max_strength=2.0,
     )
     assert ServedModel.from_config(CONFIG, picture_size=128).picture_size == 128
 
@@ -112,7 +119,7 @@ def test_picture_size_must_fit_the_stride(size: int) -> None:
         ServedModel.from_config(CONFIG, picture_size=size)
 
 
-@pytest.mark.parametrize("key", ["groups", "picture_size", "stride"])
+@pytest.mark.parametrize("key", ["groups", "picture_size", "stride", "max_steps", "max_strength"])
 def test_foreign_models_are_refused(key: str) -> None:
     parameters = {name: value for name, value in CONFIG["parameters"].items() if name != key}  # type: ignore[attr-defined]
     with pytest.raises(RequestError, match=key):

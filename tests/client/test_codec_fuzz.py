@@ -18,10 +18,16 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse,
 from homomorph_client import HomomorphError, RequestError
 from homomorph_client.codec import decode, decode_part, encode, frames_shape, morph_request
 from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import MAX_STRENGTH
 from homomorph_client.translation import ServedTranslation
 
 GROUPS = ("hair", "glasses", "residual")
+MAX_STRENGTH = 2.0
+
+
+def served(picture_size: int) -> ServedModel:
+    """Return a model that works at a size."""
+    return ServedModel("morph", GROUPS, {}, picture_size, max_steps=256, max_strength=MAX_STRENGTH)
+
 
 Answer = TypeVar("Answer")
 
@@ -95,7 +101,7 @@ pictures = arrays.arrays(np.uint8, st.tuples(st.integers(8, 20), st.integers(8, 
 def test_requests_hold_what_was_asked_for(
     source: np.ndarray, target: np.ndarray, strengths: np.ndarray, size: int, urgent: bool
 ) -> None:
-    model = ServedModel("morph", GROUPS, {}, 8 * size)
+    model = served(8 * size)
     written = morph_request(model, source, target, steps=None, strengths=strengths, urgent=urgent)
     request = ModelInferRequest.FromString(written.SerializeToString())
     read = {
@@ -128,7 +134,7 @@ anything = (
 
 @given(source=anything, strengths=anything, steps=st.none() | st.integers(-2, 300))
 def test_any_argument_makes_a_request_or_an_error(source: object, strengths: object, steps: int | None) -> None:
-    model = ServedModel("morph", GROUPS, {}, 8)
+    model = served(8)
     target = np.zeros((8, 8, 3), np.uint8)
     ask = partial(morph_request, model, source, target, steps=steps, strengths=strengths)
     if isinstance(request := answer_or_error(ask), HomomorphError):
@@ -141,12 +147,17 @@ def test_any_argument_makes_a_request_or_an_error(source: object, strengths: obj
 
 
 values = st.text(max_size=6) | st.sampled_from(
-    ["64", "8", "0", "-8", "a,b", "{}", '{"a": ["b"]}', "[]", "[1]", "9" * 30]
+    ["64", "8", "0", "-8", "2.5", "nan", "inf", "a,b", "{}", '{"a": ["b"]}', "[]", "[1]", "9" * 30]
 )
 
 
 @given(
-    st.dictionaries(st.sampled_from(["groups", "labels", "directions", "picture_size", "stride", "other"]), values),
+    st.dictionaries(
+        st.sampled_from(
+            ["groups", "labels", "directions", "picture_size", "stride", "max_steps", "max_strength", "other"]
+        ),
+        values,
+    ),
     st.none() | st.integers(-8, 80),
 )
 def test_any_configuration_is_a_model_or_an_error(parameters: dict[str, str], size: int | None) -> None:
@@ -157,12 +168,14 @@ def test_any_configuration_is_a_model_or_an_error(parameters: dict[str, str], si
             continue
         assert model.picture_size > 0
         assert model.picture_size % int(parameters["stride"]) == 0
+        assert model.max_steps > 0
         if isinstance(model, ServedModel):
+            assert 0 < model.max_strength < math.inf
             assert {name: list(names) for name, names in model.labels.items()} == json.loads(parameters["labels"])
 
 
 def test_a_model_of_any_size_is_asked_for_frames_of_that_size() -> None:
-    model = ServedModel("morph", GROUPS, {}, 24)
+    model = served(24)
     picture = np.zeros((8, 8, 3), np.uint8)
     request = encode(model, {"SOURCE": picture}, {"STRENGTHS": np.zeros((5, 3), np.float32)})
     assert frames_shape(request) == (1, 5, 24, 24, 3)

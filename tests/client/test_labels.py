@@ -9,13 +9,20 @@ import pytest
 
 from homomorph_client import LabelError, StrengthError
 from homomorph_client.labels import chosen_edit
+from homomorph_client.served_model import ServedModel
 
-GROUPS = ("hair", "mouth", "residual")
-KNOWN = {"hair": ("black", "blond"), "mouth": ("smile", "open", "teeth")}
+MODEL = ServedModel(
+    name="edit",
+    groups=("hair", "mouth", "residual"),
+    labels={"hair": ("black", "blond"), "mouth": ("smile", "open", "teeth")},
+    picture_size=64,
+    max_steps=256,
+    max_strength=2,
+)
 
 
 def edit(labels: Any, **options: Any) -> tuple[list[float], list[list[float]]]:
-    wanted, strengths = chosen_edit(GROUPS, KNOWN, labels, **({"steps": None, "strengths": None} | options))
+    wanted, strengths = chosen_edit(MODEL, labels, **({"steps": None, "strengths": None} | options))
     assert wanted.dtype == strengths.dtype == np.float32
     return wanted.tolist(), strengths.tolist()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -9,30 +10,43 @@ import numpy.typing as npt
 import pytest
 
 from homomorph_client.errors import StrengthError
-from homomorph_client.strengths import MAX_STEPS, Strengths, chosen_strengths, even_ramp, grid_strengths, to_strengths
+from homomorph_client.served_model import ServedModel
+from homomorph_client.strengths import Strengths, chosen_strengths, even_ramp, grid_strengths, to_strengths
 
-GROUPS = ("hair", "glasses", "residual")
+MODEL = ServedModel("morph", ("hair", "glasses", "residual"), {}, 64, max_steps=256, max_strength=2)
 
 
 def test_steps_move_all_groups_evenly() -> None:
-    strengths = chosen_strengths(GROUPS, steps=5, strengths=None)
+    strengths = chosen_strengths(MODEL, steps=5, strengths=None)
     assert strengths.dtype == np.float32
     assert np.array_equal(strengths, np.repeat([[0], [0.25], [0.5], [0.75], [1]], 3, axis=1))
 
 
 def test_nine_steps_unless_told_otherwise() -> None:
-    assert chosen_strengths(GROUPS, steps=None, strengths=None).shape == (9, 3)
+    assert chosen_strengths(MODEL, steps=None, strengths=None).shape == (9, 3)
 
 
 def test_steps_and_strengths_exclude_each_other() -> None:
     with pytest.raises(StrengthError, match="not both"):
-        chosen_strengths(GROUPS, steps=3, strengths={"hair": 1})
+        chosen_strengths(MODEL, steps=3, strengths={"hair": 1})
 
 
-@pytest.mark.parametrize("steps", [-1, 0, 1, MAX_STEPS + 1])
+@pytest.mark.parametrize("steps", [-1, 0, 1, 257, 10**12])
 def test_steps_out_of_range(steps: int) -> None:
-    with pytest.raises(StrengthError, match=f"from 2 to {MAX_STEPS}, not {steps}"):
-        even_ramp(steps)
+    with pytest.raises(StrengthError, match=f"from 2 to 256, not {steps}"):
+        even_ramp(MODEL, steps)
+
+
+def test_limits_are_those_of_the_model() -> None:
+    narrow = dataclasses.replace(MODEL, max_steps=4, max_strength=1.5)
+    with pytest.raises(StrengthError, match="from 2 to 4, not 5"):
+        chosen_strengths(narrow, steps=5, strengths=None)
+    with pytest.raises(StrengthError, match="1 to 4 frames, not 5"):
+        to_strengths(narrow, {"hair": [0, 0, 0, 0, 0]})
+    with pytest.raises(StrengthError, match=r"\[0, 1.5\]: found 1.75"):
+        to_strengths(narrow, {"hair": 1.75})
+    with pytest.raises(StrengthError, match="at most 4 cells: 3x3"):
+        grid_strengths(narrow, rows="hair", columns="glasses", size=3)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +61,7 @@ def test_steps_out_of_range(steps: int) -> None:
     ids=str,
 )
 def test_accepted(strengths: Strengths, expected: npt.ArrayLike) -> None:
-    result = to_strengths(GROUPS, strengths)
+    result = to_strengths(MODEL, strengths)
     assert result.dtype == np.float32
     assert np.array_equal(result, np.asarray(expected, np.float32))
 
@@ -73,19 +87,19 @@ def test_accepted(strengths: Strengths, expected: npt.ArrayLike) -> None:
         ([[0, 1]], "must be [S, 3] (columns hair, glasses, residual), not [1, 2]"),
         ([0, 1, 2], "not [3]"),
         (np.zeros((0, 3)), "not 0"),
-        (np.zeros((MAX_STEPS + 1, 3)), "not 257"),
+        (np.zeros((257, 3)), "not 257"),
         (np.full((2, 3), np.nan), "finite"),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_refused(strengths: Strengths, message: str) -> None:
     with pytest.raises(StrengthError, match=re.escape(message)) as caught:
-        to_strengths(GROUPS, strengths)
+        to_strengths(MODEL, strengths)
     assert "\n" not in str(caught.value)
 
 
 def test_grid_varies_two_groups() -> None:
-    strengths = grid_strengths(GROUPS, rows="glasses", columns="hair", size=3).reshape(3, 3, 3)
+    strengths = grid_strengths(MODEL, rows="glasses", columns="hair", size=3).reshape(3, 3, 3)
     assert (strengths[:, :, 2] == 0).all()
     assert strengths[:, 0, 1].tolist() == [0, 0.5, 1]
     assert (strengths[:, :, 1] == strengths[:, :1, 1]).all()
@@ -105,4 +119,4 @@ def test_grid_varies_two_groups() -> None:
 )
 def test_grid_refused(rows: str, columns: str, size: int, message: str) -> None:
     with pytest.raises(StrengthError, match=message):
-        grid_strengths(GROUPS, rows=rows, columns=columns, size=size)
+        grid_strengths(MODEL, rows=rows, columns=columns, size=size)

@@ -11,8 +11,8 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
-from homomorph.models.blending import METHODS
 from homomorph.models.morph import MorphModel
+from homomorph_client.names import BLENDS
 from homomorph_export import torchscript
 from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, served_models
 from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
@@ -223,7 +223,7 @@ def test_nothing_that_a_client_sends_reaches_two_steps_at_once(model: Model):
 @pytest.mark.parametrize("name", ["morph", "morph_branches", "morph_stream", "pixel", "latent", "slerp"])
 def test_a_client_learns_what_it_must_know_from_the_configuration(repository: Path, name: str, model: MorphModel):
     parameters = {key: value.string_value for key, value in read(repository, name).parameters.items()}
-    groups = ["all"] if name in METHODS else list(model.config.branches)
+    groups = ["all"] if name in BLENDS else list(model.config.branches)
     assert parameters["groups"].split(",") == groups
     assert parameters["picture_size"] == "32"
     assert parameters["stride"] == "8"

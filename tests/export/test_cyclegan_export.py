@@ -23,7 +23,7 @@ from homomorph.models.translator import Translator
 from homomorph.runs.cyclegan import load_translator
 from homomorph.runs.run import save_model
 from homomorph_client import DirectionError
-from homomorph_client.translation import MAX_CHAIN, ServedTranslation, chosen_steps
+from homomorph_client.translation import ServedTranslation, chosen_steps
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.contract import Axis, Model, translation_models
 from homomorph_export.cyclegan.exporter import export_cyclegans
@@ -110,7 +110,7 @@ def test_configuration_says_what_the_contract_says(written: tuple[Path, Manifest
             "parameters": {k: {"string_value": v.string_value} for k, v in config.parameters.items()},
         }
         served = ServedTranslation.from_config(settings)
-        assert served == ServedTranslation("translate", ("smiling", "not_smiling", "blond"), 64)
+        assert served == ServedTranslation("translate", ("smiling", "not_smiling", "blond"), 64, contract.MAX_CHAIN)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -291,15 +291,14 @@ def test_refusals_are_one_line(
 
 
 def test_steps_are_the_numbers_of_directions():
-    directions = ("smiling", "not_smiling", "blond")
-    assert chosen_steps(directions, ["blond", "smiling", "blond"]).tolist() == [2, 0, 2]
-    assert chosen_steps(directions, "not_smiling").tolist() == [1]
+    model = ServedTranslation("translate", ("smiling", "not_smiling", "blond"), 64, max_steps=32)
+    assert chosen_steps(model, ["blond", "smiling", "blond"]).tolist() == [2, 0, 2]
+    assert chosen_steps(model, "not_smiling").tolist() == [1]
     for steps, message in (
         (["old"], "there is no direction 'old': the model has smiling, not_smiling, blond"),
-        ([], f"from 1 to {MAX_CHAIN} directions, not 0"),
-        (["blond"] * (MAX_CHAIN + 1), f"from 1 to {MAX_CHAIN} directions, not {MAX_CHAIN + 1}"),
-        (["blond", ""], "a step has no name"),
+        ([], "from 1 to 32 directions, not 0"),
+        (["blond"] * 33, "from 1 to 32 directions, not 33"),
+        (["blond", ""], "there is no direction ''"),
     ):
         with pytest.raises(DirectionError, match=message):
-            chosen_steps(directions, steps)
-    assert MAX_CHAIN == contract.MAX_CHAIN
+            chosen_steps(model, steps)

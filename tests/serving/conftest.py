@@ -105,6 +105,7 @@ def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository as an export writes it, but of `blender.py`: it starts at once, and a frame takes 20 ms."""
     repository = tmp_path_factory.mktemp("blender") / "triton_repo"
     parameters = {"groups": "hair_colour,skin,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
+    parameters |= {"max_steps": "256", "max_strength": "2"}
     here, backend = (
         Path(__file__).parent,
         Path(str(importlib.resources.files("homomorph_export") / "serving" / "backend")),

@@ -15,7 +15,8 @@ from PIL import Image
 
 from homomorph.models.blending import blend
 from homomorph_client import AsyncMorphClient, MethodError, MorphClient, RequestError, StrengthError
-from homomorph_client.methods import BLENDS, places_in_square
+from homomorph_client.methods import places_in_square
+from homomorph_client.names import BLENDS
 from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
@@ -73,7 +74,7 @@ def test_a_square_has_its_corners_and_morphs_for_edges(
     served: Any, blends: MorphClient, corners: list[npt.NDArray[np.uint8]], method: str
 ) -> None:
     square = blends.square(corners, method=method, size=3)
-    places = torch.from_numpy(places_in_square(3))[None]
+    places = torch.from_numpy(places_in_square(blends.served_model(method), 3))[None]
     expected = blend(served.model, method, torch.from_numpy(np.stack(corners))[None], places)[0].numpy()
     assert_alike(square.reshape(expected.shape), expected)
     assert_alike(square[0], blends.morph(corners[0], corners[1], steps=3, method=method))

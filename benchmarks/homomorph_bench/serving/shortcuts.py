@@ -16,11 +16,12 @@ from homomorph_bench.serving.exported import ExportedMorph
 from homomorph_bench.serving.systems import CLIENT, SHARED, Inputs, device_of
 from homomorph_bench.timing import time_in_turns
 from homomorph_client import MorphClient
+from homomorph_client.names import HOMOMORPH, MORPH, PIXEL, Method
 from homomorph_export.serving.server import TritonServer
 
 LARGE = 512
 """Height and width of large pictures, in pixels."""
-METHODS = {"homomorph": "morph", "pixel": "blend of pixels"}
+METHODS: dict[Method, str] = {HOMOMORPH: "morph", PIXEL: "blend of pixels"}
 """What is asked for with large pictures, and what the records call it. Blending computes next to nothing, so that what
 is left is the way there and back."""
 CACHE_MIB = 64
@@ -54,7 +55,7 @@ def measure(
     """
     with ExitStack() as stack:
         report(Progress("starting Triton with a cache"))
-        models = [model for model in ("morph", "pixel") if (repository / model).is_dir()]
+        models = [model for model in (MORPH, PIXEL) if (repository / model).is_dir()]
         server = stack.enter_context(TritonServer(repository, models=models, cache_mib=CACHE_MIB, gpus=gpus))
         report(Progress(f"{LARGE} pixels, with and without shared memory"))
         clients = {
@@ -75,9 +76,9 @@ def _large_frames(clients: dict[str, MorphClient], inputs: Inputs, repeats: int,
     about = {**meta, "picture_size": LARGE, "pictures": "known: only the way that they are sent differs"}
     records = []
     for method, case in METHODS.items():
-        strengths = {"all": large.strengths[0, :, 0]} if method == "pixel" else large.strengths[0]
+        strengths = {"all": large.strengths[0, :, 0]} if method == PIXEL else large.strengths[0]
 
-        def ask(client: MorphClient, method: str = method, strengths: Any = strengths) -> Callable[[], object]:
+        def ask(client: MorphClient, method: Method = method, strengths: Any = strengths) -> Callable[[], object]:
             return lambda: client.morph(source, target, strengths=strengths, method=method)
 
         timings = time_in_turns({name: ask(client) for name, client in clients.items()}, repeats=repeats, warm_up=2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.progress import Progress, Report, silent
 from homomorph.runs.cyclegan import load_translator
+from homomorph_client.names import TRANSLATE
 from homomorph_export import contract, onnx_graphs, torchscript
 from homomorph_export.cyclegan import parity
 from homomorph_export.cyclegan.formats import onnx_models, torchscript_models
@@ -75,7 +76,7 @@ def export_cyclegans(
                 # Every direction once.
                 lengths={"H": size, "W": size, "S": len(translator.directions)},
                 threads=threads,
-                client_parameters=client_parameters if name == contract.TRANSLATE_MODEL else {},
+                client_parameters=client_parameters if name == TRANSLATE else {},
             )
         report(Progress("Comparing with the runs"))
         # Read back, so that the comparison is of what the server will load.

@@ -11,8 +11,9 @@ from torch import nn
 
 from homomorph.models.translator import Translator
 from homomorph.progress import Progress, Report, silent
+from homomorph_client.names import TRANSLATE
 from homomorph_export import contract, onnx_graphs, torchscript
-from homomorph_export.contract import TRANSLATE_MODEL, direction_model
+from homomorph_export.contract import direction_model
 from homomorph_export.cyclegan.servable import GeneratorServable, TranslateServable
 
 
@@ -24,7 +25,7 @@ def torchscript_models(
     for direction, module in _servables(translator, dtype).items():
         report(Progress(f"Tracing {direction_model(direction)}"))
         traced[direction_model(direction)] = torchscript.trace(module, _example(translator))
-    return traced | {TRANSLATE_MODEL: torchscript.script(TranslateServable(traced.values()))}
+    return traced | {TRANSLATE: torchscript.script(TranslateServable(traced.values()))}
 
 
 def onnx_models(
@@ -40,7 +41,7 @@ def onnx_models(
         graphs[direction] = onnx_graphs.export(module, entries[direction_model(direction)], _example(translator))
     return {
         **{direction_model(direction): graph for direction, graph in graphs.items()},
-        TRANSLATE_MODEL: onnx_graphs.translate(entries[TRANSLATE_MODEL], graphs),
+        TRANSLATE: onnx_graphs.translate(entries[TRANSLATE], graphs),
     }
 
 

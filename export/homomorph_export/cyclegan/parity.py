@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from homomorph.models.translator import Translator
-from homomorph_export.contract import TRANSLATE_MODEL, direction_model
+from homomorph_client.names import TRANSLATE
+from homomorph_export.contract import direction_model
 from homomorph_export.manifest import Parity
 from homomorph_export.parity import BATCH_SIZES, Exported, judged, random_pictures
 
@@ -37,7 +38,7 @@ def compare(translator: Translator, exported: Exported, *, kind: str, precision:
         # Each picture of a batch begins with another direction, and has had all of them in the end.
         pictures = random_pictures((size, size), batch)
         steps = (torch.arange(batch)[:, None] + torch.arange(count)[None]) % count
-        frames = exported[TRANSLATE_MODEL](pictures, steps)
+        frames = exported[TRANSLATE](pictures, steps)
         for place in range(count):
             before = frames[:, place - 1] if place else pictures
             for row in range(batch):

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import IO
 
 from homomorph_client.errors import ServerError
+from homomorph_client.names import MORPH
 from homomorph_export.contract import ASKED
 from homomorph_export.flavours import GPU, LIBTORCH, PYTHON, Flavour
 from homomorph_export.serving import keeper
@@ -79,7 +80,7 @@ class TritonServer:
         self,
         repository: Path,
         *,
-        models: Sequence[str] = ("morph",),
+        models: Sequence[str] = (MORPH,),
         flavour: Flavour = PYTHON,
         backends: Path | None = None,
         host: str = "127.0.0.1",

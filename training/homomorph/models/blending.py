@@ -13,12 +13,10 @@ from torch import Tensor
 
 from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import from_normalised, normalise
+from homomorph_client.names import LATENT, PIXEL, SLERP
 
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From a [..., C, h, w] to b [..., C, h, w] by the strength [...]."""
-
-PIXEL = "pixel"
-"""Name of the method that mixes pixels."""
 
 
 def linear(a: Tensor, b: Tensor, v: Tensor) -> Tensor:
@@ -61,10 +59,8 @@ def bilinear(mix: Mix, corners: Tensor, places: Tensor) -> Tensor:
     return mix(upper, lower, down)
 
 
-FEATURE_METHODS: dict[str, Mix] = {"latent": linear, "slerp": spherical}
+FEATURE_METHODS: dict[str, Mix] = {LATENT: linear, SLERP: spherical}
 """The methods that mix features, by their names."""
-METHODS = (PIXEL, *FEATURE_METHODS)
-"""The methods of `blend`."""
 
 
 def blend_pixels(pictures: Tensor, places: Tensor) -> Tensor:
@@ -78,7 +74,7 @@ def blend(model: MorphModel, method: str, pictures: Tensor, places: Tensor) -> T
 
     Args:
         model: whose features are mixed; `pixel` needs none of it.
-        method: one of `METHODS`.
+        method: one of `homomorph_client.names.BLENDS`.
         pictures: uint8 [B, P, H, W, 3] as `bilinear`'s corners; H and W multiples of the model's stride.
         places: [B, S, 2] as for `bilinear`.
 
