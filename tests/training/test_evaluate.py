@@ -119,6 +119,18 @@ def test_truths_change_one_group(held_out: HeldOut) -> None:
     assert (unchanged == same).all()
 
 
+def test_ends_in_mixed_colours_are_drawn_for_ghosts(held_out: HeldOut) -> None:
+    assert held_out.mixed_source is not None
+    assert held_out.mixed_target is not None
+    assert held_out.mixed_source.shape == held_out.mixed_target.shape == (PAIRS, 3, 3, 32, 32)
+    # At a quarter of the way a is nearer to itself than at three quarters.
+    distances = np.abs(held_out.mixed_source.astype(float) - held_out.source[:, None]).mean(axis=(0, 2, 3, 4))
+    assert 0 < distances[0] < distances[1] < distances[2]
+    assert set(held_out.swapped) == set(avatars.GROUPS) - {"hair_colour", "skin"}
+    same = (held_out.labels_a == held_out.labels_b)[:, held_out.columns("glasses")].all(axis=1)
+    assert ((held_out.swapped["glasses"] == held_out.target).all(axis=(1, 2, 3)) == same).all()
+
+
 def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
     # The oracle finds its truth by the picture, so it cannot morph moved ones.
     monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
@@ -131,6 +143,11 @@ def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypat
     assert oracle.figures["endpoint"] == 0
     assert oracle.figures["frechet_reconstruction"] == pytest.approx(0, abs=1e-4)
     assert oracle.figures["shift"] == 0
+    # The oracle blends pixels, of one group as of all.
+    assert oracle.figures["ghost"] == 1
+    assert oracle.figures["ghost_floor"] == 0
+    assert oracle.figures["ghost_others_0"] == pytest.approx(dict.fromkeys(held_out.swapped, 1.0), abs=0.02)
+    assert oracle.figures["symmetry"] == pytest.approx(0, abs=0.02)
     transfer, preservation = oracle.figures["transfer"], oracle.figures["preservation"]
     assert isinstance(transfer, dict)
     assert isinstance(preservation, dict)
@@ -272,6 +289,11 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
     assert floor == pytest.approx(evaluation.meta["frechet_floor"])
     assert floor > 0
     assert metrics["meta"]["frechet_drawn"] > 0
+    assert metrics["meta"]["frechet_ends"] > 0
+    assert list(metrics["homomorph"]["ghost_others_1"]) == ["expression", "hair_style", "facial_hair", "glasses"]
+    assert metrics["pixel"]["ghost"] == 1
+    assert "ghost_others_0" not in metrics["latent"]
+    assert metrics["latent"]["ghost_floor"] == metrics["homomorph"]["ghost_floor"] > 0
     assert metrics["meta"]["d"].startswith("LPIPS's form on the evaluator's maps")
     assert metrics["meta"]["data"] == {"pictures": 700, "style": "avataaars", "seed": 11}
     page = (out / "report.html").read_text()

@@ -136,7 +136,7 @@ def with_group(looks: Looks, other: Looks, group: str) -> Looks:
 
 def middle_colours(looks: Looks, other: Looks, group: str) -> dict[str, str]:
     """Return the colours half way between two pictures, DiceBear's option -> 'rrggbb'; none if `group` is no colour."""
-    mixed = _mixed_colours(looks, other, 0.5)
+    mixed = mixed_colours(looks, other, 0.5)
     return {feature.option: mixed[feature.option] for feature in FEATURES if feature.group == group and _mixes(feature)}
 
 
@@ -155,22 +155,36 @@ def on_the_way(looks: Looks, other: Looks, time: float, generator: np.random.Gen
     whole = [index for index, feature in enumerate(FEATURES) if not _mixes(feature)]
     changed = set(generator.permutation(whole)[: round(time * len(whole))].tolist())
     between = tuple(other[index] if index in changed else ours for index, ours in enumerate(looks))
-    return between, _mixed_colours(looks, other, time)
+    return between, mixed_colours(looks, other, time)
 
 
-def _mixes(feature: Feature) -> bool:
-    """Whether there is something between two looks."""
-    return feature.option.endswith("Color")
+def is_colour_group(group: str) -> bool:
+    """Whether all that a group draws is a colour, so that something can be drawn between two of its looks."""
+    return all(_mixes(feature) for feature in FEATURES if feature.group == group)
 
 
-def _mixed_colours(looks: Looks, other: Looks, time: float) -> dict[str, str]:
-    """Mix every colour, DiceBear's option -> 'rrggbb'."""
+def mixed_colours(looks: Looks, other: Looks, time: float) -> dict[str, str]:
+    """Mix every colour of two pictures.
+
+    Args:
+        looks: at time 0.
+        other: at time 1.
+        time: share of the other's colour, in [0, 1].
+
+    Returns:
+        DiceBear's option -> 'rrggbb', as `render` takes it.
+    """
     colours: dict[str, str] = {}
     for feature, ours, theirs in zip(FEATURES, looks, other, strict=True):
         if _mixes(feature):
             first, second = (np.array(list(bytes.fromhex(feature.looks[label]))) for label in (ours, theirs))
             colours[feature.option] = bytes((first + time * (second - first)).round().astype(np.uint8)).hex()
     return colours
+
+
+def _mixes(feature: Feature) -> bool:
+    """Whether there is something between two looks."""
+    return feature.option.endswith("Color")
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from homomorph.evaluation.cost import FRAMES, TURNS, cost, frame_times
 from homomorph.evaluation.distance import Choice, evaluator_distance, find_lpips
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut, read_held_out
-from homomorph.evaluation.measure import PATH_FRAMES, Measured, frechet_drawn, frechet_floor, measure
+from homomorph.evaluation.measure import PATH_FRAMES, Measured, frechet_drawn, frechet_ends, frechet_floor, measure
 from homomorph.evaluation.report import write_report
 from homomorph.evaluation.systems import Pixel, systems_of
 from homomorph.evaluation.tasks import Task, translation_tasks, whole_task
@@ -164,6 +164,7 @@ def evaluate(
         "d": d.name,
         "frechet_floor": _plain(frechet_floor(held_out, evaluator, np.arange(pairs))),
         "frechet_drawn": _plain(frechet_drawn(held_out, evaluator)),
+        "frechet_ends": _plain(frechet_ends(held_out, evaluator)),
         "frechet_floor_of_translations": {
             name: _plain(frechet_floor(held_out, evaluator, np.concatenate([task.rows for task in one.tasks])))
             for name, one in compared.items()

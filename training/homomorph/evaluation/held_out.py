@@ -16,6 +16,8 @@ from homomorph_client.pictures import fit_picture
 
 Pictures = NDArray[np.uint8]
 
+GHOST_STRENGTHS = (0.25, 0.5, 0.75)
+"""Strengths at which frames are compared with both ends drawn in the colours between."""
 MAX_TRAINING = 8000
 """Pictures that the evaluator is trained on, at most."""
 
@@ -42,6 +44,12 @@ class HeldOut:
     """Per group: a drawn again with b's options of that group, uint8 [N, 3, H, W]; built-in set only."""
     middles: dict[str, Pictures] = field(default_factory=dict)
     """Per colour group: a drawn again in the colour half way; built-in set only."""
+    swapped: dict[str, Pictures] = field(default_factory=dict)
+    """Per group that is no colour: b drawn again with a's options of that group, the same shape; built-in set only."""
+    mixed_source: Pictures | None = None
+    """a drawn again with every colour mixed at each of `GHOST_STRENGTHS`, uint8 [N, V, 3, H, W]; built-in set only."""
+    mixed_target: Pictures | None = None
+    """b drawn again with the same colours, the same shape."""
     between: Pictures | None = None
     """Two pictures a pair that could stand on the way from a to b, drawn, uint8 [2 N, 3, H, W]; built-in set only."""
 
@@ -82,7 +90,9 @@ def read_held_out(
     drawn = {} if seed is None else avatars.GROUPS
     truthful = [group for group, names in data.groups.items() if drawn.get(group) == names]
     looks = [] if seed is None else [avatars.draw_looks(seed, _index(data.paths[i])) for i in chosen[: 2 * pairs]]
-    total = len(chosen) + pairs * len(truthful) + 2 * len(looks[:pairs])
+    # A group that is no colour is drawn on either picture of a pair.
+    drawings = sum(1 if avatars.is_colour_group(group) else 2 for group in truthful)
+    total = len(chosen) + pairs * drawings + (2 + 2 * len(GHOST_STRENGTHS)) * len(looks[:pairs])
     pictures = np.empty((len(chosen), 3, picture_size, picture_size), dtype=np.uint8)
     for done, index in enumerate(chosen):
         pictures[done] = fit_picture(data.paths[index], picture_size).transpose(2, 0, 1)
@@ -111,7 +121,22 @@ def read_held_out(
         held_out.truths[group] = truths
         if has_middle:
             held_out.middles[group] = middles
+        if not avatars.is_colour_group(group):
+            held_out.swapped[group] = np.empty_like(held_out.target)
+            for row, (ours, theirs) in enumerate(zip(looks[:pairs], looks[pairs:], strict=True)):
+                held_out.swapped[group][row] = _render(avatars.with_group(theirs, ours, group), picture_size)
+                done += 1
+                report(Progress("pictures", done, total))
     if looks:
+        held_out.mixed_source = np.empty((pairs, len(GHOST_STRENGTHS), *held_out.source.shape[1:]), dtype=np.uint8)
+        held_out.mixed_target = np.empty_like(held_out.mixed_source)
+        for row, (ours, theirs) in enumerate(zip(looks[:pairs], looks[pairs:], strict=True)):
+            for column, strength in enumerate(GHOST_STRENGTHS):
+                colours = avatars.mixed_colours(ours, theirs, strength)
+                held_out.mixed_source[row, column] = _render(ours, picture_size, colours)
+                held_out.mixed_target[row, column] = _render(theirs, picture_size, colours)
+                done += 2
+                report(Progress("pictures", done, total))
         generator = np.random.default_rng(0)
         held_out.between = np.empty((2 * pairs, *held_out.source.shape[1:]), dtype=np.uint8)
         for row in range(2 * pairs):

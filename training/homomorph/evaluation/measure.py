@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from homomorph.data.augmented import Jitter, positional_augmentation
-from homomorph.evaluation import figures
+from homomorph.evaluation import figures, ghost
 from homomorph.evaluation.distance import Distance
 from homomorph.evaluation.evaluator import Evaluator, moved_picture
-from homomorph.evaluation.held_out import HeldOut
-from homomorph.evaluation.systems import Pictures, System
+from homomorph.evaluation.held_out import GHOST_STRENGTHS, HeldOut
+from homomorph.evaluation.systems import Pictures, Pixel, System
 from homomorph.evaluation.tasks import Task
 from homomorph.models.config import RESIDUAL
 from homomorph.progress import Progress, Report, silent
@@ -114,6 +114,11 @@ def _chunk(
     shown_b = _reconstruction(collected, system, evaluator, a, b)
     path = _path(collected, system, evaluator, distance, a, b, shown_b, len(branches), generator)
     collected.path_strips += list(path[kept].copy())
+    if not system.switches:
+        _ghost(collected, system, held_out, rows, path)
+        if system.has_groups:
+            for group in [name for name in task.columns if name in held_out.swapped]:
+                _group_ghost(collected, system, held_out, rows, branches, group)
     moved_a, moved_b = _moved(augment, rows, a, 0), _moved(augment, rows, b, 1)
     alone: tuple[Pictures, NDArray[np.float64], NDArray[np.float64]] | None = None
     for group in task.columns:
@@ -181,6 +186,23 @@ def frechet_drawn(held_out: HeldOut, evaluator: Evaluator) -> float:
     return figures.frechet(evaluator.judge(held_out.between)[1], evaluator.judge(pairs)[1])
 
 
+def frechet_ends(held_out: HeldOut, evaluator: Evaluator) -> float:
+    """`frechet` of both ends drawn in the colours between, as `ghost` compares frames with: one strength a pair.
+
+    Frames that show a or b whole, in mixed colours, would get this.
+
+    Returns:
+        NaN where the pictures cannot be drawn again.
+    """
+    if held_out.mixed_source is None or held_out.mixed_target is None:
+        return float("nan")
+    rows = np.arange(len(held_out.source))
+    columns = rows % len(GHOST_STRENGTHS)
+    ends = np.concatenate([held_out.mixed_source[rows, columns], held_out.mixed_target[rows, columns]])
+    pairs = np.concatenate([held_out.source, held_out.target])
+    return figures.frechet(evaluator.judge(ends)[1], evaluator.judge(pairs)[1])
+
+
 class _Collected:
     """Values per pair, until they are averaged, and the pictures that are kept."""
 
@@ -243,6 +265,7 @@ class _Collected:
             "pps": float(figures.pps(steps, self.all("direct")).mean()),
             "frechet": figures.frechet(self.all("features"), real),
             "frechet_reconstruction": self._frechet_reconstruction(),
+            **self._ghost(),
             "background": {name: self.mean(f"white.{name}") for name in ("reconstruction", "morph")},
             "endpoint": self.mean("endpoint"),
             "shift": float(np.mean([shifted[group] - per_group["transfer"][group] for group in self.groups])),
@@ -265,6 +288,26 @@ class _Collected:
         if "features.reconstruction" not in self.values:
             return float("nan")
         return figures.frechet(self.all("features.reconstruction"), self.all("features.reconstructed"))
+
+    def _ghost(self) -> Figures:
+        """`ghost` and its relatives; nothing for a system that has no frames in between."""
+        if "ghost.frames" not in self.values:
+            return {}
+        blends = self.all("ghost.blends")
+        alone = {
+            name: {
+                group: ghost.ghost(self.all(f"{name}.frames.{group}"), self.all(f"{name}.blends.{group}"))
+                for group in self.groups
+                if f"{name}.frames.{group}" in self.values
+            }
+            for name in ("ghost_others_0", "ghost_others_1")
+        }
+        return {
+            "ghost": ghost.ghost(self.all("ghost.frames"), blends),
+            "ghost_floor": ghost.ghost(self.all("ghost.floor"), blends),
+            **{name: values for name, values in alone.items() if values},
+            "symmetry": self.mean("symmetry"),
+        }
 
     def _counterfactual(self, figure: str, truth: str) -> Figures:
         """The figure of the groups whose truth is known; nothing if none is."""
@@ -330,6 +373,51 @@ def _path(
     sampled = np.take_along_axis(frames, two[:, :, None, None, None], axis=1)
     collected.add("features", evaluator.judge(sampled.reshape(-1, *a.shape[1:]))[1])
     return frames
+
+
+def _ghost(collected: _Collected, system: System, held_out: HeldOut, rows: NDArray[np.intp], path: Pictures) -> None:
+    """Compare frames of the path, [B, PATH_FRAMES, 3, H, W], with both ends in the colours between."""
+    a, b = held_out.source[rows], held_out.target[rows]
+    for column, strength in enumerate(GHOST_STRENGTHS):
+        ends_a = a if held_out.mixed_source is None else held_out.mixed_source[rows, column]
+        ends_b = b if held_out.mixed_target is None else held_out.mixed_target[rows, column]
+        frames = path[:, round(strength * (PATH_FRAMES - 1))]
+        blends = Pixel().morph(a, b, np.full((len(a), 1, 1), strength, dtype=np.float32))[:, 0]
+        collected.add("ghost.frames", ghost.nearest_error(frames, ends_a, ends_b))
+        collected.add("ghost.blends", ghost.nearest_error(blends, ends_a, ends_b))
+        collected.add("symmetry", ghost.side_differences(frames, ends_a, ends_b))
+        reconstructed = system.reconstruct(ends_a)
+        if reconstructed is not None:
+            collected.add("ghost.floor", ghost.nearest_error(reconstructed, ends_a, ends_b))
+
+
+def _group_ghost(
+    collected: _Collected,
+    system: System,
+    held_out: HeldOut,
+    rows: NDArray[np.intp],
+    branches: list[str],
+    group: str,
+) -> None:
+    """Compare frames with one group on the way with both ends, the other groups at 0 and at 1.
+
+    With the others at 0 the ends are a, and a drawn with b's options of the group; with the others at 1 they are b
+    drawn with a's options of the group, and b. Pairs whose ends are the same picture do not count.
+    """
+    a, b = held_out.source[rows], held_out.target[rows]
+    ends = {0: (a, held_out.truths[group][rows]), 1: (held_out.swapped[group][rows], b)}
+    for others, (first, second) in ends.items():
+        differs = (first != second).any(axis=(1, 2, 3))
+        if not differs.any():
+            continue
+        strengths = np.full((int(differs.sum()), len(GHOST_STRENGTHS), len(branches)), others, dtype=np.float32)
+        strengths[:, :, branches.index(group)] = GHOST_STRENGTHS
+        frames = system.morph(a[differs], b[differs], strengths)
+        blends = Pixel().morph(first[differs], second[differs], strengths[:, :, [branches.index(group)]])
+        for column in range(len(GHOST_STRENGTHS)):
+            for name, shown in (("frames", frames), ("blends", blends)):
+                error = ghost.nearest_error(shown[:, column], first[differs], second[differs])
+                collected.add(f"ghost_others_{others}.{name}.{group}", error)
 
 
 def _group(

@@ -36,6 +36,11 @@ ABOUT = {
     "pps": "even steps and a short path, 0 to 1; higher is better",
     "frechet": "distance of frames to real pictures, in the classifier's features; lower is more believable",
     "frechet_reconstruction": "the same of reconstructions alone: the part that is not the path's; 0 is best",
+    "ghost": "half way, distance of each place to the nearer end in mixed colours: 0 = crisp, 1 = as pixel blending",
+    "ghost_floor": "the same of an end in mixed colours, encoded and decoded: the part that is not the path's",
+    "ghost_others_0": "the same with one group on its way and the others at 0",
+    "ghost_others_1": "the same with one group on its way and the others at 1",
+    "symmetry": "difference of b's share between left and right where both pictures are symmetric; 0 is best",
     "background": "error on pure white, in grey levels",
     "endpoint": "v = 1 against b encoded and decoded, in grey levels",
     "shift": "transfer of moved pictures minus transfer; 0 is best",
@@ -114,6 +119,7 @@ def write_report(measured: dict[str, Measured], held_out: HeldOut, meta: dict[st
             meta=meta,
             floor=shown(meta["frechet_floor"]),
             drawn=shown(meta["frechet_drawn"]),
+            ends=shown(meta["frechet_ends"]),
             translations=[
                 (name, measured[name].pairs, shown(its_floor))
                 for name, its_floor in meta["frechet_floor_of_translations"].items()
