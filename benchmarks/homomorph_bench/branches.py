@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from homomorph.models.compact import Branch
 from homomorph_bench.timing import Timing, time_in_turns
 from homomorph_export import torchscript
 from homomorph_export.parts import Parts
@@ -30,14 +31,20 @@ class AtOnce(nn.Module):
 
     def __init__(self, branches: Sequence[nn.Module], dtype: torch.dtype, *, folded: bool) -> None:
         super().__init__()
-        layers = [_layers(branch) for branch in branches]
+        contexts = [branch.context for branch in branches if isinstance(branch, Branch) and branch.context is not None]
+        layers = [[layer for layer in _layers(branch) if layer not in contexts] for branch in branches]
         places = [_together(list(place), grouped=index > 0) for index, place in enumerate(zip(*layers, strict=True))]
-        self.hidden = nn.Sequential(*places[:-1])
+        self.first, self.middle = places[0], nn.Sequential(*places[1:-1])
+        self.context = _together(contexts, grouped=False) if contexts else None
         self.last = _stacked([place[-1] for place in layers]) if folded else places[-1]
         self.dtype, self.folded = dtype, folded
 
     def forward(self, SOURCE: Tensor, TARGET: Tensor, STRENGTHS: Tensor) -> Tensor:
-        hidden = self.hidden((TARGET - SOURCE).to(self.dtype))
+        difference = (TARGET - SOURCE).to(self.dtype)
+        hidden = self.first(difference)
+        if self.context is not None:
+            hidden = hidden + self.context(difference.mean(dim=(2, 3), keepdim=True))
+        hidden = self.middle(hidden)
         batch, steps, branches = STRENGTHS.shape
         if self.folded:
             strengths = STRENGTHS.to(self.dtype).view(batch, steps, branches, 1, 1, 1)
@@ -52,7 +59,7 @@ class AtOnce(nn.Module):
         return features
 
 
-def measure(
+def time_branches(
     parts: Parts, dtype: torch.dtype, source: Tensor, target: Tensor, strengths: Tensor, *, repeats: int
 ) -> dict[str, Timing]:
     """Time the three ways in turns, traced and frozen like the exported files.
@@ -95,7 +102,7 @@ def _layers(branch: nn.Module) -> list[nn.Module]:
     return [layer for layer in branch.modules() if not list(layer.children())]
 
 
-def _together(layers: list[nn.Module], *, grouped: bool) -> nn.Module:
+def _together(layers: Sequence[nn.Module], *, grouped: bool) -> nn.Module:
     """Return one layer in place of the same layer of all branches."""
     first = layers[0]
     if not isinstance(first, nn.Conv2d):

@@ -127,7 +127,7 @@ def run(
         records = []
         for number, case in enumerate(cases, start=1):
             report(Progress("cases", number, len(cases), detail=str(case)))
-            records += measure(case, device=device, repeats=repeats)
+            records += measure_case(case, device=device, repeats=repeats)
         if not matrix.memory:
             return records
         report(Progress("copy_"))
@@ -143,7 +143,7 @@ def run(
         torch.set_num_threads(before)
 
 
-def measure(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
+def measure_case(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
     """Measure one case, after checking that all candidates compute the same."""
     candidates = _candidates(case, device)
     with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 The published way encodes both pictures, runs all T_i and D again for every frame, eagerly in contiguous float32, as the
 code published with HomoInterpGAN does. Weights are random: time does not depend on them. They are drawn so that
-frames have contrast, without which any two ways would seem to compute the same.
+frames have contrast: without it, any two candidates would seem to compute the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from homomorph.models.pixels import from_normalised, normalise
 from homomorph.progress import Progress, Report, silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches
-from homomorph_bench.processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, started, time_ms
 from homomorph_bench.results import Record, compared
+from homomorph_bench.runtime_processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, started, time_ms
 from homomorph_bench.runtimes import formats
 from homomorph_bench.timing import Timing, time_in_turns
 from homomorph_export.precision import DTYPES, TOLERANCES
@@ -43,20 +43,20 @@ _BF16_SHARE = 0.02
 
 
 @dataclass
-class Measured:
+class ModelMeasurements:
     """What was measured, and where the time goes."""
 
     records: list[Record] = field(default_factory=list)
     parts: dict[str, dict[str, Timing]] = field(default_factory=dict)
-    """By way: E, the T_i with the interpolation, and D, in one sequence."""
+    """By runtime and precision: E, the T_i with the interpolation, and D, in one sequence."""
     gmac: dict[str, float] = field(default_factory=dict)
     """By the same parts: 10^9 multiplications and additions that a sequence takes."""
     matmul: dict[str, Timing] = field(default_factory=dict)
     """By number format: a large product of matrices, measured in the same run."""
 
-    def rate(self, way: str, part: str) -> float:
+    def rate(self, candidate: str, part: str) -> float:
         """Return how many 10^9 multiplications and additions a part does in a second."""
-        return self.gmac[part] / self.parts[way][part].median_ms * 1e3
+        return self.gmac[part] / self.parts[candidate][part].median_ms * 1e3
 
     def matmul_rate(self, precision: str) -> float:
         """Return the same of the product of matrices."""
@@ -74,7 +74,7 @@ def run(
     threads: int,
     packages: Path | None = None,
     report: Report = silent,
-) -> Measured:
+) -> ModelMeasurements:
     """Measure a sequence, its parts, and one frame from features that are at hand.
 
     Args:
@@ -90,7 +90,7 @@ def run(
         report: called with what is done next.
 
     Raises:
-        AssertionError: a way computes other frames than the published one.
+        AssertionError: a runtime computes other frames than the published one.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -103,7 +103,7 @@ def run(
         torch.set_num_threads(before)
 
 
-def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Report) -> Measured:
+def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Report) -> ModelMeasurements:
     frames, size, model, pictures, ramp = (
         setup.frames,
         setup.config.picture_size,
@@ -112,7 +112,7 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
         setup.ramp(),
     )
     source, target = pictures[:1], pictures[1:2]
-    measured = Measured(gmac=_gmac(model, source, ramp))
+    measured = ModelMeasurements(gmac=_gmac(model, source, ramp))
     expected = published_way(model, source, target, ramp)
     if (contrast := float(expected.float().std())) < _LEAST_CONTRAST:
         raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels: whatever is compared looks the same")
@@ -126,48 +126,50 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
     }
     with contextlib.ExitStack() as stack:
         by_runtime = {name: stack.enter_context(started(name, setup, report)) for name in runtimes}
-        found = [way for ways in by_runtime.values() for way in ways]
+        found = [candidate for candidates in by_runtime.values() for candidate in candidates]
 
         # What is timed computes the same, as exactly as its number format can.
         errors: dict[str, float] = {BASELINE: 0.0}
-        for way in found:
-            report(Progress(f"comparing {way.name}"))
-            errors[way.name] = float((way.morph().int() - expected.int()).abs().float().mean())
+        for candidate in found:
+            report(Progress(f"comparing {candidate.name}"))
+            errors[candidate.name] = float((candidate.morph().int() - expected.int()).abs().float().mean())
             # Random weights make no pictures, and int8 is made for pictures: its error is only recorded. Nor do they
             # damp what bfloat16 rounds, as trained ones do: it may lose a share of the frames' contrast.
             largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_SHARE * contrast, "int8": float("inf")}
-            if not errors[way.name] <= largest[way.precision]:
+            if not errors[candidate.name] <= largest[candidate.precision]:
                 raise AssertionError(
-                    f"{way.name} is {errors[way.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
+                    f"{candidate.name} is {errors[candidate.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
                 )
 
-        candidates: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}
-        candidates |= {way.name: way.call(SEQUENCE) for way in found}
+        calls: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}
+        calls |= {candidate.name: candidate.call(SEQUENCE) for candidate in found}
         measured.records += compared(
-            _time(candidates, repeats, "a whole sequence", report),
+            _time(calls, repeats, "a whole sequence", report),
             f"{frames} frames of {size}x{size}",
             baseline=BASELINE,
             meta=lambda name: {**meta, "repeats": repeats, "mean_error_grey_levels": errors[name]},
         )
-        for way in found:
-            report(Progress(f"its parts, {way.name}"))
-            measured.parts[way.name] = _time({part: way.call(part) for part in PARTS}, 10)
+        for candidate in found:
+            report(Progress(f"its parts, {candidate.name}"))
+            measured.parts[candidate.name] = _time({part: candidate.call(part) for part in PARTS}, 10)
 
         # A slider that is being moved: both pictures are encoded already. Some runtimes have compiled for a sequence.
-        for way in (way for way in found if way.any_length):
-            report(Progress(f"one frame, {way.name}"))
-            one = {name: way.call(name) for name in (SIX_GROUPS, ONE_GROUP)}
+        for candidate in (candidate for candidate in found if candidate.any_length):
+            report(Progress(f"one frame, {candidate.name}"))
+            one = {name: candidate.call(name) for name in (SIX_GROUPS, ONE_GROUP)}
             timed = _time(one, max(repeats, 20))
-            measured.records += compared(timed, way.name, baseline=SIX_GROUPS, meta=lambda _: {**meta, "frames": 1})
+            measured.records += compared(
+                timed, candidate.name, baseline=SIX_GROUPS, meta=lambda _: {**meta, "frames": 1}
+            )
 
-        for way in by_runtime.get("torchscript", ()):
+        for candidate in by_runtime.get("torchscript", ()):
             for count in sorted({1, frames}):
-                report(Progress(f"branches at once, {way.name}, {count} frames"))
+                report(Progress(f"branches at once, {candidate.name}, {count} frames"))
                 conditions = {**meta, "frames": count}
-                timings: dict[str, Timing] = way.ask("branches", way.precision, count, max(repeats, 20))
+                timings: dict[str, Timing] = candidate.ask("branches", candidate.precision, count, max(repeats, 20))
                 measured.records += compared(
                     timings,
-                    f"{way.name}, {count} frames",
+                    f"{candidate.name}, {count} frames",
                     baseline=branches.ONE_BY_ONE,
                     meta=dict.fromkeys(timings, conditions).__getitem__,
                 )
@@ -194,11 +196,11 @@ def _time(
     )
 
 
-def _rates(measured: Measured, meta: dict[str, Any]) -> list[Record]:
+def _rates(measured: ModelMeasurements, meta: dict[str, Any]) -> list[Record]:
     """Return a record for each part's rate, its ratio to that of a product of matrices in float32."""
     rates = {f"matmul {name}": (measured.matmul_rate(name), timing) for name, timing in measured.matmul.items()}
-    for way, parts in measured.parts.items():
-        rates |= {f"{part}, {way}": (measured.rate(way, part), timing) for part, timing in parts.items()}
+    for candidate, parts in measured.parts.items():
+        rates |= {f"{part}, {candidate}": (measured.rate(candidate, part), timing) for part, timing in parts.items()}
     matmul = measured.matmul_rate("fp32")
     return [
         Record(name, rate, "10^9 multiply-adds/s", "matmul fp32", rate / matmul, timing.spread, meta)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from homomorph_bench.model import Measured
+from homomorph_bench.model import ModelMeasurements
 
 PICTURE_FILE = "model.png"
 
 
-def draw(measured: Measured, folder: Path) -> Path:
+def draw(measured: ModelMeasurements, folder: Path) -> Path:
     """Draw into `model.png`; return its path."""
     from matplotlib.figure import Figure
 

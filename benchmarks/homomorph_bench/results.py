@@ -31,7 +31,7 @@ class Record:
     spread: float
     """Distance between the quartiles, divided by the median."""
     meta: dict[str, Any]
-    """What was measured, how, and on what."""
+    """What was measured, how, and on what. In a file, what all records share stands in the first one alone."""
 
 
 def compared(
@@ -60,10 +60,24 @@ def compared(
 
 
 def write(records: Sequence[Record], folder: Path) -> Path:
-    """Write `results.json` into the folder, which is made if it is not there, and return its path."""
+    """Write `results.json`, one line a record, into the folder, which is made if it is not there; return its path.
+
+    What is the same in the `meta` of all records, such as the machine and the versions, is written once: in the first
+    record, as `meta["environment"]`.
+    """
+    plain = [dataclasses.asdict(record) for record in records]
+    shared = {
+        name: value
+        for name, value in plain[0]["meta"].items()
+        if all(name in record["meta"] and record["meta"][name] == value for record in plain)
+    }
+    for record in plain:
+        record["meta"] = {name: value for name, value in record["meta"].items() if name not in shared}
+        record |= {name: float(f"{record[name]:.8g}") for name in ("value", "ratio", "spread")}
+    plain[0]["meta"]["environment"] = shared
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS_FILE
-    path.write_text(json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n")
+    path.write_text("[\n" + ",\n".join(json.dumps(record) for record in plain) + "\n]\n")
     return path
 
 

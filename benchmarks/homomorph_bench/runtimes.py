@@ -28,7 +28,7 @@ RUNTIMES = ("torchscript", "onnxruntime", "openvino", "aotinductor")
 
 
 @dataclass(frozen=True)
-class Way:
+class RuntimeModel:
     """One runtime in one number format."""
 
     name: str
@@ -50,7 +50,7 @@ class Way:
         return self.decode(self.interpolate(*self.encode(source, target), strengths))
 
 
-def ways(
+def runtime_models(
     model: MorphModel,
     folder: Path,
     *,
@@ -59,7 +59,7 @@ def ways(
     pictures: Tensor,
     example: tuple[Tensor, Tensor, Tensor],
     report: Report,
-) -> Iterator[Way]:
+) -> Iterator[RuntimeModel]:
     """Export a model for each runtime, and load it.
 
     Args:
@@ -83,13 +83,15 @@ def ways(
             report(Progress(f"export: ONNX {precision}"))
             files = _onnx_files(model, served, folder / precision, pictures if precision == "int8" else None)
             if "onnxruntime" in runtimes:
-                yield _way("onnxruntime", precision, {name: onnx_graphs.load(file) for name, file in files.items()})
+                yield _runtime_model(
+                    "onnxruntime", precision, {name: onnx_graphs.load(file) for name, file in files.items()}
+                )
             if "openvino" in runtimes:
                 examples = _examples(config, *example)
                 for computed in formats() if precision == "fp32" else (precision,):
                     hint = "bf16" if computed == "bf16" else "f32"
                     loaded = {name: _openvino(files[name], hint, examples[name]) for name in MODELS}
-                    yield _way("openvino", computed, loaded)
+                    yield _runtime_model("openvino", computed, loaded)
     if "aotinductor" in runtimes:
         for precision in formats():
             report(Progress(f"export: AOTInductor {precision}, which compiles for minutes"))
@@ -102,19 +104,19 @@ def formats() -> tuple[str, ...]:
     return ("fp32", "bf16") if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ("fp32",)
 
 
-def _way(runtime: str, precision: str, models: Mapping[str, Callable[..., Any]]) -> Way:
+def _runtime_model(runtime: str, precision: str, models: Mapping[str, Callable[..., Any]]) -> RuntimeModel:
     encode, between, decode = (models[name] for name in MODELS)
-    return Way(f"{runtime} {precision}", precision, encode, between, decode, any_length=runtime != "openvino")
+    return RuntimeModel(f"{runtime} {precision}", precision, encode, between, decode, any_length=runtime != "openvino")
 
 
-def _torchscript(parts: Parts, folder: Path, precision: str) -> Way:
+def _torchscript(parts: Parts, folder: Path, precision: str) -> RuntimeModel:
     modules = torchscript_models(parts)
     loaded = {}
     for name in MODELS:
         file = folder / f"{name}-{precision}.pt"
         torchscript.save(modules[name], file)
         loaded[name] = torchscript.load(file)
-    return _way("torchscript", precision, loaded)
+    return _runtime_model("torchscript", precision, loaded)
 
 
 def _made_for(config: ModelConfig) -> str:
@@ -125,7 +127,7 @@ def _made_for(config: ModelConfig) -> str:
 
 def _aotinductor(
     parts: Parts, served: Mapping[str, contract.Model], folder: Path, made_for: str, precision: str
-) -> Way:
+) -> RuntimeModel:
     modules = aotinductor_modules(parts)
     loaded = {}
     for name in MODELS:
@@ -134,7 +136,7 @@ def _aotinductor(
             file.parent.mkdir(parents=True, exist_ok=True)
             aotinductor.compile_package(modules[name], served[name], file)
         loaded[name] = aotinductor.load(file)
-    return _way("aotinductor", precision, loaded)
+    return _runtime_model("aotinductor", precision, loaded)
 
 
 def _onnx_files(

@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import os
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from homomorph_cli.options import PresetName, gpus_option
 from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 from homomorph_client.output import check_writable
 
 app = typer.Typer(no_args_is_help=True)
+
+Repeats = Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")]
+Threads = Annotated[int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")]
+
+
+# Choices that may be given several times: Typer takes a list of an Enum, but not of a Literal.
+class Runtime(str, Enum):
+    """What runs the exported models."""
+
+    TORCHSCRIPT = "torchscript"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    AOTINDUCTOR = "aotinductor"
+
+
+class DType(str, Enum):
+    """Number formats of the operator."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+class Layout(str, Enum):
+    """Memory formats of the features."""
+
+    CONTIGUOUS = "contiguous"
+    CHANNELS_LAST = "channels_last"
 
 
 @app.callback()
@@ -23,14 +53,18 @@ def bench() -> None:
 @app.command()
 def kernel(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and kernel.png.")],
-    repeats: Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")] = 10,
-    threads: Annotated[
-        int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")
-    ] = None,
+    repeats: Repeats = 10,
+    threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="A few small cases: seconds instead of minutes.")] = False,
-    dtype: Annotated[list[str] | None, typer.Option(help="Only these: float32, float16, bfloat16.")] = None,
-    layout: Annotated[list[str] | None, typer.Option(help="Only these: contiguous, channels_last.")] = None,
+    dtype: Annotated[
+        list[DType] | None,
+        typer.Option(help="Measure these number formats only.", show_default="all"),
+    ] = None,
+    layout: Annotated[
+        list[Layout] | None,
+        typer.Option(help="Measure these memory formats only.", show_default="both"),
+    ] = None,
     features: Annotated[
         list[str] | None, typer.Option(help="Only these sizes, as CxHxW.", show_default="128x8x8 512x8x8 256x32x32")
     ] = None,
@@ -52,10 +86,10 @@ def kernel(
     if device != "cpu" and not torch.cuda.is_available():
         raise HomomorphError(f"--device {device}: torch finds no CUDA device on this machine")
     matrix = benchmark.QUICK if quick else benchmark.Matrix()
-    for option, chosen, known in (("dtype", dtype, benchmark.DTYPES), ("layout", layout, benchmark.LAYOUTS)):
-        if unknown := sorted(set(chosen or ()) - set(known)):
-            raise HomomorphError(f"--{option} must be {' or '.join(known)}, not {unknown[0]!r}")
-    matrix = dataclasses.replace(matrix, dtypes=dtype or matrix.dtypes, layouts=layout or matrix.layouts)
+    if dtype:
+        matrix = dataclasses.replace(matrix, dtypes=[choice.value for choice in dtype])
+    if layout:
+        matrix = dataclasses.replace(matrix, layouts=[choice.value for choice in layout])
     if features:
         matrix = dataclasses.replace(matrix, features=[_parse_features(text) for text in features])
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
@@ -64,7 +98,7 @@ def kernel(
             matrix,
             device=device,
             repeats=repeats,
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=_threads(threads),
             report=report,
         )
     path = write(records, out)
@@ -73,6 +107,10 @@ def kernel(
         typer.echo(f"{value:6.2f}  {name}")
     typer.echo(kernel_summary.draw(records, out))
     typer.echo(path)
+
+
+def _threads(threads: int | None) -> int:
+    return len(os.sched_getaffinity(0)) if threads is None else threads
 
 
 def _parse_features(text: str) -> tuple[int, int, int]:
@@ -86,30 +124,34 @@ def _parse_features(text: str) -> tuple[int, int, int]:
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder that results.json is written into.")],
-    preset: Annotated[str, typer.Option(help="Networks, picture size and batch: published, avatars64.")] = "published",
-    repeats: Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")] = 10,
-    threads: Annotated[
-        int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")
-    ] = None,
+    preset: Annotated[PresetName, typer.Option(help="Networks, picture size and batch.")] = "avatars64",
+    recipe: Annotated[Literal["ours", "published"], typer.Option(help="Terms of the loss.")] = "ours",
+    phi: Annotated[
+        Literal["small", "vgg19"], typer.Option(help="Shape of the perceptual network; its weights are random.")
+    ] = "small",
+    repeats: Repeats = 10,
+    threads: Threads = None,
 ) -> None:
-    """Time a training step of the published recipe against the published code's order of work, on the CPU in float32.
-
-    Phi has VGG-19's shape and random weights. Takes many minutes, and some 10 GB of memory with preset published.
-    """
+    """Time a training step in each memory format and precision, against contiguous float32, on the CPU."""
     from rich.console import Console
 
-    from homomorph.training.recipe import PRESETS
+    from homomorph.models.perceptual import SmallVgg, Vgg19
+    from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
+    from homomorph.training.recipe import PRESETS, PUBLISHED, Recipe
     from homomorph_bench import train as benchmark
     from homomorph_bench.results import RESULTS_FILE, table, write
 
-    if preset not in PRESETS:
-        raise HomomorphError(f"--preset must be {' or '.join(PRESETS)}, not {preset!r}")
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
+    network = PRESETS[preset].network
     with progress_display() as report:
         records = benchmark.run(
             PRESETS[preset],
+            PUBLISHED if recipe == "published" else Recipe(),
+            Vgg19(network.picture_mean, network.picture_std, pretrained=False)
+            if phi == "vgg19"
+            else SmallVgg(sum(map(len, CELEBA_GROUPS.values()))),
             repeats=repeats,
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=_threads(threads),
             report=report,
         )
     path = write(records, out)
@@ -120,14 +162,14 @@ def train(
 @app.command()
 def model(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and model.png.")],
-    preset: Annotated[str, typer.Option(help="Networks: published, avatars64, avatars128, celeba128.")] = "published",
+    preset: Annotated[PresetName, typer.Option(help="Sizes of the networks.")] = "published",
     picture_size: Annotated[int, typer.Option(min=16, help="Height and width of the pictures, in pixels.")] = 128,
     frames: Annotated[int, typer.Option(min=1, help="Frames of the sequence.")] = 17,
     runtime: Annotated[
-        list[str] | None,
+        list[Runtime] | None,
         typer.Option(
             show_default="torchscript onnxruntime openvino",
-            help="torchscript, onnxruntime, openvino, or aotinductor, which compiles for minutes; repeatable.",
+            help="Runtime to measure; aotinductor compiles for minutes. May be given several times.",
         ),
     ] = None,
     packages: Annotated[
@@ -138,10 +180,8 @@ def model(
             help="A folder to keep AOTInductor's packages in: those that are there are not compiled again.",
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")] = 10,
-    threads: Annotated[
-        int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")
-    ] = None,
+    repeats: Repeats = 10,
+    threads: Threads = None,
 ) -> None:
     """Time a whole sequence of exported models, in several runtimes, against the published way to compute it.
 
@@ -160,11 +200,9 @@ def model(
     from homomorph_bench.results import RESULTS_FILE, table, write
     from homomorph_bench.runtimes import RUNTIMES
 
-    if preset not in PRESETS:
-        raise HomomorphError(f"--preset must be {' or '.join(PRESETS)}, not {preset!r}")
-    chosen = tuple(runtime or RUNTIMES[:3])
-    if unknown := sorted(set(chosen) - set(RUNTIMES)):
-        raise HomomorphError(f"--runtime must be {' or '.join(RUNTIMES)}, not {unknown[0]!r}")
+    chosen = tuple(choice.value for choice in runtime) if runtime else RUNTIMES[:3]
+    if packages is not None and "aotinductor" not in chosen:
+        raise HomomorphError("--packages keeps AOTInductor's packages: give --runtime aotinductor too")
     network = PRESETS[preset].network
     if picture_size % network.stride:
         raise HomomorphError(f"--picture-size must be a multiple of {network.stride} for {preset}, not {picture_size}")
@@ -177,7 +215,7 @@ def model(
             frames=frames,
             runtimes=chosen,
             repeats=repeats,
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=_threads(threads),
             packages=packages,
             report=report,
         )
@@ -214,11 +252,7 @@ def serving(
     ] = True,
     gpus: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="all that there are",
-            help="GPUs for Triton, such as 0,1, the first also for what it is compared with; none for the CPU.",
-        ),
+        gpus_option("for Triton, the first also for what it is compared with"),
     ] = None,
     perf_analyzer: Annotated[
         Path | None,
@@ -258,13 +292,13 @@ def serving(
             )
             export_run("avatars64", repository, onnx=False, report=report)
         measured = asyncio.run(
-            scenarios.measure(
+            scenarios.measure_serving(
                 repository,
-                scenarios.QUICK if quick else scenarios.Plan(),
+                scenarios.QUICK if quick else scenarios.ScenarioSettings(),
                 picture_size=picture_size,
                 frames=frames,
                 bound_ms=bound_ms,
-                threads=threads or len(os.sched_getaffinity(0)),
+                threads=_threads(threads),
                 peers=peers,
                 gpus=chosen,
                 analyzer=perf_analyzer.resolve() if perf_analyzer else None,

@@ -33,6 +33,16 @@ MethodOption = Annotated[
     ),
 ]
 
+PresetName = Literal["avatars64", "avatars128", "celeba128", "published"]
+"""Names of `homomorph.training.recipe.PRESETS`, which takes seconds to import."""
+
+
+def gpus_option(use: str) -> Any:
+    """Return the option `--gpus`; `use` says what runs on them."""
+    return typer.Option(
+        metavar="LIST", show_default="all that there are", help=f"GPUs {use}, such as 0,1; none for the CPU."
+    )
+
 
 def parse_strength(word: str, value: str) -> float:
     """Read the value of a word of `--set`. What the model allows is checked when it is known.

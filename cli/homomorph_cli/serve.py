@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from homomorph_cli.options import gpus_option
+
 
 class FlavourName(str, Enum):
     """Which of Triton's backends runs the models."""
@@ -60,11 +62,7 @@ def serve(
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="all that there are",
-            help="GPUs that the models are placed on, such as 0,1; none for the CPU.",
-        ),
+        gpus_option("that the models are placed on"),
     ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(metavar="PEM", help="Encrypt gRPC with this certificate and --tls-key.")

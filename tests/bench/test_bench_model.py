@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -17,6 +18,7 @@ from homomorph.models.config import CompactConfig, ModelConfig, PublishedConfig
 from homomorph.models.morph import MorphModel
 from homomorph.progress import silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
+from homomorph.training.recipe import PRESETS
 from homomorph_bench import branches, model, model_picture, runtimes
 from homomorph_export import contract
 from homomorph_export.ops import interpolate
@@ -28,7 +30,7 @@ TINY = CompactConfig(
 
 
 @pytest.fixture(scope="module")
-def measured() -> model.Measured:
+def measured() -> model.ModelMeasurements:
     return model.run(
         TINY,
         picture_size=32,
@@ -39,7 +41,7 @@ def measured() -> model.Measured:
     )
 
 
-def test_every_way_is_compared_with_the_published_one(measured: model.Measured) -> None:
+def test_every_way_is_compared_with_the_published_one(measured: model.ModelMeasurements) -> None:
     names = {record.name for record in measured.records if record.baseline.startswith(model.BASELINE)}
     ways = ["onnxruntime fp32", "onnxruntime int8", *(f"torchscript {precision}" for precision in runtimes.formats())]
     assert names == {f"{name}, 3 frames of 32x32" for name in (model.BASELINE, *ways)}
@@ -67,20 +69,23 @@ assert not any(record.baseline == model.SIX_GROUPS for record in measured.record
     assert names == {model.BASELINE, *ways}, "one frame is not among them: it compiles for the length of the sequence"
 
 
-def test_one_branch_is_compared_with_all(measured: model.Measured) -> None:
+def test_one_branch_is_compared_with_all(measured: model.ModelMeasurements) -> None:
     names = [record.name for record in measured.records if record.baseline.startswith(model.SIX_GROUPS)]
     assert len(names) == 2 * len(measured.parts)
     assert f"{model.ONE_GROUP}, onnxruntime fp32" in names
 
 
-def test_branches_at_once_are_compared_with_one_by_one(measured: model.Measured) -> None:
+def test_branches_at_once_are_compared_with_one_by_one(measured: model.ModelMeasurements) -> None:
     names = {record.name for record in measured.records if record.baseline.startswith(branches.ONE_BY_ONE)}
     ways = (branches.ONE_BY_ONE, branches.AT_ONCE, branches.FOLDED)
     cases = itertools.product(ways, runtimes.formats(), (1, 3))
     assert names == {f"{way}, torchscript {precision}, {frames} frames" for way, precision, frames in cases}
 
 
-@pytest.mark.parametrize("network", [TINY, PublishedConfig(feature_channels=16, widths=(4, 4, 8, 8))])
+@pytest.mark.parametrize(
+    "network",
+    [TINY, dataclasses.replace(TINY, branch_context=True), PublishedConfig(feature_channels=16, widths=(4, 4, 8, 8))],
+)
 def test_branches_at_once_compute_the_same(network: CompactConfig | PublishedConfig) -> None:
     """Those of the published family have biases and activations."""
     torch.manual_seed(0)
@@ -92,8 +97,22 @@ def test_branches_at_once_compute_the_same(network: CompactConfig | PublishedCon
     features = torch.randn(4, network.feature_channels, 4, 4)
     strengths = torch.rand(2, 3, 6)
     with torch.inference_mode():
-        timings = branches.measure(parts, torch.float32, features[:2], features[2:], strengths, repeats=10)
+        timings = branches.time_branches(parts, torch.float32, features[:2], features[2:], strengths, repeats=10)
         assert set(timings) == {branches.ONE_BY_ONE, branches.AT_ONCE, branches.FOLDED}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_preset_can_be_measured(preset: str) -> None:
+    """With the preset's own structure, its layers as narrow as they may be."""
+    network = PRESETS[preset].network
+    if isinstance(network, PublishedConfig):
+        network = dataclasses.replace(network, feature_channels=32, widths=(16, 16, 16, 16))
+    else:
+        network = dataclasses.replace(network, feature_channels=16, widths=(8, 12, 16), branch_width=8)
+    size = 4 * network.stride
+    measured = model.run(network, picture_size=size, frames=2, runtimes=("torchscript",), repeats=10, threads=1)
+    names = {record.name for record in measured.records}
+    assert {f"torchscript fp32, 2 frames of {size}x{size}", f"{branches.AT_ONCE}, torchscript fp32, 2 frames"} <= names
 
 
 def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +127,7 @@ def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: 
     morph = MorphModel(ModelConfig(CELEBA_GROUPS, 32, TINY)).eval().requires_grad_(False)
     pictures = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
     for _ in range(2):
-        found = runtimes.ways(
+        found = runtimes.runtime_models(
             morph,
             tmp_path,
             packages=tmp_path / "packages",
@@ -121,7 +140,7 @@ def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: 
     assert compiled == list(runtimes.MODELS) * len(runtimes.formats())
 
 
-def test_rates_are_compared_with_a_product_of_matrices(measured: model.Measured) -> None:
+def test_rates_are_compared_with_a_product_of_matrices(measured: model.ModelMeasurements) -> None:
     rates = {record.name: record for record in measured.records if record.baseline == "matmul fp32"}
     assert rates["matmul fp32"].ratio == 1
     decoder = rates["D, torchscript fp32"]
@@ -137,7 +156,7 @@ def test_frames_without_contrast_are_no_comparison(monkeypatch: pytest.MonkeyPat
         model.run(TINY, picture_size=32, frames=3, runtimes=("torchscript",), repeats=10, threads=1)
 
 
-def test_multiplications_are_counted(measured: model.Measured) -> None:
+def test_multiplications_are_counted(measured: model.ModelMeasurements) -> None:
     # By hand: E's convolutions at 16, 8 and 4 pixels a side for both pictures; T_i: 6 branches of 3x3, 16 -> 8 -> 16.
     encoder = 12 * 8 * 9 * 16**2 + 8 * 12 * 9 * 8**2 + 12 * 16 * 9 * 4**2
     encoder += (2 * 16 * 16 * 9 + 16 * 16) * 4**2 - 16 * 16 * (4**2 - 1)  # the block, its context seen once a picture
@@ -149,7 +168,7 @@ def test_multiplications_are_counted(measured: model.Measured) -> None:
     assert set(measured.matmul) == set(runtimes.formats())
 
 
-def test_the_picture_is_drawn(measured: model.Measured, tmp_path: Path) -> None:
+def test_the_picture_is_drawn(measured: model.ModelMeasurements, tmp_path: Path) -> None:
     path = model_picture.draw(measured, tmp_path)
     assert path.stat().st_size > 10_000
 
@@ -164,8 +183,8 @@ def test_a_way_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--preset", "huge"], "--preset must be avatars64 or "),
-        (["--runtime", "tensorrt"], "--runtime must be torchscript or onnxruntime or openvino or aotinductor"),
+        (["--preset", "huge"], "'huge' is not one of 'avatars64'"),
+        (["--runtime", "tensorrt"], "'tensorrt' is not one of 'torchscript'"),
         (["--picture-size", "100"], "--picture-size must be a multiple of 16 for published, not 100"),
     ],
 )
@@ -189,7 +208,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(
 
 
 def test_the_command_writes_what_it_measured(
-    homomorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: model.Measured
+    homomorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: model.ModelMeasurements
 ) -> None:
     monkeypatch.setattr(model, "run", lambda *_, **__: measured)
     outcome = homomorph("bench", "model", "--out", tmp_path)

@@ -24,10 +24,10 @@ from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.progress import silent
 from homomorph.runs.run import save_model
-from homomorph_bench.serving import perf_analyzer, processes, scenarios, systems, triton_time
+from homomorph_bench.serving import perf_analyzer, process_usage, scenarios, systems, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.latencies import percentile
-from homomorph_bench.serving.load import RequestFailed, closed_loop, open_loop
+from homomorph_bench.serving.load_generator import RequestFailed, closed_loop, open_loop
 from homomorph_bench.serving.peers import wire
 from homomorph_bench.serving.search import RateSearch
 from homomorph_bench.serving.transports import HttpRequest
@@ -293,7 +293,7 @@ def test_http_requests_keep_their_connection_until_it_is_closed(status: str) -> 
 
 
 def test_processes_are_counted_with_what_they_start() -> None:
-    before = processes.children()
+    before = process_usage.children()
     code = (
         "import subprocess, sys; data = bytearray(100 << 20); sum(range(10**6)); "
         "inner = subprocess.Popen(['sleep', '60']); print('up', flush=True); sys.stdin.read(); inner.kill()"
@@ -302,12 +302,12 @@ def test_processes_are_counted_with_what_they_start() -> None:
     try:
         assert started.stdout is not None
         started.stdout.readline()
-        assert processes.children() - before == {started.pid}
-        assert processes.memory_mib([started.pid]) > 100
-        assert processes.cpu_s([started.pid]) > 0
+        assert process_usage.children() - before == {started.pid}
+        assert process_usage.memory_mib([started.pid]) > 100
+        assert process_usage.cpu_s([started.pid]) > 0
     finally:
         started.communicate()
-    assert processes.cpu_s([started.pid]) == 0
+    assert process_usage.cpu_s([started.pid]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +329,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_measures_the_real_server(
     homomorph: Callable[..., Any], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = scenarios.Plan(
+    settings = scenarios.ScenarioSettings(
         stream_requests=3,
         offline_s=0.05,
         outstanding=8,
@@ -339,7 +339,7 @@ def test_the_command_measures_the_real_server(
         concurrencies=(1, 4),
         shares=(0.7,),
     )
-    monkeypatch.setattr(scenarios, "QUICK", plan)
+    monkeypatch.setattr(scenarios, "QUICK", settings)
     words = ("--repository", repository, "--frames", 3, "--bound-ms", 10_000, "--no-peers", "--quick")
     outcome = homomorph("bench", "serving", "--out", tmp_path, *words)
     assert outcome.code == 0, outcome.err
@@ -350,7 +350,7 @@ def test_the_command_measures_the_real_server(
         assert p50["baseline"] == "in process, SingleStream p50"
     for record in records.values():
         assert record["baseline"] in records
-        assert record["meta"]["frames"] == 3
+    assert next(iter(records.values()))["meta"]["environment"]["frames"] == 3
     fastest = max(records[f"in process{batches}, Offline"]["value"] for batches in ("", " by 8"))
     assert records["Triton, Offline"]["ratio"] == pytest.approx(records["Triton, Offline"]["value"] / fastest)
     assert records["Triton, Offline"]["meta"]["server_memory_mib"] > 100

@@ -20,7 +20,7 @@ from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MorphModel
 from homomorph.runs.label_features import save_label_features
 from homomorph.runs.run import save_model
-from homomorph_bench.serving import processes
+from homomorph_bench.serving import process_usage
 from homomorph_client import MorphClient
 from homomorph_export.contract import MAX_QUEUE, served_models
 from homomorph_export.exporter import export_run
@@ -73,9 +73,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         torch.nn.init.normal_(values)
     save_label_features(folder / "run", label_features)
     export_run(folder / "run", folder / "triton_repo", threads=1)
-    before = processes.children()
+    before = process_usage.children()
     with TritonServer(folder / "triton_repo", models=("morph", "morph_stream", "edit"), cache_mib=16) as server:
-        roots = frozenset(processes.children() - before)
+        roots = frozenset(process_usage.children() - before)
         yield Served(server.grpc_url, server.ports["metrics"], roots, folder / "triton_repo", model, label_features)
 
 

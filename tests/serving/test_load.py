@@ -16,7 +16,7 @@ import pytest
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from homomorph_bench.serving import processes
+from homomorph_bench.serving import process_usage
 from homomorph_client import DeadlineError, MorphClient, StrengthError
 from homomorph_client.codec import morph_request
 
@@ -109,9 +109,9 @@ def load(served: Any, count: int, warm_up: int) -> float:
                     future.result(timeout=600)
 
         run(range(warm_up))
-        before = processes.memory_mib(served.roots, _OWN)
+        before = process_usage.memory_mib(served.roots, _OWN)
         run(range(warm_up, count))
-        grown = processes.memory_mib(served.roots, _OWN) - before
+        grown = process_usage.memory_mib(served.roots, _OWN) - before
     print(f"{count} requests: {before:.0f} MiB after {warm_up}, {grown:+.1f} MiB at the end")
     return grown
 

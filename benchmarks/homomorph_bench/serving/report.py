@@ -14,12 +14,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from homomorph_bench.serving.scenarios import Measured, Point
+from homomorph_bench.serving.scenarios import Point, ServingMeasurements
 
 REPORT_FILE = "report.html"
 
 
-def write_report(measured: Measured, folder: Path) -> Path:
+def write_report(measured: ServingMeasurements, folder: Path) -> Path:
     """Write `report.html` into the folder, which is there, and return its path."""
     template = resources.files("homomorph_bench.serving").joinpath("report.html.j2").read_text(encoding="utf-8")
     page = (

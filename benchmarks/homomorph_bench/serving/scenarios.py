@@ -15,11 +15,20 @@ import torch
 from homomorph.environment import environment
 from homomorph.progress import Progress, Report, silent
 from homomorph_bench.results import Record
-from homomorph_bench.serving import perf_analyzer, processes, shortcuts, triton_time
+from homomorph_bench.serving import perf_analyzer, process_usage, shortcuts, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
-from homomorph_bench.serving.load import Load, RequestFailed, Send, closed_loop, open_loop
+from homomorph_bench.serving.load_generator import LoadResult, RequestFailed, Send, closed_loop, open_loop
 from homomorph_bench.serving.search import RateSearch
-from homomorph_bench.serving.systems import CLIENT, DEADLINE_S, IN_PROCESS, SHARED, TRITON, Running, System, started
+from homomorph_bench.serving.systems import (
+    CLIENT,
+    DEADLINE_S,
+    IN_PROCESS,
+    SHARED,
+    TRITON,
+    ComparedSystem,
+    Running,
+    started,
+)
 from homomorph_client.errors import ServerError
 from homomorph_export.contract import MAX_BATCH_SIZE
 
@@ -35,7 +44,7 @@ LOADED = f"mean at {TYPICAL_SHARE:.0%} of its saturating rate"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScenarioSettings:
     """How long everything is measured."""
 
     turns: int = 10
@@ -57,7 +66,7 @@ class Plan:
     """Of the saturating rate, in the curves."""
 
 
-QUICK = Plan(
+QUICK = ScenarioSettings(
     stream_requests=5,
     offline_s=0.3,
     window_s=1.0,
@@ -82,7 +91,7 @@ class Point:
 
 
 @dataclass
-class Measured:
+class ServingMeasurements:
     """All that was measured; the records hold the figures, the rest is for the report."""
 
     records: list[Record] = field(default_factory=list)
@@ -108,9 +117,9 @@ class Measured:
         ]
 
 
-async def measure(
+async def measure_serving(
     repository: Path,
-    plan: Plan,
+    settings: ScenarioSettings,
     *,
     picture_size: int | None,
     frames: int,
@@ -120,12 +129,12 @@ async def measure(
     gpus: Sequence[int] = (),
     analyzer: Path | None = None,
     report: Report = silent,
-) -> Measured:
+) -> ServingMeasurements:
     """Measure every system.
 
     Args:
         repository: folder that `homomorph export` wrote.
-        plan: how long.
+        settings: how long.
         picture_size: height and width in pixels of the pictures; None is what the model was trained at.
         frames: S of a sequence.
         bound_ms: what the 99th percentile may be in the Server scenario.
@@ -149,18 +158,19 @@ async def measure(
             size = running.inputs.source.shape[1]
             placed = [torch.cuda.get_device_name(gpu) for gpu in gpus]
             asked = {"picture_size": size, "frames": steps, "branches": branches}
-            measured = Measured(meta={**environment(), "gpus": placed, **asked})
-            await _single_stream(running, plan, measured, report)
+            measured = ServingMeasurements(meta={**environment(), "gpus": placed, **asked})
+            scenarios = _Scenarios(running, settings, measured, report)
+            await scenarios.single_stream()
             servers = {name: system for name, system in running.systems.items() if name not in (CLIENT, SHARED)}
-            saturating = await _offline(servers, plan, measured, report)
-            await _server(servers, saturating, running, plan, bound_ms, measured, report)
-            await _curves(servers, saturating, running, plan, measured, report)
-            await _overload(servers, saturating, plan, measured, report)
-            await _sweep(servers, plan, measured, report)
+            saturating = await scenarios.offline(servers)
+            await scenarios.server(servers, saturating, bound_ms)
+            await scenarios.curves(servers, saturating)
+            await scenarios.overload(servers, saturating)
+            await scenarios.sweep(servers)
             if analyzer:
-                await _analyzed(analyzer, running, plan, measured, report)
-        measured.records += shortcuts.measure(
-            repository, running.inputs, gpus=gpus, repeats=plan.turns, meta=measured.meta, report=report
+                await scenarios.analyzed(analyzer)
+        measured.records += shortcuts.measure_shortcuts(
+            repository, running.inputs, gpus=gpus, repeats=settings.turns, meta=measured.meta, report=report
         )
         return measured
     except RequestFailed as error:
@@ -169,247 +179,239 @@ async def measure(
         torch.set_num_threads(before)
 
 
-async def _single_stream(running: Running, plan: Plan, measured: Measured, report: Report) -> None:
-    """One request at a time."""
-    systems = running.systems
-    loads: dict[str, list[Load]] = {name: [] for name in systems}
-    for system in systems.values():
-        async with system.awake():
-            await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests)
-    counted: triton_time.Counts = Counter()
-    for turn in range(plan.turns):
-        report(Progress("SingleStream", turn + 1, plan.turns))
-        for name, system in systems.items():
+@dataclass(frozen=True)
+class _Scenarios:
+    """Each scenario appends its records to `measured`."""
+
+    running: Running
+    settings: ScenarioSettings
+    measured: ServingMeasurements
+    report: Report
+
+    async def single_stream(self) -> None:
+        """One request at a time."""
+        systems = self.running.systems
+        loads: dict[str, list[LoadResult]] = {name: [] for name in systems}
+        for system in systems.values():
             async with system.awake():
-                before = await running.counts()
-                loads[name].append(await closed_loop(system.request.send, concurrency=1, requests=plan.stream_requests))
-                if name == TRITON:
-                    counted += await running.counts() - before
-    joined = {name: Load.joined(turns) for name, turns in loads.items()}
-    for percent in PERCENTILES:
-        case = f"SingleStream p{percent}"
-        baseline = joined[IN_PROCESS].percentile(percent)
-        for name, turns in loads.items():
-            value = joined[name].percentile(percent)
-            meta = {
-                **measured.meta,
-                "requests": len(joined[name].latencies_ms),
-                "client_cpu_ms": statistics.median(load.cpu_s / len(load.latencies_ms) for load in turns) * 1e3,
-            }
-            spread = _spread([load.percentile(percent) for load in turns])
-            measured.records.append(
-                Record(f"{name}, {case}", value, "ms", f"{IN_PROCESS}, {case}", baseline / value, spread, meta)
-            )
-    means = {name: statistics.fmean(load.latencies_ms) for name, load in joined.items()}
-    measured.add_where(ALONE, {"client library": means[CLIENT] - means[TRITON]}, counted, means[TRITON])
-
-
-async def _offline(systems: Mapping[str, System], plan: Plan, measured: Measured, report: Report) -> dict[str, float]:
-    """As many sequences a second as possible; returns how many, by system, one sequence a request."""
-    sends: dict[str, tuple[Send, int, int]] = {}  # how to send, sequences in a request, requests on their way
-    for name, system in systems.items():
-        sends[name] = (system.request.send, 1, plan.outstanding)
-        if system.batches:
-            sends[f"{name} {BATCHES}"] = (system.batches.send, MAX_BATCH_SIZE, plan.outstanding // MAX_BATCH_SIZE)
-    rates: dict[str, list[float]] = {name: [] for name in sends}
-    client_ms: dict[str, list[float]] = {name: [] for name in sends}
-    server_ms: dict[str, list[float]] = {name: [] for name in sends}
-    for turn in range(-1, plan.turns):  # the first warms up
-        report(Progress("Offline", max(turn, 0) + 1, plan.turns))
-        for name, (send, sequences, outstanding) in sends.items():
-            system = systems[name.removesuffix(f" {BATCHES}")]
-            async with system.awake():
-                start_s = processes.cpu_s(system.roots)
-                load = await closed_loop(send, concurrency=outstanding, duration_s=plan.offline_s)
-                taken_s = processes.cpu_s(system.roots) - start_s
-            if turn >= 0:
-                answered = sequences * len(load.latencies_ms)
-                rates[name].append(sequences * load.rate)
-                client_ms[name].append(load.cpu_s / answered * 1e3)
-                server_ms[name].append(taken_s / answered * 1e3)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    # In process, whichever is faster: nobody would choose the other.
-    baseline = max((IN_PROCESS, f"{IN_PROCESS} {BATCHES}"), key=lambda name: medians[name])
-    for name, value in medians.items():
-        roots = systems[name.removesuffix(f" {BATCHES}")].roots
-        meta = {
-            **measured.meta,
-            "outstanding": sends[name][2],
-            "client_cpu_ms": statistics.median(client_ms[name]),
-            "server_cpu_ms": statistics.median(server_ms[name]),
-            "server_memory_mib": processes.memory_mib(roots),
-        }
-        measured.records.append(
-            Record(
-                f"{name}, Offline",
-                value,
-                "sequences/s",
-                f"{baseline}, Offline",
-                value / medians[baseline],
-                _spread(rates[name]),
-                meta,
-            )
-        )
-    return {name: medians[name] for name in systems}
-
-
-async def _server(
-    systems: Mapping[str, System],
-    saturating: Mapping[str, float],
-    running: Running,
-    plan: Plan,
-    bound_ms: float,
-    measured: Measured,
-    report: Report,
-) -> None:
-    """The largest rate of Poisson arrivals whose 99th percentile stays under the bound."""
-    searches = {name: RateSearch(saturating[name], tolerance=plan.tolerance) for name in systems}
-    step = 0
-    while rates := {name: search.rate for name, search in searches.items() if not search.done}:
-        step += 1
-        loads, _ = await _open_loads(
-            systems, rates, running, plan, case=f"Server, step {step}", seed=step, report=report
-        )
-        for name, load in loads.items():
-            searches[name].tell(met=load.percentile(99) <= bound_ms)
-    case = f"Server, p99 <= {bound_ms:g} ms"
-    seconds = plan.windows * plan.window_s
-    meta = {**measured.meta, "seconds_each": seconds, "spread": "what the search left open"}
-    baseline = searches[IN_PROCESS].best
-    for name, search in searches.items():
-        # JSON knows neither infinity nor what is no number: 0 where nothing met the bound.
-        ratio = search.best / baseline if baseline else 0.0
-        width = plan.tolerance * saturating[name] / search.best if search.best else 0.0
-        measured.records.append(
-            Record(f"{name}, {case}", search.best, "sequences/s", f"{IN_PROCESS}, {case}", ratio, width, meta)
-        )
-
-
-async def _curves(
-    systems: Mapping[str, System],
-    saturating: Mapping[str, float],
-    running: Running,
-    plan: Plan,
-    measured: Measured,
-    report: Report,
-) -> None:
-    """Latency at shares of each system's own saturating rate."""
-    for share in plan.shares:
-        rates = {name: share * saturating[name] for name in systems}
-        case = f"open loop at {share:.0%}"
-        loads, counted = await _open_loads(systems, rates, running, plan, case=case, seed=0, report=report)
-        for name, load in loads.items():
-            point = _point(rates[name], load)
-            measured.curves.setdefault(name, []).append(point)
-            if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
-                if name == TRITON:
-                    measured.add_where(LOADED, {}, counted, statistics.fmean(load.latencies_ms))
-                case = f"at {share:.0%} of its saturating rate"
-                meta = {**measured.meta, "requests": len(load.latencies_ms), "offered": rates[name]}
-                for percent, value in ((50, point.p50_ms), (99, point.p99_ms)):
-                    measured.records.append(
-                        Record(
-                            f"{name}, p{percent} {case}",
-                            value,
-                            "ms",
-                            f"{name}, p50 {case}",
-                            point.p50_ms / value,
-                            0.0,
-                            meta,
-                        )
+                await closed_loop(system.request.send, concurrency=1, requests=self.settings.stream_requests)
+        counted: triton_time.Counts = Counter()
+        for turn in range(self.settings.turns):
+            self.report(Progress("SingleStream", turn + 1, self.settings.turns))
+            for name, system in systems.items():
+                async with system.awake():
+                    before = await self.running.counts()
+                    loads[name].append(
+                        await closed_loop(system.request.send, concurrency=1, requests=self.settings.stream_requests)
                     )
+                    if name == TRITON:
+                        counted += await self.running.counts() - before
+        joined = {name: LoadResult.joined(turns) for name, turns in loads.items()}
+        for percent in PERCENTILES:
+            case = f"SingleStream p{percent}"
+            baseline = joined[IN_PROCESS].percentile(percent)
+            for name, turns in loads.items():
+                value = joined[name].percentile(percent)
+                meta = {
+                    **self.measured.meta,
+                    "requests": len(joined[name].latencies_ms),
+                    "client_cpu_ms": statistics.median(load.cpu_s / len(load.latencies_ms) for load in turns) * 1e3,
+                }
+                spread = _spread([load.percentile(percent) for load in turns])
+                self.measured.records.append(
+                    Record(f"{name}, {case}", value, "ms", f"{IN_PROCESS}, {case}", baseline / value, spread, meta)
+                )
+        means = {name: statistics.fmean(load.latencies_ms) for name, load in joined.items()}
+        self.measured.add_where(ALONE, {"client library": means[CLIENT] - means[TRITON]}, counted, means[TRITON])
 
-
-async def _overload(
-    systems: Mapping[str, System],
-    saturating: Mapping[str, float],
-    plan: Plan,
-    measured: Measured,
-    report: Report,
-) -> None:
-    """How many answers are there in time where more is asked for than can be computed, for as long as a whole load."""
-    seconds = plan.windows * plan.window_s
-    for name, system in systems.items():
-        rate = OVERLOAD * saturating[name]
-        report(Progress("overload", detail=f"{name} at {rate:.3g} requests/s"))
-        async with system.awake():
-            load = await open_loop(system.dated.send, poisson_arrivals(rate, seconds, seed=0))
-        in_time = sum(latency <= DEADLINE_S * 1e3 for latency in load.latencies_ms) / seconds
-        case = f"within {DEADLINE_S:g} s at {OVERLOAD:.0%} of its saturating rate"
-        meta = {**measured.meta, "offered": rate, "seconds": seconds}
-        ratio = in_time / saturating[name]
-        measured.records.append(Record(f"{name}, {case}", in_time, "sequences/s", f"{name}, Offline", ratio, 0.0, meta))
-
-
-async def _open_loads(
-    systems: Mapping[str, System],
-    rates: Mapping[str, float],
-    running: Running,
-    plan: Plan,
-    *,
-    case: str,
-    seed: int,
-    report: Report,
-) -> tuple[dict[str, Load], triton_time.Counts]:
-    """Poisson arrivals at each system's rate, window by window in turns; also what Triton counted meanwhile."""
-    windows: dict[str, list[Load]] = {name: [] for name in rates}
-    counted: triton_time.Counts = Counter()
-    for window in range(plan.windows):
-        for name, rate in rates.items():
-            report(Progress(case, window + 1, plan.windows, detail=f"{name} at {rate:.3g} requests/s"))
-            # Never nothing: a rate may be so low that none arrive.
-            arrivals_s = poisson_arrivals(rate, plan.window_s, seed * plan.windows + window) or [0.0]
-            async with systems[name].awake():
-                before = await running.counts()
-                windows[name].append(await open_loop(systems[name].request.send, arrivals_s))
-                counted += await running.counts() - before
-    return {name: Load.joined(loads) for name, loads in windows.items()}, counted
-
-
-async def _sweep(systems: Mapping[str, System], plan: Plan, measured: Measured, report: Report) -> None:
-    """Closed loops of more and more users."""
-    for concurrency in plan.concurrencies:
+    async def offline(self, systems: Mapping[str, ComparedSystem]) -> dict[str, float]:
+        """As many sequences a second as possible; returns how many, by system, one sequence a request."""
+        sends: dict[str, tuple[Send, int, int]] = {}  # how to send, sequences in a request, requests on their way
         for name, system in systems.items():
-            if name == IN_PROCESS and concurrency > 1:
-                continue  # it computes one request at a time, however many wait
-            report(Progress(f"{concurrency} at once", detail=name))
-            async with system.awake():
-                load = await closed_loop(system.request.send, concurrency=concurrency, duration_s=plan.window_s)
-            measured.sweep.setdefault(name, []).append(_point(concurrency, load))
-    for name, points in measured.sweep.items():
-        for point in points:
-            meta = {**measured.meta, "p50_ms": point.p50_ms, "p99_ms": point.p99_ms}
-            measured.records.append(
+            sends[name] = (system.request.send, 1, self.settings.outstanding)
+            if system.batches:
+                sends[f"{name} {BATCHES}"] = (
+                    system.batches.send,
+                    MAX_BATCH_SIZE,
+                    self.settings.outstanding // MAX_BATCH_SIZE,
+                )
+        rates: dict[str, list[float]] = {name: [] for name in sends}
+        client_ms: dict[str, list[float]] = {name: [] for name in sends}
+        server_ms: dict[str, list[float]] = {name: [] for name in sends}
+        for turn in range(-1, self.settings.turns):  # the first warms up
+            self.report(Progress("Offline", max(turn, 0) + 1, self.settings.turns))
+            for name, (send, sequences, outstanding) in sends.items():
+                system = systems[name.removesuffix(f" {BATCHES}")]
+                async with system.awake():
+                    start_s = process_usage.cpu_s(system.roots)
+                    load = await closed_loop(send, concurrency=outstanding, duration_s=self.settings.offline_s)
+                    taken_s = process_usage.cpu_s(system.roots) - start_s
+                if turn >= 0:
+                    answered = sequences * len(load.latencies_ms)
+                    rates[name].append(sequences * load.rate)
+                    client_ms[name].append(load.cpu_s / answered * 1e3)
+                    server_ms[name].append(taken_s / answered * 1e3)
+        medians = {name: statistics.median(values) for name, values in rates.items()}
+        # In process, whichever is faster: nobody would choose the other.
+        baseline = max((IN_PROCESS, f"{IN_PROCESS} {BATCHES}"), key=lambda name: medians[name])
+        for name, value in medians.items():
+            roots = systems[name.removesuffix(f" {BATCHES}")].roots
+            meta = {
+                **self.measured.meta,
+                "outstanding": sends[name][2],
+                "client_cpu_ms": statistics.median(client_ms[name]),
+                "server_cpu_ms": statistics.median(server_ms[name]),
+                "server_memory_mib": process_usage.memory_mib(roots),
+            }
+            self.measured.records.append(
                 Record(
-                    f"{name}, {point.offered:g} at once",
-                    point.rate,
+                    f"{name}, Offline",
+                    value,
                     "sequences/s",
-                    f"{name}, {points[0].offered:g} at once",
-                    point.rate / points[0].rate,
-                    0.0,
+                    f"{baseline}, Offline",
+                    value / medians[baseline],
+                    _spread(rates[name]),
                     meta,
                 )
             )
+        return {name: medians[name] for name in systems}
 
-
-async def _analyzed(analyzer: Path, running: Running, plan: Plan, measured: Measured, report: Report) -> None:
-    """The sweep's first and last point of Triton again, by perf_analyzer and by our own load generator beside it."""
-    for concurrency in (plan.concurrencies[0], plan.concurrencies[-1]):
-        report(Progress(f"{concurrency} at once", detail="perf_analyzer"))
-        send = running.systems[TRITON].request.send
-        own = await closed_loop(send, concurrency=concurrency, duration_s=2 * plan.window_s)
-        rate = await perf_analyzer.rate(
-            analyzer, running.url, running.inputs, concurrency=concurrency, window_s=2 * plan.window_s
-        )
-        case = f"{concurrency} at once"
-        baseline = f"{TRITON}, {case}, beside perf_analyzer"
-        for name, value in ((baseline, own.rate), (f"perf_analyzer, {case}", rate)):
-            measured.records.append(
-                Record(name, value, "sequences/s", baseline, value / own.rate, 0.0, dict(measured.meta))
+    async def server(
+        self, systems: Mapping[str, ComparedSystem], saturating: Mapping[str, float], bound_ms: float
+    ) -> None:
+        """The largest rate of Poisson arrivals whose 99th percentile stays under the bound."""
+        searches = {name: RateSearch(saturating[name], tolerance=self.settings.tolerance) for name in systems}
+        step = 0
+        while rates := {name: search.rate for name, search in searches.items() if not search.done}:
+            step += 1
+            loads, _ = await self._open_loads(systems, rates, case=f"Server, step {step}", seed=step)
+            for name, load in loads.items():
+                searches[name].tell(met=load.percentile(99) <= bound_ms)
+        case = f"Server, p99 <= {bound_ms:g} ms"
+        seconds = self.settings.windows * self.settings.window_s
+        meta = {**self.measured.meta, "seconds_each": seconds, "spread": "what the search left open"}
+        baseline = searches[IN_PROCESS].best
+        for name, search in searches.items():
+            # JSON knows neither infinity nor what is no number: 0 where nothing met the bound.
+            ratio = search.best / baseline if baseline else 0.0
+            width = self.settings.tolerance * saturating[name] / search.best if search.best else 0.0
+            self.measured.records.append(
+                Record(f"{name}, {case}", search.best, "sequences/s", f"{IN_PROCESS}, {case}", ratio, width, meta)
             )
 
+    async def curves(self, systems: Mapping[str, ComparedSystem], saturating: Mapping[str, float]) -> None:
+        """Latency at shares of each system's own saturating rate."""
+        for share in self.settings.shares:
+            rates = {name: share * saturating[name] for name in systems}
+            case = f"open loop at {share:.0%}"
+            loads, counted = await self._open_loads(systems, rates, case=case, seed=0)
+            for name, load in loads.items():
+                point = _point(rates[name], load)
+                self.measured.curves.setdefault(name, []).append(point)
+                if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
+                    if name == TRITON:
+                        self.measured.add_where(LOADED, {}, counted, statistics.fmean(load.latencies_ms))
+                    case = f"at {share:.0%} of its saturating rate"
+                    meta = {**self.measured.meta, "requests": len(load.latencies_ms), "offered": rates[name]}
+                    for percent, value in ((50, point.p50_ms), (99, point.p99_ms)):
+                        self.measured.records.append(
+                            Record(
+                                f"{name}, p{percent} {case}",
+                                value,
+                                "ms",
+                                f"{name}, p50 {case}",
+                                point.p50_ms / value,
+                                0.0,
+                                meta,
+                            )
+                        )
 
-def _point(offered: float, load: Load) -> Point:
+    async def overload(self, systems: Mapping[str, ComparedSystem], saturating: Mapping[str, float]) -> None:
+        """Answers a second within the deadline when more is asked for than can be computed."""
+        seconds = self.settings.windows * self.settings.window_s
+        for name, system in systems.items():
+            rate = OVERLOAD * saturating[name]
+            self.report(Progress("overload", detail=f"{name} at {rate:.3g} requests/s"))
+            async with system.awake():
+                load = await open_loop(system.dated.send, poisson_arrivals(rate, seconds, seed=0))
+            in_time = sum(latency <= DEADLINE_S * 1e3 for latency in load.latencies_ms) / seconds
+            case = f"within {DEADLINE_S:g} s at {OVERLOAD:.0%} of its saturating rate"
+            meta = {**self.measured.meta, "offered": rate, "seconds": seconds}
+            ratio = in_time / saturating[name]
+            self.measured.records.append(
+                Record(f"{name}, {case}", in_time, "sequences/s", f"{name}, Offline", ratio, 0.0, meta)
+            )
+
+    async def _open_loads(
+        self, systems: Mapping[str, ComparedSystem], rates: Mapping[str, float], *, case: str, seed: int
+    ) -> tuple[dict[str, LoadResult], triton_time.Counts]:
+        """Poisson arrivals at each system's rate, window by window in turns; also what Triton counted meanwhile."""
+        windows: dict[str, list[LoadResult]] = {name: [] for name in rates}
+        counted: triton_time.Counts = Counter()
+        for window in range(self.settings.windows):
+            for name, rate in rates.items():
+                self.report(
+                    Progress(case, window + 1, self.settings.windows, detail=f"{name} at {rate:.3g} requests/s")
+                )
+                # Never nothing: a rate may be so low that none arrive.
+                arrivals_s = poisson_arrivals(rate, self.settings.window_s, seed * self.settings.windows + window) or [
+                    0.0
+                ]
+                async with systems[name].awake():
+                    before = await self.running.counts()
+                    windows[name].append(await open_loop(systems[name].request.send, arrivals_s))
+                    counted += await self.running.counts() - before
+        return {name: LoadResult.joined(loads) for name, loads in windows.items()}, counted
+
+    async def sweep(self, systems: Mapping[str, ComparedSystem]) -> None:
+        """Closed loops of more and more users."""
+        for concurrency in self.settings.concurrencies:
+            for name, system in systems.items():
+                if name == IN_PROCESS and concurrency > 1:
+                    continue  # it computes one request at a time, however many wait
+                self.report(Progress(f"{concurrency} at once", detail=name))
+                async with system.awake():
+                    load = await closed_loop(
+                        system.request.send, concurrency=concurrency, duration_s=self.settings.window_s
+                    )
+                self.measured.sweep.setdefault(name, []).append(_point(concurrency, load))
+        for name, points in self.measured.sweep.items():
+            for point in points:
+                meta = {**self.measured.meta, "p50_ms": point.p50_ms, "p99_ms": point.p99_ms}
+                self.measured.records.append(
+                    Record(
+                        f"{name}, {point.offered:g} at once",
+                        point.rate,
+                        "sequences/s",
+                        f"{name}, {points[0].offered:g} at once",
+                        point.rate / points[0].rate,
+                        0.0,
+                        meta,
+                    )
+                )
+
+    async def analyzed(self, analyzer: Path) -> None:
+        """Measure Triton's first and last point of the sweep again, by perf_analyzer and by our own load generator."""
+        for concurrency in (self.settings.concurrencies[0], self.settings.concurrencies[-1]):
+            self.report(Progress(f"{concurrency} at once", detail="perf_analyzer"))
+            send = self.running.systems[TRITON].request.send
+            own = await closed_loop(send, concurrency=concurrency, duration_s=2 * self.settings.window_s)
+            rate = await perf_analyzer.rate(
+                analyzer,
+                self.running.url,
+                self.running.inputs,
+                concurrency=concurrency,
+                window_s=2 * self.settings.window_s,
+            )
+            case = f"{concurrency} at once"
+            baseline = f"{TRITON}, {case}, beside perf_analyzer"
+            for name, value in ((baseline, own.rate), (f"perf_analyzer, {case}", rate)):
+                self.measured.records.append(
+                    Record(name, value, "sequences/s", baseline, value / own.rate, 0.0, dict(self.measured.meta))
+                )
+
+
+def _point(offered: float, load: LoadResult) -> Point:
     return Point(offered, load.rate, load.percentile(50), load.percentile(99))
 
 

@@ -30,7 +30,7 @@ TOGETHER = {"one at a time": 1, "32 at once": 32}
 NEW, TARGET_KNOWN, BOTH_KNOWN = "new pictures", "known target", "known pictures"
 
 
-def measure(
+def measure_shortcuts(
     repository: Path,
     inputs: Inputs,
     *,

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 
 from homomorph.progress import Progress, Report
-from homomorph_bench.serving import processes, triton_time
+from homomorph_bench.serving import process_usage, triton_time
 from homomorph_bench.serving.exported import ExportedMorph
-from homomorph_bench.serving.load import RequestFailed
+from homomorph_bench.serving.load_generator import RequestFailed
 from homomorph_bench.serving.peers import wire
 from homomorph_bench.serving.peers.process import Peer
 from homomorph_bench.serving.transports import GrpcRequest, HttpRequest
@@ -91,7 +91,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class System:
+class ComparedSystem:
     """One way to get frames."""
 
     name: str
@@ -110,13 +110,13 @@ class System:
     async def awake(self) -> AsyncIterator[None]:
         """Let it run, and be warm."""
         if self.sleeps:
-            processes.send_signal(self.roots, signal.SIGCONT)
+            process_usage.send_signal(self.roots, signal.SIGCONT)
         try:
             await self.request.send()
             yield
         finally:
             if self.sleeps:
-                processes.send_signal(self.roots, signal.SIGSTOP)
+                process_usage.send_signal(self.roots, signal.SIGSTOP)
 
 
 class InProcess:
@@ -163,7 +163,7 @@ class ThroughClient:
 class Running:
     """All systems, ready to be measured."""
 
-    systems: dict[str, System]
+    systems: dict[str, ComparedSystem]
     """By name, the one in process first."""
     url: str
     """host:port of Triton's gRPC."""
@@ -203,9 +203,9 @@ async def started(
     """
     async with contextlib.AsyncExitStack() as stack:
         report(Progress(f"starting {TRITON}"))
-        before = processes.children()
+        before = process_usage.children()
         server = stack.enter_context(TritonServer(repository, gpus=gpus))
-        roots = {TRITON: frozenset(processes.children() - before)}
+        roots = {TRITON: frozenset(process_usage.children() - before)}
         running: dict[str, Peer] = {}
         for name, module in PEERS.items() if peers else ():
             report(Progress(f"starting {name}"))
@@ -225,12 +225,12 @@ async def started(
         dated = GrpcRequest(server.grpc_url, "morph", inputs.arrays(), timeout_s=DEADLINE_S)
         stack.push_async_callback(dated.close)
         systems = [
-            System(IN_PROCESS, alone, InProcess(morph, several), alone, frozenset()),
-            System(TRITON, triton, by_8, dated, roots[TRITON]),
+            ComparedSystem(IN_PROCESS, alone, InProcess(morph, several), alone, frozenset()),
+            ComparedSystem(TRITON, triton, by_8, dated, roots[TRITON]),
         ]
         for name, through in ((CLIENT, client), (SHARED, sharing)):
             by_client = ThroughClient(through, inputs)
-            systems.append(System(name, by_client, None, by_client, roots[TRITON]))
+            systems.append(ComparedSystem(name, by_client, None, by_client, roots[TRITON]))
         for name, peer in running.items():
             request: GrpcRequest | HttpRequest
             if name == "pytriton":
@@ -238,7 +238,7 @@ async def started(
             else:
                 body = wire.encode(inputs.source, inputs.target, inputs.strengths)
                 request = HttpRequest(peer.host, peer.port, "/predict", body)
-            systems.append(System(name, request, None, request, roots[name], sleeps=True))
+            systems.append(ComparedSystem(name, request, None, request, roots[name], sleeps=True))
         for system in systems:
             stack.push_async_callback(system.request.close)
             if system.batches:
@@ -252,8 +252,8 @@ async def started(
                 await _compare(system.name, system.batches, expected * MAX_BATCH_SIZE)
         for system in systems:
             if system.sleeps:
-                stack.callback(processes.send_signal, system.roots, signal.SIGCONT)  # so that it can be told to end
-                processes.send_signal(system.roots, signal.SIGSTOP)
+                stack.callback(process_usage.send_signal, system.roots, signal.SIGCONT)  # so that it can be told to end
+                process_usage.send_signal(system.roots, signal.SIGSTOP)
         yield Running({system.name: system for system in systems}, server.grpc_url, server.metrics_url, inputs)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
-from homomorph_bench.serving.load import RequestFailed
+from homomorph_bench.serving.load_generator import RequestFailed
 
 _MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 """The call of Triton's public protocol."""

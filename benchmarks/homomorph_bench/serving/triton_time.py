@@ -11,7 +11,7 @@ from typing import Any
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from homomorph_bench.serving.load import RequestFailed
+from homomorph_bench.serving.load_generator import RequestFailed
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 """What Triton's statistics divide a model's time into, in their order."""

@@ -1,7 +1,7 @@
 """Load on a system: closed loops, which wait for answers, and open ones, which do not.
 
 One thread and one event loop send everything. The load generator runs on the cores that it measures, and threads would
-contend for them and for Python's lock; what it costs is measured too (`Load.cpu_s`).
+contend for them and for Python's lock; what it costs is measured too (`LoadResult.cpu_s`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class RequestFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadResult:
     """What a system did under a load."""
 
     latencies_ms: list[float]
@@ -34,7 +34,7 @@ class Load:
     """Processor time of this process: the load generator's, and what runs in process."""
 
     @classmethod
-    def joined(cls, loads: Sequence[Load]) -> Load:
+    def joined(cls, loads: Sequence[LoadResult]) -> LoadResult:
         """Return several loads, one after the other, as one."""
         latencies_ms = [latency for load in loads for latency in load.latencies_ms]
         return cls(latencies_ms, sum(load.elapsed_s for load in loads), sum(load.cpu_s for load in loads))
@@ -51,7 +51,7 @@ class Load:
 
 async def closed_loop(
     send: Send, *, concurrency: int, requests: int | None = None, duration_s: float = math.inf
-) -> Load:
+) -> LoadResult:
     """Keep so many requests on their way: each answer starts the next request.
 
     Args:
@@ -76,10 +76,10 @@ async def closed_loop(
             latencies_ms.append((time.perf_counter() - due_s) * 1e3)
 
     await asyncio.gather(*(user() for _ in range(concurrency)))
-    return Load(latencies_ms, time.perf_counter() - start, time.process_time() - cpu_start)
+    return LoadResult(latencies_ms, time.perf_counter() - start, time.process_time() - cpu_start)
 
 
-async def open_loop(send: Send, arrivals_s: Sequence[float]) -> Load:
+async def open_loop(send: Send, arrivals_s: Sequence[float]) -> LoadResult:
     """Send each request at its time, however late earlier answers are.
 
     Latency counts from the time that a request was due. A system that holds up the sender, as one does that computes in
@@ -104,4 +104,4 @@ async def open_loop(send: Send, arrivals_s: Sequence[float]) -> Load:
         await asyncio.sleep(max(0.0, start + arrival - time.perf_counter()))
         tasks.append(asyncio.create_task(latency_ms(start + arrival)))
     latencies_ms = list(await asyncio.gather(*tasks))
-    return Load(latencies_ms, time.perf_counter() - start, time.process_time() - cpu_start)
+    return LoadResult(latencies_ms, time.perf_counter() - start, time.process_time() - cpu_start)

@@ -1,4 +1,4 @@
-"""The ways of each runtime in a process of its own, which waits while another one computes.
+"""The models of each runtime in a process of their own, which waits while another one computes.
 
 In one process the pools of threads of several runtimes take the cores from each other, which slows whatever runs.
 """
@@ -22,7 +22,7 @@ from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import normalise
 from homomorph.progress import Report
 from homomorph_bench import branches
-from homomorph_bench.runtimes import Way, ways
+from homomorph_bench.runtimes import RuntimeModel, runtime_models
 from homomorph_bench.timing import Timing, wall_ms
 from homomorph_export.ops.interpolate import load
 from homomorph_export.parts import exported_parts
@@ -69,14 +69,14 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A way in its runtime's process."""
+class RemoteModel:
+    """A model in its runtime's process."""
 
     name: str
     precision: str
     any_length: bool
     ask: Callable[..., Any]
-    """Calls a method of the process's `_Ways`."""
+    """Calls a method of the process's `_RuntimeWorker`."""
 
     def morph(self) -> Tensor:
         """Return the frames of the sequence, uint8 [1, S, H, W, 3]."""
@@ -89,9 +89,9 @@ class Remote:
 
 @dataclass(frozen=True)
 class RemoteCall:
-    """Something that a way can do, called and timed in its process."""
+    """Something that a model can do, called and timed in its process."""
 
-    way: Remote
+    model: RemoteModel
     what: str
 
     def __call__(self) -> float:
@@ -100,7 +100,7 @@ class RemoteCall:
     def time_ms(self, calls: int) -> float:
         """Call it so many times; return the milliseconds of one call."""
         time.sleep(_PAUSE_S)
-        return float(self.way.ask("time_ms", self.way.name, self.what, calls))
+        return float(self.model.ask("time_ms", self.model.name, self.what, calls))
 
 
 def time_ms(candidate: Callable[[], object], calls: int) -> float:
@@ -112,7 +112,7 @@ def time_ms(candidate: Callable[[], object], calls: int) -> float:
 
 
 @contextmanager
-def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[Remote]]:
+def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[RemoteModel]]:
     """Start a runtime's process, and end it when the context is left.
 
     Args:
@@ -141,7 +141,7 @@ def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[Rem
             raise RuntimeError(f"the process of {runtime} ended; its message stands above") from None
 
     try:
-        yield [Remote(name, precision, any_length, ask) for name, precision, any_length in ask("describe")]
+        yield [RemoteModel(name, precision, any_length, ask) for name, precision, any_length in ask("describe")]
     finally:
         here.close()
         process.join(timeout=10)
@@ -152,7 +152,7 @@ def _answer(connection: Connection, runtime: str, setup: Setup) -> None:
     """Answer questions until nobody is there to ask any."""
     torch.set_num_threads(setup.threads)
     load()
-    loaded = _Ways(runtime, setup, lambda progress: connection.send(("report", progress)))
+    loaded = _RuntimeWorker(runtime, setup, lambda progress: connection.send(("report", progress)))
     with torch.inference_mode():
         while True:
             try:
@@ -162,14 +162,14 @@ def _answer(connection: Connection, runtime: str, setup: Setup) -> None:
             connection.send(("answer", getattr(loaded, method)(*arguments)))
 
 
-class _Ways:
-    """The ways of one runtime, and all that is timed of them."""
+class _RuntimeWorker:
+    """The models of one runtime, and all that is timed of them."""
 
     def __init__(self, runtime: str, setup: Setup, report: Report) -> None:
         self.setup, self.model, self.pictures = setup, setup.model(), setup.pictures()
         source, target, ramp = self.pictures[:1], self.pictures[1:2], setup.ramp()
         with torch.no_grad():
-            found = ways(
+            found = runtime_models(
                 self.model,
                 setup.folder,
                 packages=setup.packages,
@@ -178,11 +178,11 @@ class _Ways:
                 example=(source, target, ramp),
                 report=report,
             )
-            self.ways = {way.name: way for way in found}
-            self.calls = {name: self._calls(way, source, target, ramp) for name, way in self.ways.items()}
+            self.models = {model.name: model for model in found}
+            self.calls = {name: self._calls(model, source, target, ramp) for name, model in self.models.items()}
 
     def describe(self) -> list[tuple[str, str, bool]]:
-        return [(way.name, way.precision, way.any_length) for way in self.ways.values()]
+        return [(model.name, model.precision, model.any_length) for model in self.models.values()]
 
     def morph(self, name: str) -> Any:
         return self.calls[name][SEQUENCE]().numpy()
@@ -194,20 +194,20 @@ class _Ways:
         """Time the branches one by one and at once, on the last frames of the sequence."""
         features = self.model.encoder(normalise(self.pictures[:2].permute(0, 3, 1, 2), self.setup.config.network))
         parts, strengths = exported_parts(self.model, None, DTYPES[precision]), self.setup.ramp()[:, -frames:]
-        return branches.measure(parts, DTYPES[precision], features[:1], features[1:], strengths, repeats=repeats)
+        return branches.time_branches(parts, DTYPES[precision], features[:1], features[1:], strengths, repeats=repeats)
 
     @staticmethod
-    def _calls(way: Way, source: Tensor, target: Tensor, ramp: Tensor) -> dict[str, Callable[[], Tensor]]:
-        features = way.encode(source, target)
-        mixed = way.interpolate(*features, ramp)
+    def _calls(model: RuntimeModel, source: Tensor, target: Tensor, ramp: Tensor) -> dict[str, Callable[[], Tensor]]:
+        features = model.encode(source, target)
+        mixed = model.interpolate(*features, ramp)
         half = torch.full_like(ramp[:, :1], 0.5)
         alone = half.clone()
         alone[..., 1:] = 0
         return {
-            SEQUENCE: lambda: way.morph(source, target, ramp),
-            "E": lambda: way.encode(source, target)[0],
-            "T": lambda: way.interpolate(*features, ramp),
-            "D": lambda: way.decode(mixed),
-            ALL_BRANCHES: lambda: way.decode(way.interpolate(*features, half)),
-            ONE_BRANCH: lambda: way.decode(way.interpolate(*features, alone)),
+            SEQUENCE: lambda: model.morph(source, target, ramp),
+            "E": lambda: model.encode(source, target)[0],
+            "T": lambda: model.interpolate(*features, ramp),
+            "D": lambda: model.decode(mixed),
+            ALL_BRANCHES: lambda: model.decode(model.interpolate(*features, half)),
+            ONE_BRANCH: lambda: model.decode(model.interpolate(*features, alone)),
         }
