@@ -11,14 +11,16 @@ SOURCES := client training export benchmarks cli tests
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Create .venv with everything (about 6 GB: torch comes with CUDA)
+setup: $(STAMP) ## Create .venv with everything (about 6 GB: torch comes with CUDA; see TORCH_INDEX)
 
 # One resolution of all extras: installing some of them later could lift numpy over what Triton takes.
+# `make TORCH_INDEX=URL setup` takes torch from another package index, such as PyTorch's own for CPUs.
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"homomorph needs Python 3.10 to 3.12, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 setup")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"Triton's Python package needs Python 3.10 to 3.12, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 setup")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) torch torchvision)
+	$(BIN)/pip install --quiet --editable '.[all,bench-peers,dev]'
 	@touch $@
 
 ops: $(STAMP) ## Build the C++ interpolation operator

@@ -83,7 +83,7 @@ def run(
             model make six branches.
         picture_size: height and width of both pictures, in pixels.
         frames: length S of the sequence.
-        runtimes: some of `RUNTIMES`.
+        runtimes: some of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         repeats: turns that count, at least 10.
         threads: threads within one operation, in every runtime.
         packages: a folder for AOTInductor's packages, so that a later measurement need not compile them again.

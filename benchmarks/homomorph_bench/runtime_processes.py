@@ -116,7 +116,7 @@ def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[Rem
     """Start a runtime's process, and end it when the context is left.
 
     Args:
-        runtime: one of `RUNTIMES`.
+        runtime: one of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         setup: what it makes.
         report: called with what it does next until it is ready.
 

@@ -24,8 +24,6 @@ from homomorph_export.quantisation import calibration_inputs
 MODELS = ("encoder_pair", "interpolator", "decoder")
 """The served models that a whole sequence passes, in this order."""
 
-RUNTIMES = ("torchscript", "onnxruntime", "openvino", "aotinductor")
-
 
 @dataclass(frozen=True)
 class RuntimeModel:
@@ -66,7 +64,7 @@ def runtime_models(
         model: with float32 weights.
         folder: where the files go.
         packages: where AOTInductor's go instead, and are taken from if they are there.
-        runtimes: some of `RUNTIMES`.
+        runtimes: some of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         pictures: what int8 is calibrated on, uint8 [N, H, W, 3].
         example: source, target and strengths of the sizes that will be asked for; OpenVINO compiles for them.
         report: called with what is done next.

@@ -1,0 +1,3 @@
+"""The command `homomorph`."""
+
+from homomorph_client.version import __version__ as __version__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from homomorph_cli.options import PresetName, gpus_option
 from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 from homomorph_client.output import check_writable
+from homomorph_client.version import install_hint
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -109,6 +111,12 @@ def kernel(
     typer.echo(path)
 
 
+def _need_peers(module: str, purpose: str, *, or_else: str = "") -> None:
+    """Refuse to measure what is not installed."""
+    if find_spec(module) is None:
+        raise HomomorphError(f"to {purpose}, {install_hint('bench-peers')}{or_else} ({module} is not installed)")
+
+
 def _threads(threads: int | None) -> int:
     return len(os.sched_getaffinity(0)) if threads is None else threads
 
@@ -168,7 +176,7 @@ def model(
     runtime: Annotated[
         list[Runtime] | None,
         typer.Option(
-            show_default="torchscript onnxruntime openvino",
+            show_default="torchscript, onnxruntime, and openvino where it is installed",
             help="Runtime to measure; aotinductor compiles for minutes. May be given several times.",
         ),
     ] = None,
@@ -198,9 +206,13 @@ def model(
     from homomorph_bench import model as benchmark
     from homomorph_bench import model_picture
     from homomorph_bench.results import RESULTS_FILE, table, write
-    from homomorph_bench.runtimes import RUNTIMES
 
-    chosen = tuple(choice.value for choice in runtime) if runtime else RUNTIMES[:3]
+    if runtime:
+        chosen = tuple(choice.value for choice in runtime)
+        if "openvino" in chosen:
+            _need_peers("openvino", "measure OpenVINO")
+    else:
+        chosen = ("torchscript", "onnxruntime", *(["openvino"] if find_spec("openvino") else []))
     if packages is not None and "aotinductor" not in chosen:
         raise HomomorphError("--packages keeps AOTInductor's packages: give --runtime aotinductor too")
     network = PRESETS[preset].network
@@ -283,6 +295,9 @@ def serving(
     from homomorph_export.serving.devices import choose_gpus
 
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
+    if peers:
+        for module in ("fastapi", "litserve", "uvicorn"):
+            _need_peers(module, "measure other servers too", or_else=", or give --no-peers")
     chosen = choose_gpus(gpus)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress_display())

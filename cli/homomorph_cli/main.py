@@ -1,24 +1,36 @@
 """The command `homomorph`: one module per subcommand, each importing what it needs only when it runs.
 
-`pip install homomorph` brings the client alone, so a command whose extra is missing says which one to install.
+Without extras pip installs what the client needs, so a command whose extra is missing says which one to install.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from homomorph_cli import bench, edit, evaluate, export, grid, import_run, label, morph, render, serve, train, translate
 from homomorph_cli.one_line_errors import run_app
+from homomorph_client.version import __version__
 
 app = typer.Typer(
     name="homomorph",
-    help="Turn one picture into another through believable pictures in between, with a slider per attribute.",
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Turn one picture into another through believable pictures in between, with a slider per attribute."""
+    if version:
+        typer.echo(f"homomorph {__version__}")
+        raise typer.Exit
+
+
 app.command("render")(render.render)
 app.command("label")(label.label)
 app.command("train")(train.train)

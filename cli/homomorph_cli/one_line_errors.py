@@ -9,18 +9,20 @@ from typing import NoReturn
 import typer
 
 from homomorph_client.errors import HomomorphError
+from homomorph_client.version import install_hint
 
 _EXTRAS = {
-    "render": "train",
-    "train": "train",
-    "evaluate": "train",
-    "label": "train",
-    "export": "export",
-    "import": "export",
-    "serve": "serve",
-    "translate": "train",
+    "render": ("render pictures", "train"),
+    "train": ("train", "train"),
+    "evaluate": ("evaluate runs", "train"),
+    "label": ("label pictures", "train"),
+    "export": ("export a run", "export"),
+    "import": ("import a checkpoint", "export"),
+    "serve": ("serve", "serve"),
+    "translate": ("translate without a server", "train"),
+    "bench": ("measure", "bench"),
 }
-"""The extra of the package that a command needs; the others need none, or several."""
+"""By command, what it is for and the extra that it needs. The others need none."""
 
 
 def run_app(app: typer.Typer) -> NoReturn:
@@ -50,8 +52,8 @@ def run_app(app: typer.Typer) -> NoReturn:
             raise
         _fail(f"{error.filename} cannot be used: {error.strerror}")
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(arguments[0], "all")
-        _fail(f"{error.name} is not installed: pip install 'homomorph[{extra}]'")
+        purpose, extra = _EXTRAS.get(arguments[0], ("run this", "all"))
+        _fail(f"to {purpose}, {install_hint(extra)} ({error.name} is not installed)")
 
 
 def _fail(message: str) -> NoReturn:

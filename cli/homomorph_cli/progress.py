@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import rich.progress
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from homomorph.progress import Progress, Report
+if TYPE_CHECKING:
+    from homomorph.progress import Progress, Report
 
 FIRST_PAUSE_S = 1.0
 """Between the first two lines of a stage. Each later pause is twice as long as the one before it."""

@@ -20,6 +20,7 @@ from homomorph_client.errors import (
     SharedMemoryError,
     StrengthError,
 )
+from homomorph_client.version import __version__
 
 __all__ = [
     "AccessError",
@@ -40,4 +41,5 @@ __all__ = [
     "SharedMemoryError",
     "StrengthError",
     "Tls",
+    "__version__",
 ]

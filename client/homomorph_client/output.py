@@ -16,6 +16,7 @@ from PIL import Image
 
 from homomorph_client.errors import OutputError
 from homomorph_client.files import replacing
+from homomorph_client.version import install_hint
 
 FRAMES_PER_S = 12
 """Pace of films."""
@@ -30,7 +31,7 @@ def check_output(path: Path) -> None:
     """
     writer = _writer(path)
     if writer is _write_mp4 and importlib.util.find_spec("av") is None:
-        raise OutputError(f"{path}: .mp4 needs PyAV: pip install av, or write a .gif")
+        raise OutputError(f"{path}: to write .mp4, {install_hint('ui')}, or write a .gif")
     if writer is _write_folder and path.exists():
         _check_replaceable(path)
     check_writable(path)

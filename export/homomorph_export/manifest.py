@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from homomorph_client.version import __version__
 from homomorph_export.errors import ExportError
 
 MANIFEST_FILE = "manifest.json"
@@ -92,7 +93,7 @@ def exports(repository: Path) -> dict[str, Record]:
 def versions(*, onnx: bool) -> dict[str, str]:
     """Return the versions of homomorph, Python and the libraries that an export uses, ONNX's if it writes that."""
     return {
-        "homomorph": version("homomorph"),
+        "homomorph": __version__,
         "torch": torch.__version__,
         **{package: version(package) for package in ("onnx", "onnxruntime") if onnx},
         "python": platform.python_version(),

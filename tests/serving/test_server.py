@@ -300,7 +300,7 @@ def test_unknown_model(repository: Path) -> None:
 
 def test_without_pytriton(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ServerError, match=r"nvidia-pytriton is not installed: pip install 'homomorph\[serve\]'"):
+    with pytest.raises(ServerError, match=r"to serve, pip install 'homomorph-interpolation\[serve\]'"):
         TritonServer(repository, models=["good"]).start()
 
 

@@ -1,0 +1,3 @@
+"""The model in Python: networks, data, training, runs and evaluation."""
+
+from homomorph_client.version import __version__ as __version__

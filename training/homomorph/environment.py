@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from homomorph_client.version import __version__
 
 
 def environment() -> dict[str, Any]:
@@ -18,7 +19,7 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
-        "homomorph": version("homomorph"),
+        "homomorph": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }

@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 from homomorph_client.errors import ServerError
+from homomorph_client.version import install_hint
 from homomorph_export.flavours import PYTHON, Flavour
 
 CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
@@ -25,7 +26,7 @@ def find_distribution() -> Path:
     """
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
-        raise ServerError("nvidia-pytriton is not installed: pip install 'homomorph[serve]'")
+        raise ServerError(f"to serve, {install_hint('serve')}: nvidia-pytriton is not installed")
     distribution = Path(spec.submodule_search_locations[0]) / "tritonserver"
     if not _python_stub(distribution).exists():
         version = _python_version()

@@ -1,0 +1,105 @@
+"""What is installed is called by its own name, typed, and no more than it must be."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import homomorph_client
+from homomorph_cli import bench, one_line_errors
+from homomorph_client.version import DISTRIBUTION, __version__, install_hint
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[import-not-found, no-redef]
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+PACKAGES = ("homomorph", "homomorph_bench", "homomorph_cli", "homomorph_client", "homomorph_export")
+
+
+def test_no_page_and_no_message_installs_a_foreign_package() -> None:
+    """PyPI's `homomorph` is a library of hidden Markov models. A warning may name it; a command may not."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [
+        ROOT / name for name in tracked.splitlines() if name.endswith((".md", ".py", ".toml", "Makefile", ".yaml"))
+    ]
+    foreign = re.compile(r"pip install [^\n`]*[\s'\"]homomorph(?![\w-])(?! would bring)|['\"]homomorph\[")
+    found = [
+        f"{file.relative_to(ROOT)}: {match.group()}"
+        for file in files
+        if file.exists()
+        for match in foreign.finditer(file.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_the_name_and_the_version_stand_once() -> None:
+    assert PROJECT["name"] == DISTRIBUTION
+    assert homomorph_client.__version__ == __version__
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "homomorph_client.version.__version__"}
+    assert install_hint("train") == "pip install 'homomorph-interpolation[train]'"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_is_typed_and_has_a_version(package: str) -> None:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    assert (Path(spec.origin).parent / "py.typed").is_file()
+    assert "py.typed" in PYPROJECT["tool"]["setuptools"]["package-data"][package]
+    assert importlib.import_module(package).__version__ == __version__
+
+
+def test_only_the_server_holds_numpy_back() -> None:
+    bounded = {
+        name
+        for name, needs in {"client": PROJECT["dependencies"], **EXTRAS}.items()
+        for need in needs
+        if need.startswith("numpy") and "<" in need
+    }
+    assert bounded == {"serve"}
+    assert PROJECT["requires-python"] == ">=3.10"
+
+
+def test_hints_name_extras_that_exist() -> None:
+    assert {extra for _, extra in one_line_errors._EXTRAS.values()} <= EXTRAS.keys()
+    peers = " ".join(EXTRAS["bench-peers"])
+    assert all(name in peers for name in ("openvino", "fastapi", "litserve", "uvicorn"))
+    assert not any(need.startswith(("openvino", "fastapi")) for need in EXTRAS["all"] + EXTRAS["bench"])
+
+
+def test_a_missing_extra_says_what_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("sys.argv", ["homomorph", "train", "data"])
+    with pytest.raises(SystemExit) as ended:
+        one_line_errors.run_app(lambda *_, **__: missing())  # type: ignore[arg-type, return-value]
+    assert ended.value.code == 2
+    said = "homomorph: to train, pip install 'homomorph-interpolation[train]' (torch is not installed)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_missing_peers_are_said_before_anything_is_measured(
+    homomorph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "find_spec", lambda module: None)
+    for words in (("serving",), ("model", "--runtime", "openvino")):
+        outcome = homomorph("bench", *words, "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert "pip install 'homomorph-interpolation[bench-peers]'" in outcome.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_version_can_be_asked_for(homomorph: Any) -> None:
+    outcome = homomorph("--version")
+    assert (outcome.code, outcome.out) == (0, f"homomorph {__version__}\n")
