@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from homomorph_cli.progress import progress_display
+from homomorph_cli.options import AllowMissing
+from homomorph_cli.progress import announcing, progress_display
 from homomorph_client.errors import HomomorphError
 
 
@@ -29,27 +30,30 @@ def label(
     size: Annotated[int, typer.Option(help="Height and width in pixels that the network sees.")] = 64,
     steps: Annotated[int, typer.Option(help="Training steps of 64 pictures.")] = 1500,
     seed: Annotated[int, typer.Option(help="Seed of the network and of which pictures are held out.")] = 0,
+    allow_missing: AllowMissing = False,
     max_bad_pictures: Annotated[
         int | None,
         typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
     ] = None,
 ) -> None:
     """Label the pictures that have no labels, from those that have."""
+    from homomorph.data.labels import read_labelled
     from homomorph.training.labeller import label_set
 
     if steps < 1 or not 16 <= size <= 512:
         raise HomomorphError("--steps must be at least 1, and --size from 16 to 512 pixels")
     if max_bad_pictures is not None and max_bad_pictures < 0:
         raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
+    data = read_labelled(folder, unlisted=True, allow_missing=allow_missing)
     with progress_display() as report:
         label_set(
-            folder,
+            data,
             out,
             steps=steps,
             picture_size=size,
             seed=seed,
             max_bad_pictures=max_bad_pictures,
-            report=report,
+            report=announcing(data.summary(), report),
         )
     figures = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     table = Table("label", "held-out pictures", "accuracy", "by guessing", box=None)

@@ -24,6 +24,9 @@ Out = Annotated[
         "May be given several times.",
     ),
 ]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Leave out rows of the table whose picture is not there.")
+]
 MethodOption = Annotated[
     Method,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -41,6 +42,23 @@ def progress_display(console: Console | None = None) -> Iterator[Report]:
         yield bars
     finally:
         bars.stop()
+
+
+def announcing(line: str, report: Report) -> Report:
+    """Return a `Report` that prints a line to stderr before it passes the first report on.
+
+    A command says so what its work begins from, and still ends with one line where that cannot begin.
+    """
+    said = False
+
+    def announced(progress: Progress) -> None:
+        nonlocal said
+        if not said:
+            print(line, file=sys.stderr, flush=True)
+            said = True
+        report(progress)
+
+    return announced
 
 
 class _Bars:

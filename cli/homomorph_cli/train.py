@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 
+from homomorph_cli.options import AllowMissing
 from homomorph_client.errors import HomomorphError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def train(
             min=0, show_default="one for every two cores, at most 8", help="Processes that read and move pictures."
         ),
     ] = 0,
+    allow_missing: AllowMissing = False,
     max_bad_pictures: Annotated[
         int | None,
         typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
@@ -148,8 +150,9 @@ def train(
             changes["generator"] = _choose("--generator", generator, list(GENERATORS))
         pair = dataclasses.replace(pair, jitter=_with_probability(pair.jitter, jitter), **changes)
         processes = Processes(accelerator, precision)
+        data = read_labelled(folder, allow_missing=allow_missing)
         reports = train_cyclegan(
-            read_labelled(folder),
+            data,
             attribute,
             out,
             preset=pair,
@@ -172,7 +175,7 @@ def train(
         weights = RECIPES[_choose("--recipe", recipe, list(RECIPES))]
         weights = dataclasses.replace(weights, **_recipe_values(term, weights))
         initial = resolve_run(init) if init else None
-        data = read_labelled(folder)
+        data = read_labelled(folder, allow_missing=allow_missing)
         processes = Processes(accelerator, precision)
         if dry_run:
             from homomorph.training.dry_run import plan
@@ -205,13 +208,13 @@ def train(
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )
-    _show(reports, shown=processes.first)
+    _show(reports, data.summary(), shown=processes.first)
     if processes.first:
         print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
 
 
-def _show(reports: Generator[Progress, None, None], *, shown: bool) -> None:
-    """Run a training, and show how far it is."""
+def _show(reports: Generator[Progress, None, None], summary: str, *, shown: bool) -> None:
+    """Run a training, say what it begins from, and show how far it is."""
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(),
@@ -223,6 +226,9 @@ def _show(reports: Generator[Progress, None, None], *, shown: bool) -> None:
     with ProgressBars(*columns, disable=not shown) as progress, contextlib.closing(reports):
         task = progress.add_task("", total=None, report="")
         for report in reports:
+            if summary and shown:
+                progress.console.print(summary, soft_wrap=True, markup=False, highlight=False)
+                summary = ""
             terms = "  ".join(f"{name} {report.terms[name]:.3f}" for name in _SHOWN if name in report.terms)
             progress.update(
                 task,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,30 @@ def test_a_table_that_cannot_be_written_is_said_before_the_work(
     assert outcome.code == 2
     assert message in outcome.err
     assert {path.name for path in tmp_path.iterdir()} == {"set"}
+
+
+def test_a_name_that_is_not_utf8_is_said_before_the_work_and_left_out(
+    homomorph: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    (folder / "images" / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "images" / "000.png").read_bytes())
+    outcome = homomorph("label", folder, "--out", tmp_path / "labels.csv", "--size", 16, "--steps", 2)
+    assert outcome.code == 0, outcome.err
+    assert "1 file with a name that is not UTF-8: caf\\xe9.png" in outcome.err
+    assert len((tmp_path / "labels.csv").read_text(encoding="utf-8").splitlines()) == COUNT + 1
+
+
+def test_a_label_of_one_known_value_is_named_and_not_guessed(
+    homomorph: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    table = (folder / "attributes.csv").read_text().splitlines()
+    rows = [line.rpartition(",")[0] + ("," if line.endswith((",0", "nan")) else ",1") for line in table[1:]]
+    (folder / "attributes.csv").write_text("\n".join([table[0], *rows]) + "\n")
+    outcome = homomorph("label", folder, "--out", tmp_path / "labels.csv", "--size", 16, "--steps", 2)
+    assert outcome.code == 0, outcome.err
+    assert "Nothing can be learned about red: all known labels are the same" in outcome.err
+    report = json.loads((tmp_path / "labels.json").read_text())
+    assert report["attributes"]["red"]["accuracy"] is None
+    assert report["attributes"]["bright"]["accuracy"] is not None
+    rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
+    assert {row["red"] for row in rows} == {"", "1"}
+    assert {row["red_confidence"] for row in rows} == {""}

@@ -1,35 +1,34 @@
 """Reads what a labelled folder says: which attributes, in which groups, of which pictures.
 
-A data folder holds `groups.yaml` and either `attributes.csv` (`image,attr1,...`, values 0 and 1) or CelebA's own
-`list_attr_celeba.txt` (a count, a header line, rows of a name and 1/-1). Pictures lie in `images/` or beside the
-labels. A label that nobody knows is an empty cell, `?` or `nan`; among CelebA's 1/-1 it is 0.
+A data folder holds `groups.yaml`, a table of labels (`attributes.csv`, CelebA's own files and others, see `tables`) and
+pictures, in `images/` or anywhere below the folder. Parquet files with pictures inside are unpacked first.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from homomorph.data.parquet_pictures import unpack_pictures
+from homomorph.data.picture_names import PictureNames
+from homomorph.data.tables import TABLE_FILES, UNKNOWN, LabelTable, find_table, read_table
 from homomorph.errors import ConfigError, DataError
 from homomorph.models.config import check_groups
+from homomorph_client.picture_files import is_picture
+
+__all__ = ["UNKNOWN", "LabelledPictures", "read_groups", "read_labelled"]
 
 IMAGES_FOLDER = "images"
 ATTRIBUTES_FILE = "attributes.csv"
-CELEBA_FILE = "list_attr_celeba.txt"
 GROUPS_FILE = "groups.yaml"
 
-UNKNOWN = 2
-"""The label that nobody knows. It stands among the labels, so that it stays with them whatever is selected."""
-_UNKNOWN_CELLS = ("", "?", "nan")
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Endings of the files that are taken for pictures where no table names them."""
+_MAX_GROUPS_BYTES = 2**20
 
 
 class PicturePaths(Sequence[Path]):
@@ -64,70 +63,136 @@ class LabelledPictures:
     """0, 1 or `UNKNOWN` [N, L], columns in the order of the groups' attributes."""
     groups: dict[str, tuple[str, ...]]
     """Attributes of each group."""
+    notes: tuple[str, ...] = ()
+    """How the table was read, and what was left out and why."""
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which labels are known, [N, L]."""
         return np.not_equal(self.labels, UNKNOWN)
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the L labels."""
+        return tuple(name for names in self.groups.values() for name in names)
 
-def read_labelled(folder: Path, *, unlisted: bool = False) -> LabelledPictures:
-    """Read a data folder's groups and labels; pictures are looked up but not opened.
+    def name(self, row: int) -> str:
+        """Return a picture's name as a table of this folder writes it."""
+        paths = self.paths
+        return paths.names[row] if isinstance(paths, PicturePaths) else paths[row].name
+
+    def summary(self) -> str:
+        """Say in one line how many pictures there are, what is known of them, and what was left out and why."""
+        known, present = self.known.sum(axis=0), (self.labels == 1).sum(axis=0)
+        counts = []
+        for name, total, yes in zip(self.attributes, known.tolist(), present.tolist(), strict=True):
+            unknown = len(self.labels) - total
+            counts.append(f"{name} {yes} yes, {total - yes} no" + (f", {unknown} unknown" if unknown else ""))
+        said = [f"{len(self.paths)} pictures", "; ".join(counts)]
+        if alike := [name for name, one in zip(self.attributes, self.one_valued(), strict=True) if one]:
+            said.append(f"nothing can be learned about {', '.join(alike)}: all known labels are the same")
+        return ": ".join(said[:2]) + "".join(f". {part[0].upper()}{part[1:]}" for part in (*said[2:], *self.notes))
+
+    def one_valued(self) -> NDArray[np.bool_]:
+        """Which labels are never known, or always with the same value, [L]."""
+        both: NDArray[np.bool_] = (self.labels == 0).any(axis=0) & (self.labels == 1).any(axis=0)
+        return ~both
+
+
+def read_labelled(folder: Path, *, unlisted: bool = False, allow_missing: bool = False) -> LabelledPictures:
+    """Read a data folder's groups and labels; pictures that the table names are looked up but not opened.
 
     Args:
         folder: the data folder.
         unlisted: whether to add the pictures that the table does not name, all their labels unknown.
+        allow_missing: whether rows whose picture is not there are left out; otherwise they are an error.
 
     Raises:
-        DataError: a file or column is missing, a value is not a label, or a named picture is not there.
+        DataError: a file or column is missing, a value is not a label, a named picture is not there, or something
+            stands there twice.
     """
     if not folder.is_dir():
         raise DataError(f"no data folder at {folder}: `homomorph render {folder}` makes one")
     groups = read_groups(folder / GROUPS_FILE)
     wanted = [name for names in groups.values() for name in names]
-    if (folder / ATTRIBUTES_FILE).is_file():
-        file, rows = folder / ATTRIBUTES_FILE, _csv_rows(folder / ATTRIBUTES_FILE)
-        values = {"0": 0, "1": 1} | dict.fromkeys(_UNKNOWN_CELLS, UNKNOWN)
-        allowed = "0 or 1, or empty where it is not known"
-    elif (folder / CELEBA_FILE).is_file():
-        file, rows = folder / CELEBA_FILE, _celeba_rows(folder / CELEBA_FILE)
-        values = {"-1": 0, "1": 1, "0": UNKNOWN} | dict.fromkeys(_UNKNOWN_CELLS, UNKNOWN)
-        allowed = "-1 or 1, or 0 where it is not known"
-    else:
-        raise DataError(f"{folder} has neither {ATTRIBUTES_FILE} nor {CELEBA_FILE}")
-    header = next(rows)[1]
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        raise DataError(
-            f"{file} has no column {', '.join(missing)}, which {GROUPS_FILE} names; it has {', '.join(header)}"
-        )
-    columns = [header.index(name) for name in wanted]
+    notes: list[str] = []
+    file = find_table(folder)
+    if file is None and (unpacked := unpack_pictures(folder)) is not None:
+        notes.append(f"pictures unpacked from parquet to {unpacked}")
+        folder, file = unpacked, find_table(unpacked)
+    if file is None:
+        raise DataError(f"{folder} has no table of labels, such as {', '.join(TABLE_FILES[:3])}, or parquet files")
+    table = read_table(file, wanted)
+    notes.insert(0, f"labels by {file.name}" + (f" ({table.form})" if table.form else ""))
     images = images_folder(folder)
-    names: list[str] = []
-    labels = bytearray()
-    for line, (name, *cells) in rows:
-        if len(cells) != len(header):
-            raise DataError(
-                f"{file}, line {line}: expected {len(header)} labels after the picture's name, found {len(cells)}"
-            )
-        try:
-            labels.extend([values[cells[column].strip().lower()] for column in columns])
-        except KeyError as error:
-            raise DataError(f"{file}, line {line}: a label must be {allowed}, not {error.args[0]!r}") from error
-        if not (images / name).is_file():
-            raise DataError(f"{file}, line {line}: there is no picture {images / name}")
-        names.append(name)
+    found = PictureNames(images, others=frozenset((GROUPS_FILE, "render.json", *TABLE_FILES)))
+    rows, names, left_out = _named_pictures(table, found, allow_missing)
+    labels = table.labels[rows]
+    rest = sorted(frozenset(found.files).difference(names))
     if unlisted:
-        listed = set(names)
-        found = sorted(
-            path.name for path in images.iterdir() if path.suffix.lower() in _PICTURES and path.name not in listed
-        )
-        names += found
-        labels.extend([UNKNOWN] * (len(columns) * len(found)))
+        more = [name for name in rest if is_picture(images / name)]
+        if no_picture := len(rest) - len(more):
+            left_out.append(f"{_count(no_picture, 'file')} without a picture in it")
+        names += more
+        labels = np.concatenate([labels, np.full((len(more), len(wanted)), UNKNOWN, np.uint8)])
+    elif rest:
+        left_out.append(f"{_count(len(rest), 'file')} that no row names, such as {rest[0]}")
+    if found.not_text:
+        left_out.append(f"{_count(len(found.not_text), 'file')} with a name that is not UTF-8: {found.not_text[0]}")
+    if found.hidden:
+        left_out.append(_count(found.hidden, "hidden file"))
+    if left_out:
+        notes.append(f"left out: {'; '.join(left_out)}")
     if len(names) < 2:
         raise DataError(f"{file} names {len(names)} pictures; a morph needs at least 2")
-    table = np.frombuffer(labels, dtype=np.uint8).reshape(len(names), len(columns))
-    return LabelledPictures(PicturePaths(images, names), table, groups)
+    return LabelledPictures(PicturePaths(images, names), labels, groups, tuple(notes))
+
+
+def _named_pictures(
+    table: LabelTable, found: PictureNames, allow_missing: bool
+) -> tuple[NDArray[np.int64], list[str], list[str]]:
+    """Return the rows whose pictures are there, the pictures' names, and what was left out.
+
+    Raises:
+        DataError: a picture is not there, or two rows mean the same one.
+    """
+    rows: list[int] = []
+    names: list[str] = []
+    missing: list[int] = []
+    line_of: dict[str, int] = {}
+    for row, written in enumerate(table.names):
+        line = int(table.lines[row])
+        try:
+            name = found.find(written)
+        except DataError as error:
+            raise DataError(f"{table.file}, line {line}: {error}") from error
+        if name is None:
+            missing.append(row)
+            continue
+        if name in line_of:
+            raise DataError(
+                f"{table.file}, line {line}: {name} stands in line {line_of[name]} already: keep one of the two"
+            )
+        line_of[name] = line
+        rows.append(row)
+        names.append(name)
+    left_out: list[str] = []
+    if missing:
+        written = table.names[missing[0]]
+        if not allow_missing:
+            near = found.near(written)
+            raise DataError(
+                f"{table.file}, line {table.lines[missing[0]]}: there is no picture {found.folder / written}"
+                + (f" (did you mean {near}?)" if near else "")
+                + (f", nor those of {len(missing) - 1} other rows" if len(missing) > 1 else "")
+                + "; --allow-missing leaves such rows out"
+            )
+        left_out.append(f"{_count(len(missing), 'row')} without a picture, such as {written}")
+    return np.asarray(rows, np.int64), names, left_out
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def images_folder(folder: Path) -> Path:
@@ -163,16 +228,12 @@ def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: the file is missing, is no such mapping, or has names that cannot be used.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not YAML: {error}") from error
+    content = _read_yaml(file)
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise DataError(f"{file} must map group names to lists of attributes, as `glasses: [round, square]`")
+    for name in (name for group, names in content.items() for name in (group, *names)):
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            raise DataError(f"{file}: YAML does not read {str(name)[:40]!r} as a name: write it in quotes")
     groups = {str(group): tuple(str(name) for name in names) for group, names in content.items()}
     try:
         check_groups(groups)
@@ -181,30 +242,36 @@ def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
     return groups
 
 
-def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (0, attribute names), then (line, [name, value, ...])."""
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream)
-        header = [name.strip() for name in next(reader, [])]
-        if not header or header[0] != "image":
-            raise DataError(f"{file}: the first column must be 'image', not {header[0] if header else 'nothing'!r}")
-        yield 0, header[1:]
-        for row in reader:
-            if row:
-                yield reader.line_num, row
+def _read_yaml(file: Path) -> Any:
+    """Read a small YAML file without references, in which no key stands twice."""
+    try:
+        if file.exists() and not file.is_file():
+            raise DataError(f"{file} is no regular file")
+        if file.exists() and file.stat().st_size > _MAX_GROUPS_BYTES:
+            raise DataError(f"{file} has more than {_MAX_GROUPS_BYTES >> 20} MiB: it names no groups")
+        return yaml.load(file.read_text(encoding="utf-8-sig"), _PlainLoader)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"{file} is nested too deeply") from error
+    except ValueError as error:  # of numbers and dates that are none
+        raise DataError(f"{file} is not YAML: {error}") from error
 
 
-def _celeba_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (0, attribute names), then (line, [name, value, ...])."""
-    with file.open(encoding="utf-8") as stream:
-        count = stream.readline().strip()
-        if not count.isdecimal():
-            raise DataError(f"{file}: the first line must be the number of pictures, not {count!r}")
-        yield 0, stream.readline().split()
-        rows = 0
-        for line, text in enumerate(stream, start=3):
-            if cells := text.split():
-                rows += 1
-                yield line, cells
-        if rows != int(count):
-            raise DataError(f"{file}: the first line promises {count} pictures, but {rows} follow")
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without references, which could grow without end, and without keys that stand twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [str(key.value) for key, _ in node.value]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"{twice[0]!r} stands in it twice: put both lists into one")
+        return super().construct_mapping(node, deep)

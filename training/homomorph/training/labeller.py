@@ -9,7 +9,8 @@ import contextlib
 import csv
 import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from torch import Tensor, nn
 
 from homomorph.data.augmented import Jitter, default_max_bad_pictures
 from homomorph.data.batches import PairedBatches
-from homomorph.data.labels import UNKNOWN, LabelledPictures, images_folder, label_balance, occurrence, read_labelled
+from homomorph.data.labels import LabelledPictures, label_balance, occurrence
 from homomorph.data.loading import load_batches, report_skipped
+from homomorph.data.tables import UNKNOWN
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
 from homomorph.training.losses import attribute_loss
 from homomorph_client.errors import PictureError
+from homomorph_client.files import replacing
 from homomorph_client.pictures import fit_picture
 
 MIN_LABELLED = 40
@@ -57,7 +60,7 @@ class Labeller(nn.Module):
 
 
 def label_set(
-    folder: Path,
+    data: LabelledPictures,
     out: Path,
     *,
     steps: int = 1500,
@@ -71,10 +74,11 @@ def label_set(
 
     `out` has the form of `attributes.csv`, and after the labels a column `<attribute>_confidence`: the probability of
     the label that was chosen, in [0.5, 1]; empty where the label was known. Beside it, with the ending `.json`, stands
-    what the network got right of pictures that it was not trained on. A picture that cannot be read gets no new labels.
+    what the network got right of pictures that it was not trained on. A picture that cannot be read gets no new labels,
+    and a label whose known values are all the same stays as it is: nothing can be learned about it.
 
     Args:
-        folder: a data folder; unknown labels, and pictures that the table does not name, are labelled.
+        data: pictures, read with `unlisted`, so that those that the table does not name are labelled too.
         out: new file.
         steps: of training.
         picture_size: height and width in pixels that the network sees.
@@ -86,6 +90,7 @@ def label_set(
     Raises:
         DataError: a file exists already or has no folder to be in, there is nothing to label or too little to learn
             from, or too many pictures cannot be read.
+        OutputError: a file cannot be written; this is tried before anything is computed.
     """
     report_file = out.with_suffix(".json")
     if out == report_file:
@@ -95,33 +100,56 @@ def label_set(
     for file in (out, report_file):
         if file.exists():
             raise DataError(f"{file} already exists; give a new file, nothing is overwritten")
-    data = read_labelled(folder, unlisted=True)
+    with replacing(report_file) as partial_report, replacing(out) as partial, partial.open("x", newline="") as table:
+        # The table is written as it is computed: a disk that is full or a name that cannot be written ends it early.
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["image", *data.attributes, *(f"{name}_confidence" for name in data.attributes)])
+        labeller = _train(data, steps, picture_size, seed, workers, max_bad_pictures, report)
+        labeller.check(report)
+        for row, cells in labeller.label(report):
+            writer.writerow([data.name(row), *cells])
+        report_skipped(len(labeller.bad), data)
+        partial_report.write_text(json.dumps(labeller.figures(), indent=2) + "\n", encoding="utf-8")
+
+
+def _train(
+    data: LabelledPictures,
+    steps: int,
+    picture_size: int,
+    seed: int,
+    workers: int,
+    max_bad_pictures: int | None,
+    report: Report,
+) -> _TrainedLabeller:
+    """Train a network on nine tenths of the pictures that have labels.
+
+    Raises:
+        DataError: there is nothing to label or too little to learn from, or too many pictures cannot be read.
+    """
     known = data.known
-    wanting = np.flatnonzero(~known.all(axis=1))
-    if not len(wanting):
+    learnable = ~data.one_valued()
+    if known.all():
         raise DataError(f"there is nothing to label: all labels of all {len(data.paths)} pictures are known")
+    if not (~known[:, learnable]).any():
+        alike = ", ".join(name for name, one in zip(data.attributes, ~learnable, strict=True) if one)
+        raise DataError(
+            f"there is nothing to learn from: all known labels of {alike} are the same, and others are known"
+        )
     labelled = np.random.default_rng(seed).permutation(np.flatnonzero(known.any(axis=1)))
     if len(labelled) < MIN_LABELLED:
         raise DataError(f"{len(labelled)} pictures have labels to learn from; at least {MIN_LABELLED} are needed")
     held_out = np.sort(labelled[: min(len(labelled) // 10, _MAX_HELD_OUT)])
     training = select(data, np.sort(labelled[len(held_out) :]))
-    share = occurrence(training)
-    never = [name for name, value in zip(_names(data), share, strict=True) if np.isnan(value)]
-    if never:
-        raise DataError(f"no picture says whether it has {', '.join(never)}: there is nothing to learn from")
-
-    # Train.
     torch.manual_seed(seed)
-    network = Labeller(len(share))
+    network = Labeller(len(data.attributes))
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     limit = default_max_bad_pictures(data) if max_bad_pictures is None else max_bad_pictures
     batches = PairedBatches(
         training, batch_size=_BATCH, picture_size=picture_size, jitter=Jitter(), seed=seed, max_bad_pictures=limit
     )
-    balance = torch.from_numpy(label_balance(share))
-    skipped: dict[int, str] = {}
-    with contextlib.closing(load_batches(batches, range(steps), workers, skipped)) as loader:
+    balance = torch.from_numpy(label_balance(occurrence(training)))
+    with contextlib.closing(load_batches(batches, range(steps), workers, {})) as loader:
         for step, batch in enumerate(loader, start=1):
             loss = attribute_loss(network(batch.pictures), batch.labels, batch.known, balance)
             optimizer.zero_grad(set_to_none=True)
@@ -129,36 +157,87 @@ def label_set(
             optimizer.step()
             schedule.step()
             report(Progress("training", step, steps, {"loss": loss.item()}))
-    network.eval()
+    return _TrainedLabeller(network.eval(), data, picture_size, limit, held_out, len(training.paths))
 
-    # See what it gets right, then label.
-    probabilities = np.full(data.labels.shape, np.nan, dtype=np.float32)
-    bad: list[str] = []
-    for stage, rows in (("checking", held_out), ("labelling", wanting)):
-        for start in range(0, len(rows), _BATCH):
-            chunk = rows[start : start + _BATCH]
-            unread = chunk[np.isnan(probabilities[chunk, 0])].tolist()
-            read = {row: _read(data.paths[row], picture_size, bad) for row in unread}
-            pictures = {row: picture for row, picture in read.items() if picture is not None}
-            if len(bad) > limit:
-                raise DataError(
-                    f"{len(bad)} pictures cannot be used, and --max-bad-pictures is {limit}; "
-                    f"the first are: {'; '.join(bad[:3])}"
-                )
-            if pictures:
-                with torch.no_grad():
-                    logits = network(torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2))
-                probabilities[list(pictures)] = logits.sigmoid().numpy()
-            report(Progress(stage, min(start + _BATCH, len(rows)), len(rows)))
-    report_skipped(len(bad), data)
-    accuracy = {
-        "pictures": len(data.paths),
-        "trained_on": len(training.paths),
-        "held_out": len(held_out),
-        "attributes": held_out_accuracy(_names(data), data.labels[held_out], probabilities[held_out]),
-    }
-    _write_labels(out, images_folder(folder), data, probabilities)
-    report_file.write_text(json.dumps(accuracy, indent=2) + "\n", encoding="utf-8")
+
+class _TrainedLabeller:
+    """A trained network, the pictures that it reads, and what it could not read."""
+
+    def __init__(
+        self,
+        network: Labeller,
+        data: LabelledPictures,
+        picture_size: int,
+        max_bad_pictures: int,
+        held_out: NDArray[np.int64],
+        trained_on: int,
+    ) -> None:
+        self.network, self.data, self.picture_size = network, data, picture_size
+        self.max_bad_pictures, self.held_out, self.trained_on = max_bad_pictures, held_out, trained_on
+        self.bad: dict[int, str] = {}
+        """Pictures that cannot be read, with the reason."""
+        self._checked = np.full((len(held_out), len(data.attributes)), np.nan, np.float32)
+
+    def check(self, report: Report) -> None:
+        """Read the pictures that were held out."""
+        for start in range(0, len(self.held_out), _BATCH):
+            rows = self.held_out[start : start + _BATCH]
+            self._checked[start : start + len(rows)] = self._probabilities(rows)
+            report(Progress("checking", start + len(rows), len(self.held_out)))
+
+    def label(self, report: Report) -> Iterator[tuple[int, list[str]]]:
+        """Yield each picture's row and the cells of its labels and of their confidences."""
+        learnable = ~self.data.one_valued()
+        count = len(self.data.paths)
+        for start in range(0, count, _BATCH):
+            rows = np.arange(start, min(start + _BATCH, count))
+            wanting = rows[(self.data.labels[rows] == UNKNOWN)[:, learnable].any(axis=1)]
+            probabilities = np.full((len(rows), len(learnable)), np.nan, np.float32)
+            probabilities[wanting - start] = self._probabilities(wanting)
+            probabilities[:, ~learnable] = np.nan
+            for row, chances in zip(rows.tolist(), probabilities.tolist(), strict=True):
+                yield row, _cells(self.data.labels[row].tolist(), chances)
+            report(Progress("labelling", start + len(rows), count))
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the network got right."""
+        labels = self.data.labels[self.held_out]
+        return {
+            "pictures": len(self.data.paths),
+            "trained_on": self.trained_on,
+            "held_out": len(self.held_out),
+            "attributes": held_out_accuracy(self.data.attributes, labels, self._checked),
+        }
+
+    def _probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the labels' probabilities of pictures, [M, L]; NaN where a picture cannot be read.
+
+        Raises:
+            DataError: too many cannot be read.
+        """
+        found = np.full((len(rows), len(self.data.attributes)), np.nan, np.float32)
+        read = {place: self._read(row) for place, row in enumerate(rows.tolist())}
+        pictures = {place: picture for place, picture in read.items() if picture is not None}
+        if len(self.bad) > self.max_bad_pictures:
+            raise DataError(
+                f"{len(self.bad)} pictures cannot be used, and --max-bad-pictures is {self.max_bad_pictures}; "
+                f"the first are: {'; '.join(list(self.bad.values())[:3])}"
+            )
+        if pictures:
+            with torch.no_grad():
+                logits = self.network(torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2))
+            found[list(pictures)] = logits.sigmoid().numpy()
+        return found
+
+    def _read(self, row: int) -> NDArray[np.uint8] | None:
+        """Read a picture [H, W, 3]; if that fails, say why once, and return None."""
+        try:
+            return fit_picture(self.data.paths[row], self.picture_size)
+        except PictureError as error:
+            if row not in self.bad:
+                self.bad[row] = str(error)
+                _log.warning("skipped: %s", error)
+            return None
 
 
 def select(data: LabelledPictures, rows: NDArray[np.int64]) -> LabelledPictures:
@@ -173,48 +252,27 @@ def held_out_accuracy(
 
     Returns:
         Per attribute: `pictures` that could be compared, `accuracy`, and `guessing`, the accuracy of always giving the
-        more frequent answer; None where there were no pictures.
+        more frequent answer; None where all of them agree, or there are none: then any answer would look right.
     """
     figures: dict[str, dict[str, Any]] = {}
     for column, name in enumerate(names):
         compared = (labels[:, column] != UNKNOWN) & ~np.isnan(probabilities[:, column])
         truth, read = labels[compared, column] == 1, probabilities[compared, column] > 0.5
-        share = float(truth.mean()) if len(truth) else None
+        share = float(truth.mean()) if len(truth) else 0.0
         figures[name] = {
             "pictures": len(truth),
-            "accuracy": float((truth == read).mean()) if len(truth) else None,
-            "guessing": None if share is None else max(share, 1 - share),
+            "accuracy": float((truth == read).mean()) if 0 < share < 1 else None,
+            "guessing": max(share, 1 - share) if 0 < share < 1 else None,
         }
     return figures
 
 
-def _read(path: Path, size: int, bad: list[str]) -> NDArray[np.uint8] | None:
-    """Read a picture [H, W, 3]; if that fails, say why, add it to `bad` and return None."""
-    try:
-        return fit_picture(path, size)
-    except PictureError as error:
-        bad.append(str(error))
-        _log.warning("skipped: %s", error)
-        return None
-
-
-def _names(data: LabelledPictures) -> list[str]:
-    return [name for names in data.groups.values() for name in names]
-
-
-def _write_labels(out: Path, images: Path, data: LabelledPictures, probabilities: NDArray[np.float32]) -> None:
-    """Write the table; it appears whole or not at all."""
-    names = _names(data)
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", *names, *(f"{name}_confidence" for name in names)])
-        for row in range(len(data.paths)):
-            cells: list[str] = []
-            confidences: list[str] = []
-            for label, probability in zip(data.labels[row].tolist(), probabilities[row].tolist(), strict=True):
-                guessed = label == UNKNOWN and not np.isnan(probability)
-                cells.append(str(int(probability > 0.5)) if guessed else "" if label == UNKNOWN else str(label))
-                confidences.append(f"{max(probability, 1 - probability):.3f}" if guessed else "")
-            writer.writerow([data.paths[row].relative_to(images).as_posix(), *cells, *confidences])
-    partial.replace(out)
+def _cells(labels: list[int], probabilities: list[float]) -> list[str]:
+    """Return a picture's labels as the table writes them, then the confidences of those that were guessed."""
+    cells: list[str] = []
+    confidences: list[str] = []
+    for label, probability in zip(labels, probabilities, strict=True):
+        guessed = label == UNKNOWN and not math.isnan(probability)
+        cells.append(str(int(probability > 0.5)) if guessed else "" if label == UNKNOWN else str(label))
+        confidences.append(f"{max(probability, 1 - probability):.3f}" if guessed else "")
+    return cells + confidences

@@ -1,0 +1,126 @@
+"""Which files of a folder are its pictures, and which of them a table's names mean."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from homomorph.errors import DataError
+
+_JUNK = frozenset(("thumbs.db", "desktop.ini", "icon\r", "ehthumbs.db"))
+_JUNK_FOLDERS = frozenset(("__macosx", "@eadir"))
+
+
+class PictureNames:
+    """The files below a folder by their names, relative to it."""
+
+    def __init__(self, folder: Path, *, others: frozenset[str] = frozenset()) -> None:
+        """List a folder and all folders in it. What Macs and Windows leave beside pictures is left out.
+
+        Args:
+            folder: holds pictures.
+            others: names of files in it that are none.
+
+        Raises:
+            DataError: the folder cannot be read.
+        """
+        self.folder = folder
+        self.files: list[str] = []
+        """Relative names in order."""
+        self.not_text: list[str] = []
+        """Those whose bytes are not UTF-8, as they can be shown."""
+        self.hidden = 0
+        """Files that were left out because of their names: those with a dot in front, `Thumbs.db` and the like."""
+
+        def refuse(error: OSError) -> None:
+            raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+        for place, folders, names in os.walk(folder, onerror=refuse, followlinks=False):
+            folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _JUNK_FOLDERS)
+            below = os.path.relpath(place, folder)
+            for name in sorted(names):
+                if name[0] == "." or name.lower() in _JUNK:
+                    self.hidden += 1
+                    continue
+                relative = name if below == "." else f"{below}/{name}"
+                if relative in others:
+                    continue
+                try:
+                    relative.encode()
+                except UnicodeEncodeError:
+                    self.not_text.append(os.fsencode(relative).decode("ascii", errors="backslashreplace"))
+                    continue
+                self.files.append(relative)
+        self._exact = frozenset(self.files)
+        self._by_last_part: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> str | None:
+        """Return the file that a table's name means; None if there is none.
+
+        A name that is not there as it is written is sought by its last part, then also without regard to how accents
+        are composed, to small and capital letters, to blanks at its ends, and to the ending.
+
+        Raises:
+            DataError: the name leads out of the folder, or several files fit it.
+        """
+        name = name.replace("\\", "/")
+        try:
+            name = Path(name).relative_to(self.folder).as_posix() if name.startswith("/") else name
+        except ValueError as error:
+            raise DataError(f"{name!r} is an absolute path: names are relative to {self.folder}") from error
+        if ".." in PurePosixPath(name).parts:
+            raise DataError(f"{name!r} leads out of {self.folder}")
+        if name in self._exact:
+            return name
+        for kind, simplified in _SPELLINGS.items():
+            if kind not in self._by_last_part:
+                self._by_last_part[kind] = _group(self.files, simplified)
+            wanted = simplified(name)
+            found = [
+                file
+                for file in self._by_last_part[kind].get(_last(wanted), [])
+                if _ends_with(simplified(file), wanted) or _ends_with(wanted, simplified(file))
+            ]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise DataError(f"{name!r} could be {found[0]} or {found[1]}: write which folder it is in")
+        return None
+
+    def near(self, name: str) -> str | None:
+        """Return the file whose name is most like a name that is not there; None if none is like it."""
+        candidates = self.files[:20_000]
+        return next(iter(difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)), None)
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _ends_with(name: str, end: str) -> bool:
+    """Whether a path ends with another, folder by folder."""
+    return name == end or name.endswith("/" + end)
+
+
+def _plain(name: str) -> str:
+    parts = unicodedata.normalize("NFC", name.removeprefix("./")).split("/")
+    return "/".join(part.strip() for part in parts)
+
+
+_SPELLINGS: dict[str, Callable[[str], str]] = {
+    "plain": _plain,
+    "small letters": lambda name: _plain(name).casefold(),
+    "no ending": lambda name: PurePosixPath(_plain(name).casefold()).with_suffix("").as_posix() if name else "",
+}
+"""What two names must have in common to mean the same file, from strict to lenient."""
+
+
+def _group(files: Iterable[str], simplified: Callable[[str], str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        found[_last(simplified(file))].append(file)
+    return dict(found)

@@ -1,0 +1,345 @@
+"""Tables of labels as people have them: CSV with any separator, CelebA's text files, Excel, parquet.
+
+Whatever the file, the result is one `LabelTable`: the pictures' names and, for each column of labels, which picture has
+it. docs/your-data.md says the same in tables.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from homomorph.errors import DataError
+
+UNKNOWN = 2
+"""Value of an unknown label. Stored in the label array itself, so indexing keeps it aligned."""
+TABLE_FILES = (
+    "attributes.csv",
+    "list_attr_celeba.txt",
+    "list_attr_celeba.csv",
+    "CelebAMask-HQ-attribute-anno.txt",
+    "attributes.tsv",
+    "attributes.txt",
+    "attributes.xlsx",
+    "attributes.parquet",
+    "labels.csv",
+    "metadata.csv",
+)
+"""Names of tables in a data folder. The first that is there is read."""
+NAME_COLUMNS = ("image", "image_id", "file_name", "filename", "file", "image_name", "image_path", "path", "img", "name")
+"""Headers of the column that names the pictures, in small letters; the first that is there is taken."""
+
+_NO_LABEL = 255
+_MAX_BYTES = 2**30
+_MAX_COLUMNS = 10_000
+_SEPARATORS = (",", ";", "\t", "|")
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_UNKNOWN_WORDS = ("", "?", "nan", "na", "n/a", "none", "null", "<na>", "-")
+_WORDS = {"true": 1, "yes": 1, "t": 1, "y": 1, "false": 0, "no": 0, "f": 0, "n": 0}
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """What a table says."""
+
+    file: Path
+    names: list[str]
+    """Of N pictures, as the table writes them."""
+    lines: NDArray[np.int64]
+    """Line of the file that each picture stands in, [N]."""
+    labels: NDArray[np.uint8]
+    """0, 1 or `UNKNOWN`, [N, L]."""
+    form: str
+    """How it was read, such as `-1 is no, 1 is yes`."""
+
+
+def find_table(folder: Path) -> Path | None:
+    """Return the table of labels in a folder; None if there is none."""
+    return next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
+
+
+def read_table(file: Path, attributes: Sequence[str]) -> LabelTable:
+    """Read a table of labels.
+
+    Args:
+        file: CSV, CelebA's text, Excel or parquet; told by its content.
+        attributes: the L columns that are wanted, in this order.
+
+    Raises:
+        DataError: it cannot be read, a column is missing or there twice, or a value is no label.
+    """
+    frame, first_line, form = _read_frame(file)
+    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+    frame = _without_index(frame)
+    if twice := sorted({name for name in frame.columns if list(frame.columns).count(name) > 1}):
+        raise DataError(f"{file} has the column {', '.join(twice[:3])} twice: remove one of them")
+    name_column = _name_column(file, frame)
+    if missing := [name for name in attributes if name not in frame.columns]:
+        have = ", ".join(name for name in list(frame.columns)[:60] if name != name_column)
+        raise DataError(
+            f"{file} has no column {', '.join(missing)}, which groups.yaml names; it has {_short(have, 600)}"
+        )
+    lines = frame.index.to_numpy(np.int64) + first_line
+    names = frame[name_column].astype(str).tolist()
+    columns = {column: _Column(frame[column]) for column in frame.columns if column != name_column}
+    values, meaning = _meaning(file, columns, attributes)
+    labels = np.empty((len(frame), len(attributes)), np.uint8)
+    for place, attribute in enumerate(attributes):
+        column = columns[attribute]
+        table = np.array([values.get(word, _NO_LABEL) for word in column.words], np.uint8)
+        labels[:, place] = table[column.codes]
+    if (wrong := np.argwhere(labels == _NO_LABEL)).size:
+        row, place = wrong[0].tolist()
+        column = columns[attributes[place]]
+        shown = _short(column.words[column.codes[row]])
+        raise DataError(
+            f"{file}, line {lines[row]}: a label must be 0 or 1, -1 or 1, yes or no, true or false, or empty where it "
+            f"is not known, not {shown!r} ({attributes[place]})"
+        )
+    return LabelTable(file, names, lines, labels, ", ".join(part for part in (form, meaning) if part))
+
+
+class _Column:
+    """A column's different values, as small words, and which of them each row has."""
+
+    def __init__(self, series: pd.Series[Any]) -> None:
+        category = series.astype("category")
+        self.words: list[str] = [_word(value) for value in category.cat.categories]
+        codes = category.cat.codes.to_numpy(np.int64).copy()
+        if (codes < 0).any():  # pandas' own mark of a missing value
+            codes[codes < 0] = len(self.words)
+            self.words.append("")
+        self.codes = codes
+
+    def numbers(self) -> set[float] | None:
+        """Numbers among the values; None if some value is no label."""
+        found: set[float] = set()
+        for word in self.words:
+            if word in _UNKNOWN_WORDS or word in _WORDS:
+                continue
+            if (number := _number(word)) not in (-1.0, 0.0, 1.0):
+                return None
+            found.add(number)
+        return found
+
+
+def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str]) -> tuple[dict[str, int], str]:
+    """Return the label of every value, and how they are understood in words.
+
+    What 0 means follows from the whole table: other columns of labels count too, also those that are not wanted.
+    """
+    words = {word for name in attributes for word in columns[name].words}
+    numbers: set[float] = set()
+    for name, column in columns.items():
+        found = column.numbers()
+        if found is None and name in attributes:  # an error below names its value; what else it has counts
+            found = {number for word in column.words if (number := _number(word)) in (-1.0, 0.0, 1.0)}
+        numbers |= found or set()
+    if {-1.0, 0.0} <= numbers:
+        raise DataError(
+            f"{file} has both -1 and 0 among its labels, and 0 could mean no or not known: leave the cells of unknown "
+            "labels empty, and write no as one of the two"
+        )
+    values = {word: UNKNOWN for word in words if word in _UNKNOWN_WORDS}
+    values |= {word: _WORDS[word] for word in words if word in _WORDS}
+    values |= {word: int(number == 1) for word in words if (number := _number(word)) in (-1.0, 0.0, 1.0)}
+    if -1.0 in numbers:
+        return values, "-1 is no, 1 is yes"
+    if numbers:
+        return values, "0 is no, 1 is yes"
+    return values, ""
+
+
+def _word(value: object) -> str:
+    return ("" if value is None else str(value)).strip().lower()
+
+
+def _number(word: str) -> float | None:
+    if len(word) > 20 or not re.fullmatch(r"[+-]?\d+(\.0*)?", word):
+        return None
+    return float(word)
+
+
+def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop a column that only counts the rows, as pandas writes one, and empty ones at the end of each row."""
+    if frame.shape[1] > 1 and (frame.columns[0] == "" or str(frame.columns[0]).startswith("Unnamed")):
+        counted = [str(value).removesuffix(".0") for value in frame.iloc[:, 0]]
+        if counted in ([str(i) for i in range(len(frame))], [str(i + 1) for i in range(len(frame))]):
+            frame = frame.iloc[:, 1:]
+    while frame.shape[1] and frame.columns[-1] == "" and (frame.iloc[:, -1].astype(str).str.strip() == "").all():
+        frame = frame.iloc[:, :-1]
+    return frame
+
+
+def _name_column(file: Path, frame: pd.DataFrame) -> str:
+    lower = {str(name).lower(): str(name) for name in reversed(list(frame.columns))}
+    for name in NAME_COLUMNS:
+        if name in lower:
+            return lower[name]
+    header = _short(", ".join(map(str, frame.columns[:20])), 200) or "nothing"
+    raise DataError(f"{file}: a column must be called 'image' and name the pictures; the columns are {header}")
+
+
+def _read_frame(file: Path) -> tuple[pd.DataFrame, int, str]:
+    """Return the rows as a frame, the number of the first one's line, and what is worth telling of the file's form."""
+    try:
+        if not file.is_file():
+            raise DataError(f"{file} is no regular file")
+        if file.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{file} has more than {_MAX_BYTES >> 20} MiB: it is no table of labels")
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    if content.startswith(b"PK\x03\x04"):
+        return _read_excel(file, content), 2, "an Excel sheet"
+    if content.startswith(b"PAR1"):
+        return _read_parquet(file), 1, "parquet"
+    if content.startswith(b"\xd0\xcf\x11\xe0"):
+        raise DataError(f"{file} is an Excel file of the old kind (.xls): save it as CSV")
+    text, encoding = _decode(file, content)
+    frame, first_line = _read_text(file, text)
+    return frame, first_line, encoding
+
+
+def _decode(file: Path, content: bytes) -> tuple[str, str]:
+    """Return a file's text, and its encoding in words if it is none of UTF-8."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            try:
+                return content.decode(encoding), "" if mark == codecs.BOM_UTF8 else encoding.upper()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file} begins as {encoding.upper()} and is damaged: {error.reason}") from error
+    if b"\0" in content[:4096]:
+        for encoding in ("utf-16-le", "utf-16-be"):
+            zeros = content[1:4096:2] if encoding == "utf-16-le" else content[0:4096:2]
+            if zeros.count(0) > 0.9 * len(zeros):
+                try:
+                    return content.decode(encoding), "UTF-16"
+                except UnicodeDecodeError:
+                    break
+        raise DataError(f"{file} is no text: give a CSV in UTF-8")
+    try:
+        return content.decode("utf-8"), ""
+    except UnicodeDecodeError:
+        # Each byte is some character; names that are wrong then are not found among the pictures.
+        return content.decode("cp1252", errors="replace"), "not UTF-8, read as Windows-1252"
+
+
+def _read_text(file: Path, text: str) -> tuple[pd.DataFrame, int]:
+    """Read CSV, or CelebA's text: a count, a header without the pictures' column, rows."""
+    first, _, rest = text.partition("\n")
+    if first.strip().isdecimal():
+        header = rest.partition("\n")[0].split()
+        frame = _parse(file, text, ["image", *header], r"\s+", skipped=2)
+        if len(frame) != int(first[:20]):
+            raise DataError(f"{file}: the first line promises {first.strip()[:20]} pictures, but {len(frame)} follow")
+        return frame, 3
+    separator = max(_SEPARATORS, key=first.count)
+    if separator not in first and file.suffix.lower() == ".txt":
+        raise DataError(f"{file}: the first line must be the number of pictures, not {_short(first.strip())!r}")
+    try:
+        header = [name.strip() for name in next(csv.reader([first.rstrip("\r")], delimiter=separator), [])]
+    except csv.Error as error:
+        raise DataError(f"{file}, line 1: {error}") from error
+    if header and not any(header):
+        header = []
+    return _parse(file, text, header or [""], separator, skipped=1), 2
+
+
+def _parse(file: Path, text: str, header: list[str], separator: str, *, skipped: int) -> pd.DataFrame:
+    """Parse rows that all have as many cells as the header; empty lines at the end are left out."""
+    if len(header) > _MAX_COLUMNS:
+        raise DataError(f"{file} has {len(header)} columns: it is no table of labels")
+    _check_rows(file, text, len(header), separator, skipped)
+    numbers = range(len(header))
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            header=None,
+            names=list(numbers),  # a header may have a name twice, which is refused later
+            skiprows=skipped,
+            dtype="category",
+            na_filter=False,
+            index_col=False,
+            skip_blank_lines=False,
+            skipinitialspace=True,
+        )
+    except pd.errors.EmptyDataError:
+        frame = pd.DataFrame({number: [] for number in numbers}, dtype="category")
+    except (pd.errors.ParserError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as a table: {_short(str(error), 200)}") from error
+    nameless = frame.index[frame[0].astype(str).str.strip() == ""]
+    blank = nameless[(frame.loc[nameless].astype(str) == "").all(axis=1).to_numpy()]
+    frame = frame.drop(index=blank)
+    frame.columns = pd.Index(header)
+    return frame
+
+
+def _check_rows(file: Path, text: str, columns: int, separator: str, skipped: int) -> None:
+    """Check that every row has as many cells as the header has names."""
+    if separator == r"\s+":
+        counts = ((line, len(row.split())) for line, row in enumerate(text.split("\n"), 1))
+    elif '"' not in text:
+        counts = (
+            (line, row.count(separator) + 1 if row.strip() else 0) for line, row in enumerate(text.split("\n"), 1)
+        )
+    else:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        counts = ((reader.line_num, len(row)) for row in reader)
+    try:
+        for line, count in counts:
+            if line > skipped and count not in (0, columns):
+                raise DataError(
+                    f"{file}, line {line}: expected {columns - 1} labels after the picture's name, found {count - 1}"
+                )
+    except csv.Error as error:  # a field of more than 131,072 characters, among others
+        raise DataError(f"{file} cannot be read as a table: {error}") from error
+
+
+def _read_excel(file: Path, content: bytes) -> pd.DataFrame:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(item.file_size for item in archive.infolist()) > _MAX_BYTES:
+                raise DataError(f"{file} unpacks to more than {_MAX_BYTES >> 20} MiB: it is no table of labels")
+        return pd.read_excel(io.BytesIO(content), dtype=object, na_filter=False, engine="openpyxl").fillna("")
+    except ImportError as error:
+        raise DataError(
+            f"{file} is an Excel file, which needs openpyxl: pip install openpyxl, or save it as CSV"
+        ) from error
+    except DataError:
+        raise
+    except Exception as error:  # whatever a damaged archive provokes
+        raise DataError(
+            f"{file} is no CSV but begins like an Excel file, and cannot be read: {_short(str(error), 200)}"
+        ) from error
+
+
+def _read_parquet(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file, dtype_backend="numpy_nullable").reset_index(drop=True)
+    except ImportError as error:
+        raise DataError(f"{file} is parquet, which needs pyarrow: pip install pyarrow") from error
+    except Exception as error:  # whatever a damaged file provokes
+        raise DataError(f"{file} is damaged parquet: {_short(str(error), 200)}") from error
+
+
+def _short(text: str, length: int = 40) -> str:
+    return text if len(text) <= length else text[:length] + " ..."
