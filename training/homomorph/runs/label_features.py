@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from homomorph.errors import CheckpointError
 from homomorph.models.config import ModelConfig
 from homomorph.models.label_features import LabelFeatures
-from homomorph.runs.run import save_tensors
+from homomorph.runs.run import converted, save_tensors
 
 LABEL_FEATURES_FILE = "label_features.safetensors"
 
 
-def save_label_features(folder: Path, fitted: LabelFeatures) -> None:
-    """Write `label_features.safetensors` into a run; it appears whole or not at all."""
-    save_tensors(fitted.state_dict(), folder / LABEL_FEATURES_FILE)
+def save_label_features(folder: Path, fitted: LabelFeatures, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write `label_features.safetensors` into a run, numbers as `dtype`; it appears whole or not at all."""
+    save_tensors(converted(fitted.state_dict(), dtype), folder / LABEL_FEATURES_FILE)
 
 
 def load_label_features(folder: Path, config: ModelConfig) -> LabelFeatures | None:

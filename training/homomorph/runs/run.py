@@ -1,6 +1,7 @@
 """A run folder on disk: `config.json` (the resolved configuration) and `model.safetensors` (the networks).
 
-Nothing here unpickles: weights are safetensors, configurations are JSON.
+Nothing here unpickles: weights are safetensors, configurations are JSON. Weights may be stored in half precision, as
+those that ship are (`homomorph.runs.ship`); networks that are loaded are always float32.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -68,9 +70,15 @@ class Model(Protocol):
         ...
 
 
-def save_model(folder: Path, model: Model) -> None:
-    """Write `config.json` and `model.safetensors`; each appears whole or not at all."""
-    save_tensors(model.state_dict(), folder / MODEL_FILE)
+def save_model(folder: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write `config.json` and `model.safetensors`; each appears whole or not at all.
+
+    Args:
+        folder: the run.
+        model: networks with their configuration.
+        dtype: number format in the file.
+    """
+    save_tensors(converted(model.state_dict(), dtype), folder / MODEL_FILE)
     write_text(folder / CONFIG_FILE, json.dumps(model.config.to_dict(), indent=2) + "\n")
 
 
@@ -85,6 +93,11 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
         except SafetensorError as error:  # the words of the system, without its number
             raise OutputError(f"{file} cannot be written: {error}") from error
         partial.chmod(mode)
+
+
+def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the tensors with all floating-point numbers in one format."""
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def load_model(folder: Path) -> MorphModel:
@@ -117,7 +130,7 @@ def load(folder: Path, read_config: Callable[[dict[str, Any]], C], build: Callab
     model = build(config)
     if wrong := difference(expected=model.state_dict(), found=state):
         raise CheckpointError(f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: {wrong}")
-    model.load_state_dict(state)
+    model.load_state_dict(state)  # casts what is stored in half precision
     return model.eval().requires_grad_(False)
 
 
