@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
-
-
-class Precision(str, Enum):
-    """Number format of the served models."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    INT8 = "int8"
 
 
 def export(
@@ -39,12 +29,12 @@ def export(
         ),
     ] = Path("triton_repo"),
     precision: Annotated[
-        Precision,
+        Literal["fp32", "bf16", "fp16", "int8"],
         typer.Option(
             help="Number format of the weights and of the arithmetic. With bf16 the ONNX files stay at fp32; int8 is "
             "for ONNX alone, and not for CycleGANs."
         ),
-    ] = Precision.FP32,
+    ] = "fp32",
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write ONNX files beside TorchScript.")] = True,
     aot: Annotated[
         bool,
@@ -91,11 +81,13 @@ def export(
             f"{folders[cyclegans.index(False)]} is not a CycleGAN's run: export it by a command of its own, "
             "its models and the CycleGANs' share a repository"
         )
-    if all(cyclegans) and (aot or calibration):
+    if all(cyclegans) and (aot or calibration is not None):
         raise HomomorphError(f"{'--aot' if aot else '--calibration'} is not offered for CycleGANs")
+    if calibration is not None and precision != "int8":
+        raise HomomorphError(f"--calibration is for --precision int8: {precision} needs no pictures")
     with progress_display() as report:
         common: dict[str, Any] = {
-            "precision": precision.value,
+            "precision": precision,
             "onnx": onnx,
             "threads": threads,
             "report": report,

@@ -52,18 +52,20 @@ def grid(
     check_output(out)
     if len(pictures) not in (2, 4):
         raise MethodError(f"a grid is of 2 pictures, or of 4 in its corners, not of {len(pictures)}")
-    if len(pictures) == 4 and (rows or columns):
-        raise MethodError("--rows and --columns are for 2 pictures: a square between 4 moves everything")
-    if len(pictures) == 2 and method:
-        raise MethodError(f"--method {method} is for 4 pictures: it has no groups to vary")
-    if len(pictures) == 2 and not (rows and columns):
-        raise StrengthError("a grid of 2 pictures needs --rows GROUP and --columns GROUP")
-    loaded = [load_picture(picture) for picture in pictures]
-    with server.client() as client:
-        if len(loaded) == 4:
-            frames = client.square(loaded, method=method or LATENT, size=size)
-        else:
-            frames = client.grid(loaded[0], loaded[1], rows=rows or "", columns=columns or "", size=size)
+    if len(pictures) == 4:
+        if rows is not None or columns is not None:
+            raise MethodError("--rows and --columns are for 2 pictures: a square between 4 moves everything")
+        corners = [load_picture(picture) for picture in pictures]
+        with server.client() as client:
+            frames = client.square(corners, method=method or LATENT, size=size)
+    else:
+        if method is not None:
+            raise MethodError(f"--method {method} is for 4 pictures: it has no groups to vary")
+        if rows is None or columns is None:
+            raise StrengthError("a grid of 2 pictures needs --rows GROUP and --columns GROUP")
+        source, target = (load_picture(picture) for picture in pictures)
+        with server.client() as client:
+            frames = client.grid(source, target, rows=rows, columns=columns, size=size)
     lines = [np.concatenate(list(line), axis=1) for line in frames]
     write_output(out, np.concatenate(lines)[np.newaxis])
     typer.echo(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,17 +48,14 @@ def cyclegan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A generator's weights: latest_net_G.pth or its like.")],
     out: Annotated[Path, typer.Option(help="Run folder to write, new or empty: config.json, model.safetensors.")],
     generator: Annotated[
-        str | None,
-        typer.Option(
-            show_default="told from the file",
-            help="resnet_6blocks, resnet_9blocks, unet_64, unet_128 or unet_256.",
-        ),
+        Literal["resnet_6blocks", "resnet_9blocks", "unet_64", "unet_128", "unet_256"] | None,
+        typer.Option(show_default="read from the file", help="Architecture of the generator."),
     ] = None,
     direction: Annotated[
         str, typer.Option(help="What it does to a picture, as a name: horse_to_zebra. Its served model is called so.")
     ] = "translate",
     picture_size: Annotated[
-        int, typer.Option(help="Height and width in pixels that it was trained at; others work too.")
+        int, typer.Option(min=1, help="Height and width in pixels that it was trained at; others work too.")
     ] = 256,
 ) -> None:
     """Import a generator of CycleGAN (ICCV 2017) from a checkpoint of its PyTorch implementation in wide use.

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from homomorph_cli.options import AllowMissing
 from homomorph_cli.progress import announcing, progress_display
-from homomorph_client.errors import HomomorphError
 
 
 def label(
@@ -27,23 +26,21 @@ def label(
         Path,
         typer.Option(help="New table: labels, and each new label's confidence. Its accuracy goes beside it, .json."),
     ],
-    size: Annotated[int, typer.Option(help="Height and width in pixels that the network sees.")] = 64,
-    steps: Annotated[int, typer.Option(help="Training steps of 64 pictures.")] = 1500,
-    seed: Annotated[int, typer.Option(help="Seed of the network and of which pictures are held out.")] = 0,
+    size: Annotated[int, typer.Option(min=16, max=512, help="Height and width in pixels that the network sees.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 64 pictures.")] = 1500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the network and of which pictures are held out.")] = 0,
     allow_missing: AllowMissing = False,
     max_bad_pictures: Annotated[
         int | None,
-        typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
+        typer.Option(
+            min=0, show_default="1 % of the set, at least 10", help="Unreadable pictures that are skipped at most."
+        ),
     ] = None,
 ) -> None:
     """Label the pictures that have no labels, from those that have."""
     from homomorph.data.labels import read_labelled
     from homomorph.training.labeller import label_set
 
-    if steps < 1 or not 16 <= size <= 512:
-        raise HomomorphError("--steps must be at least 1, and --size from 16 to 512 pixels")
-    if max_bad_pictures is not None and max_bad_pictures < 0:
-        raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
     data = read_labelled(folder, unlisted=True, allow_missing=allow_missing)
     with progress_display() as report:
         label_set(

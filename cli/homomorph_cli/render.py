@@ -14,9 +14,11 @@ def render(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="New folder for images/, attributes.csv and groups.yaml.")
     ],
-    count: Annotated[int, typer.Option(help="Number of pictures.")] = 16000,
-    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
-    seed: Annotated[int, typer.Option(help="Which set: each seed gives its own pictures, the same everywhere.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 16000,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Height and width in pixels.")] = 64,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Which set: each seed gives its own pictures, the same everywhere.")
+    ] = 0,
     style: Annotated[str, typer.Option(help="DiceBear style; any name that is none lists them.")] = "avataaars",
     workers: Annotated[
         int | None, typer.Option(min=0, show_default="every usable core", help="Processes; 0 renders in this one.")

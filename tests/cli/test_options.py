@@ -1,0 +1,63 @@
+"""What all commands' options have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from homomorph.training.recipe import PRESETS
+from homomorph_cli.main import app
+from homomorph_cli.options import PresetName
+
+
+def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the words and the command of each command that does something."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words != ("train",)], ids=" ".join)
+def test_what_is_not_given_is_none(words: tuple[str, ...]) -> None:
+    """Not an empty word, nor a number that stands for something else."""
+    for parameter in COMMANDS[words].params:
+        assert parameter.default != "", parameter.name
+        help_text = getattr(parameter, "help", None) or ""
+        assert "0 takes" not in help_text, parameter.name
+
+
+def test_the_names_of_presets_are_those_that_there_are() -> None:
+    assert get_args(PresetName) == tuple(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["export", "avatars64", "--calibration", "."], "--calibration is for --precision int8"),
+        (["export", "avatars64", "--precision", "fp8"], "'fp8' is not one of 'fp32'"),
+        (["import", "cyclegan", "x.pth", "--out", "out", "--generator", "vit"], "'vit' is not one of 'resnet_6blocks'"),
+        (["label", ".", "--out", "out.csv", "--steps", "0"], "greater than or equal to 1"),
+        (["label", ".", "--out", "out.csv", "--max-bad-pictures", "-1"], "greater than or equal to 0"),
+        (["render", "out", "--count", "0"], "greater than or equal to 1"),
+        (["render", "out", "--workers", "-1"], "greater than or equal to 0"),
+        (["bench", "model", "--out", "out", "--packages", "p"], "give --runtime aotinductor too"),
+        (["bench", "kernel", "--out", "out", "--dtype", "int8"], "'int8' is not one of 'float32'"),
+    ],
+)
+def test_what_would_do_nothing_is_refused_in_one_line(
+    homomorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = homomorph(*words)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert said in outcome.err
+    assert list(tmp_path.iterdir()) == []
