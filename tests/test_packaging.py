@@ -103,3 +103,13 @@ def test_missing_peers_are_said_before_anything_is_measured(
 def test_the_version_can_be_asked_for(homomorph: Any) -> None:
     outcome = homomorph("--version")
     assert (outcome.code, outcome.out) == (0, f"homomorph {__version__}\n")
+
+
+def test_each_target_of_the_makefile_is_a_script_that_a_shell_can_read() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    for target in targets.split():
+        command = ["make", "--dry-run", "--always-make", target]
+        recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        read = subprocess.run(["sh", "-n"], input=recipe, capture_output=True, text=True, check=False)
+        assert (read.returncode, read.stderr) == (0, ""), target
