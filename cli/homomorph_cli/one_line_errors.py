@@ -28,8 +28,10 @@ _EXTRAS = {
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a command line and exit; without arguments, show its help."""
     arguments = sys.argv[1:] or ["--help"]
-    # `kill` and service managers get the same orderly end as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # `kill`, service managers, a closed terminal and Ctrl-\ get the same orderly end as Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     try:
         # Left to itself, Typer draws a frame of several lines around an error. A KeyboardInterrupt it catches in any
         # mode, and returns as the code 130.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from homomorph_cli.options import gpus_option
+
+if TYPE_CHECKING:
+    from homomorph_export.serving.server import TritonServer
 
 
 class FlavourName(str, Enum):
@@ -46,7 +51,10 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for clients.")] = 8001,
-    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Triton's HTTP protocol.")] = 8000,
+    http_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, show_default="HTTP is off", help="Port of Triton's HTTP protocol."),
+    ] = None,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prometheus metrics.")] = 8002,
     cache_mib: Annotated[
         int,
@@ -72,6 +80,13 @@ def serve(
         Path | None,
         typer.Option(metavar="PEM", help="Let in only clients that these authorities vouch for (mutual TLS)."),
     ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option(help="Start a server that has died again, at most five times within ten minutes."),
+    ] = True,
+    start_timeout: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Longest wait until the models are loaded.")
+    ] = 180.0,
     log: Annotated[
         Path | None,
         typer.Option(help="File for the server's log.", show_default="a temporary one, kept if something fails"),
@@ -84,7 +99,9 @@ def serve(
     from homomorph_client.names import EDIT, MORPH, MORPH_STREAM, TRANSLATE
     from homomorph_export.flavours import FLAVOURS
     from homomorph_export.serving.devices import choose_cores, choose_gpus
-    from homomorph_export.serving.server import ServerTls, TritonServer
+    from homomorph_export.serving.ports import is_loopback
+    from homomorph_export.serving.server import TritonServer
+    from homomorph_export.serving.tls import ServerTls
 
     if (tls_certificate is None) != (tls_key is None) or (tls_client_ca and not tls_key):
         raise ServerError("an encrypted server needs both --tls-certificate and --tls-key")
@@ -105,7 +122,11 @@ def serve(
         gpus=chosen,
         tls=ServerTls(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None,
         log=log,
+        restart=restart,
+        start_timeout_s=start_timeout,
     )
+    if not (server.is_encrypted or is_loopback(host)):
+        typer.echo(f"homomorph: warning: whoever reaches {host} can use this server: see docs/security.md", err=True)
     console = Console(stderr=True)
     try:
         with console.status(f"Loading {', '.join(server.models)}"):
@@ -113,8 +134,30 @@ def serve(
         typer.echo(f"serving {', '.join(server.models)} from {repository}; Ctrl-C stops")
         if chosen:
             typer.echo(f"on GPU {', '.join(map(str, chosen))}")
-        typer.echo(f"gRPC {host}:{grpc_port}   HTTP {host}:{http_port}   metrics {host}:{metrics_port}/metrics")
-        server.wait()
+        typer.echo("   ".join(f"{_SERVICES[name]} {server.url(name)}" for name in server.ports))
+        typer.echo(f"to load new versions of the models: kill -USR1 {os.getpid()}")
+        signal.signal(signal.SIGUSR1, lambda *_: _load_again(server))
+        server.wait(report=lambda line: typer.echo(f"homomorph: {line}", err=True))
     except KeyboardInterrupt:
         with console.status("Stopping"):
             server.stop()
+
+
+_SERVICES = {"grpc": "gRPC", "http": "HTTP", "metrics": "metrics"}
+
+
+def _load_again(server: TritonServer) -> None:
+    """Load the newest version of each model that is loaded."""
+    for model in server.loaded():
+        typer.echo(_loaded_again(server, model), err=True)
+
+
+def _loaded_again(server: TritonServer, model: str) -> str:
+    """Load the newest version of a model, and return what is said of it."""
+    from homomorph_export.serving.control import ControlError
+
+    try:
+        server.load(model)
+    except ControlError as error:
+        return f"homomorph: {model} goes on as it was, its newest version does not load: {error}"
+    return f"homomorph: loaded {model} again"

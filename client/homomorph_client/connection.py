@@ -115,6 +115,11 @@ class Connection:
         return ", ".join(self.urls)
 
     @property
+    def port(self) -> int:
+        """Port of the first server."""
+        return _split(self.urls[0])[1]
+
+    @property
     def compression(self) -> grpc.Compression:
         """gRPC's compression of requests."""
         return grpc.Compression.Gzip if self.gzip else grpc.Compression.NoCompression

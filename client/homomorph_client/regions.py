@@ -26,6 +26,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from homomorph_client.connection import Connection
 from homomorph_client.errors import SettingsError
 from homomorph_client.shared_memory import Region, region_size
+from homomorph_client.shared_memory_key import key_header
 
 _CALL_TIMEOUT_S = 5.0
 """For the server's answer when it shall map a region or forget it, which takes it less than a millisecond."""
@@ -127,7 +128,8 @@ class Regions:
         return False
 
     def _options(self) -> dict[str, Any]:
-        return {"timeout": _CALL_TIMEOUT_S, "metadata": self._connection.metadata()}
+        metadata = dict(key_header(self._connection.port)) | dict(self._connection.metadata())
+        return {"timeout": _CALL_TIMEOUT_S, "metadata": list(metadata.items())}
 
 
 class Lease:

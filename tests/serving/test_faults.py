@@ -55,7 +55,6 @@ def test_a_server_that_is_killed_and_started_again(
             blender_repository,
             models=models,
             grpc_port=server.ports["grpc"],
-            http_port=server.ports["http"],
             metrics_port=server.ports["metrics"],
         ):
             assert len(ask(3)) == 3

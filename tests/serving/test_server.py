@@ -22,8 +22,10 @@ from tritonclient.grpc import InferenceServerClient
 from homomorph_client.errors import ServerError
 from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
 from homomorph_export.serving import server as server_module
+from homomorph_export.serving.command import operator_libraries
+from homomorph_export.serving.log import failure_reason
 from homomorph_export.serving.ports import choose_ports
-from homomorph_export.serving.server import TritonServer, failure_reason, operator_preload
+from homomorph_export.serving.server import TritonServer
 
 CONFIG = """
 backend: "python"
@@ -179,7 +181,7 @@ def test_launcher_that_is_killed_leaves_nothing(repository: Path, temporary: Pat
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_serve_command_stops_on_signals(repository: Path, temporary: Path, stop: signal.Signals) -> None:
     before = shared_memory()
-    ports = choose_ports("127.0.0.1", {"grpc": None, "http": None, "metrics": None})
+    ports = choose_ports("127.0.0.1", {"grpc": None, "metrics": None})
     command = [sys.executable, "-c", "from homomorph_cli.main import run; run()", "serve", "--model", "good"]
     command += ["--repository", str(repository)]
     command += [word for service, port in ports.items() for word in (f"--{service}-port", str(port))]
@@ -214,7 +216,7 @@ def test_port_lost_while_loading_is_replaced(
 
     def unlucky_at_first(host: str, asked: dict[str, int | None]) -> dict[str, int]:
         ports = choose_ports(host, asked)
-        choices.append(ports if choices else {**ports, "http": taken_port})
+        choices.append(ports if choices else {**ports, "metrics": taken_port})
         return choices[-1]
 
     monkeypatch.setattr(server_module, "choose_ports", unlucky_at_first)
@@ -323,11 +325,11 @@ def test_log_that_cannot_be_written(repository: Path, temporary: Path) -> None:
 
 
 def test_the_operator_is_preloaded_for_libtorch_alone(repository: Path) -> None:
-    library = repository / "good" / "1" / "liboperator.so"
-    assert operator_preload(repository, LIBTORCH) == []
+    library = repository / "good" / "1" / "libhomomorph_ops.so"
+    assert operator_libraries(repository, LIBTORCH) == []
     library.touch()
-    assert operator_preload(repository, LIBTORCH) == ["env", f"LD_PRELOAD={library.resolve()}"]
-    assert operator_preload(repository, ONNX) == operator_preload(repository, PYTHON) == []
+    assert operator_libraries(repository, LIBTORCH) == [library.resolve()]
+    assert operator_libraries(repository, ONNX) == operator_libraries(repository, PYTHON) == []
 
 
 @pytest.mark.server

@@ -15,7 +15,8 @@ from PIL import Image
 from homomorph_cli import edit, grid, morph, translate
 from homomorph_cli.options import Server
 from homomorph_client import SettingsError
-from homomorph_export.serving.server import ServerTls, TritonServer
+from homomorph_export.serving.server import TritonServer
+from homomorph_export.serving.tls import ServerTls
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from homomorph_client import (
     SharedMemoryError,
 )
 from homomorph_client import shared_memory as shared_memory_module
+from homomorph_client.shared_memory_key import key_header
 from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
@@ -40,8 +41,13 @@ Blended = Callable[[int], npt.NDArray[np.uint8]]
 def registered(url: str) -> dict[str, int]:
     """Return the names and sizes of the regions that a server has mapped."""
     with InferenceServerClient(url) as triton:
-        regions = triton.get_system_shared_memory_status().regions
+        regions = triton.get_system_shared_memory_status(headers=key(url)).regions
     return {name: region.byte_size for name, region in regions.items()}
+
+
+def key(url: str) -> dict[str, str]:
+    """Return the header that a server of this user wants from who shares memory with it."""
+    return dict(key_header(int(url.rpartition(":")[2])))
 
 
 def left_behind() -> set[str]:
@@ -159,12 +165,13 @@ def test_a_server_that_was_started_anew(
         with TritonServer(
             blender_repository,
             grpc_port=server.ports["grpc"],
-            http_port=server.ports["http"],
             metrics_port=server.ports["metrics"],
         ):
             assert close_to(client.morph(*pictures, steps=3), blended(3))
             with InferenceServerClient(server.grpc_url) as triton:
-                triton.unregister_system_shared_memory()  # as if it had been started anew while the client was idle
+                triton.unregister_system_shared_memory(
+                    headers=key(server.grpc_url)
+                )  # as if it had been started anew while the client was idle
             assert close_to(client.morph(*pictures, steps=3), blended(3))
     assert left_behind() == set()
 
@@ -183,7 +190,7 @@ def test_a_client_that_is_killed_leaves_nothing_on_this_machine(blender: TritonS
     program.communicate()
     assert left_behind() == set()
     with InferenceServerClient(blender.grpc_url) as triton:
-        triton.unregister_system_shared_memory()
+        triton.unregister_system_shared_memory(headers=key(blender.grpc_url))
 
 
 def test_a_server_that_cannot_map_it(

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 
 from homomorph_client.errors import ServerError
 
+LOOPBACK = "127.0.0.1"
+
 
 def choose_ports(host: str, asked: Mapping[str, int | None]) -> dict[str, int]:
     """Check the ports that were asked for and pick free ones for the others.
@@ -38,6 +40,11 @@ def choose_ports(host: str, asked: Mapping[str, int | None]) -> dict[str, int]:
         if service not in chosen:
             chosen[service] = _free_port(host, taken=chosen.values())
     return {service: chosen[service] for service in asked}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _bind(host: str, port: int) -> None:

@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import logging
 import os
-import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from homomorph_client.errors import ServerError
 from homomorph_client.names import MORPH
-from homomorph_export.contract import ASKED
-from homomorph_export.flavours import GPU, LIBTORCH, PYTHON, Flavour
+from homomorph_client.shared_memory_key import key_file, write_key
+from homomorph_export.flavours import GPU, PYTHON, Flavour
 from homomorph_export.serving import keeper
+from homomorph_export.serving.command import Command, operator_libraries
+from homomorph_export.serving.control import Control, ControlError, GrpcControl, HttpControl, Keys
 from homomorph_export.serving.devices import choose_cores, visible_devices
 from homomorph_export.serving.distribution import environment, find_backend, find_distribution, link_backends
-from homomorph_export.serving.ports import choose_ports
+from homomorph_export.serving.guard import build_guard
+from homomorph_export.serving.log import ended_by, failure_reason
+from homomorph_export.serving.ports import LOOPBACK, choose_ports
+from homomorph_export.serving.repository_check import check_repository, is_safe, with_asked
+from homomorph_export.serving.tls import ServerTls
 
 _LOGGER = logging.getLogger(__name__)
 _KILL_MARGIN_S = 5.0
@@ -41,39 +45,11 @@ _STARVED = "boost::interprocess::lock_exception"
 """What Triton's Python backend (24.10) dies of now and then while it starts and other work leaves it no processor."""
 
 
-@dataclass(frozen=True)
-class ServerTls:
-    """PEM files of an encrypted server."""
-
-    certificate: Path
-    """The server's certificate."""
-    key: Path
-    """Its private key."""
-    client_ca: Path | None = None
-    """Authorities that must vouch for clients (mutual TLS); None lets every client in."""
-
-    def __post_init__(self) -> None:
-        """Check that the files are there, which tritonserver would say less plainly.
-
-        Raises:
-            ServerError: one is not.
-        """
-        for path in (self.certificate, self.key, self.client_ca):
-            if path is not None and not path.is_file():
-                raise ServerError(f"there is no file {path}: give the server's certificate and key as PEM files")
-
-    def arguments(self) -> list[str]:
-        """Return the words of tritonserver's command."""
-        words = ["--grpc-use-ssl=true", f"--grpc-server-cert={self.certificate}", f"--grpc-server-key={self.key}"]
-        if self.client_ca:
-            words += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={self.client_ca}"]
-        return words
-
-
 class TritonServer:
     """A tritonserver; use it as a context manager, or call `start` and `stop`.
 
-    However the launching process ends, the server ends with it: see `keeper`.
+    However the launching process ends, the server ends with it: see `keeper`. Clients may ask for morphs and for what
+    the server counts; all else is restricted to its launcher.
     """
 
     def __init__(
@@ -83,7 +59,7 @@ class TritonServer:
         models: Sequence[str] = (MORPH,),
         flavour: Flavour = PYTHON,
         backends: Path | None = None,
-        host: str = "127.0.0.1",
+        host: str = LOOPBACK,
         grpc_port: int | None = None,
         http_port: int | None = None,
         metrics_port: int | None = None,
@@ -92,6 +68,7 @@ class TritonServer:
         gpus: Sequence[int] = (),
         tls: ServerTls | None = None,
         log: Path | None = None,
+        restart: bool = False,
         start_timeout_s: float = 180.0,
         stop_timeout_s: float = 10.0,
     ) -> None:
@@ -105,28 +82,42 @@ class TritonServer:
                 where NVIDIA's containers have it.
             host: address to listen on.
             grpc_port: None picks a free one.
-            http_port: None picks a free one.
+            http_port: port of Triton's HTTP protocol; None leaves that off.
             metrics_port: None picks a free one.
             cache_mib: size of the cache of encoded pictures, in MiB; 0 for none.
             cores: how many cores the server and its models may use; None for all.
             gpus: numbers of the GPUs that each get instances of the models; none for the CPU.
-            tls: PEM files that encrypt gRPC; None leaves it open.
+            tls: PEM files that encrypt gRPC; HTTP and the metrics then listen on 127.0.0.1 alone. None encrypts
+                nothing.
             log: file for the server's log; None is a temporary one, which is kept only if something fails.
+            restart: whether a server that dies is started again, up to `keeper.RESTARTS` times within ten minutes.
             start_timeout_s: seconds until the models must be loaded.
             stop_timeout_s: seconds that requests on their way may take when stopping; then the server is killed.
+
+        Raises:
+            ServerError: there are backends for a flavour that needs none.
         """
+        if backends and flavour is PYTHON:
+            raise ServerError("another folder of backends is for the flavours libtorch and onnx, not for python")
         self.repository = repository
         self.models = tuple(models)
         self.flavour = flavour
         self.host = host
-        self._backends = backends
         self.ports: dict[str, int] = {}
-        self._asked_ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        """Port of `grpc`, of `metrics` and, where it is on, of `http`."""
+        self.keys = Keys()
+        """What restricted calls want."""
+        self._backends = backends
+        self._asked_ports = {"grpc": grpc_port, "metrics": metrics_port}
+        if http_port is not None or tls:  # with TLS, the launcher asks over HTTP
+            self._asked_ports["http"] = http_port
+        self._http_is_open = http_port is not None
         self._cache_mib = cache_mib
         self._cores = cores
         self._gpus = tuple(gpus)
         self._tls = tls
         self._asked_log = log
+        self._restart = restart
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._running = False
@@ -134,17 +125,26 @@ class TritonServer:
     @property
     def grpc_url(self) -> str:
         """host:port for clients on this machine."""
-        return f"{self._reachable_host}:{self.ports['grpc']}"
-
-    @property
-    def http_url(self) -> str:
-        """host:port for clients on this machine."""
-        return f"{self._reachable_host}:{self.ports['http']}"
+        return self.url("grpc")
 
     @property
     def metrics_url(self) -> str:
         """host:port for clients on this machine."""
-        return f"{self._reachable_host}:{self.ports['metrics']}"
+        return self.url("metrics")
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether gRPC is encrypted."""
+        return self._tls is not None
+
+    def url(self, service: str) -> str:
+        """Return host:port of `grpc`, `metrics` or `http` for clients on this machine."""
+        host, port = self.address(service)
+        return f"{LOOPBACK if host == '0.0.0.0' else host}:{port}"
+
+    def address(self, service: str) -> tuple[str, int]:
+        """Return the host and port on which `grpc`, `metrics` or `http` listens."""
+        return (LOOPBACK if self._tls and service != "grpc" else self.host), self.ports[service]
 
     def start(self) -> None:
         """Start the server and wait until it has loaded all models.
@@ -170,7 +170,7 @@ class TritonServer:
                 lost_a_port = failed and "already in use" in str(error) and ports_may_change and attempt < _ATTEMPTS
                 starved = failed and _STARVED in self._log() and attempt == 1
                 if not (lost_a_port or starved):
-                    self._end(keep_log=failed)
+                    self._end()
                     raise
                 self._end(keep_log=False)
                 if starved:
@@ -178,15 +178,43 @@ class TritonServer:
                         "Triton's Python backend did not get to run and died (%s): starting again", _STARVED
                     )
 
-    def wait(self) -> None:
-        """Wait until the server ends by itself.
+    def wait(self, report: Callable[[str], None] = lambda line: None) -> None:
+        """Wait until the server has ended by itself for good, or until another thread stops it.
+
+        Args:
+            report: called with a line each time that it has died and is started again.
 
         Raises:
-            ServerError: it did, which it is not meant to do.
+            ServerError: it has ended, which it is not meant to do.
         """
+        assert self._keeper.stdout is not None
+        for line in self._keeper.stdout:
+            report(f"the server stopped by itself: {failure_reason(self._log(), int(line))}; it is started again")
         code = self._keeper.wait()
-        self._end(keep_log=True)
-        raise ServerError(f"the server stopped by itself (exit code {code}): {self._reason()}")
+        if not self._running:  # another thread has called `stop`
+            return
+        if code < 0:
+            reason = f"the server's keeper stopped: {ended_by(-code)} (log: {self.log_path})"
+        else:
+            reason = f"the server stopped by itself (exit code {code}): {self._reason(code)}"
+        self._end()
+        raise ServerError(reason)
+
+    def loaded(self) -> list[str]:
+        """Return the names of the models that are loaded, members of ensembles included.
+
+        Raises:
+            ControlError: the server does not answer.
+        """
+        return self._control.loaded()
+
+    def load(self, model: str) -> None:
+        """Load a model's newest version; requests on their way finish with the old one.
+
+        Raises:
+            ControlError: it does not load, and the old version goes on.
+        """
+        self._control.load(model)
 
     def stop(self) -> None:
         """Let requests on their way finish, stop the server and remove what it left; harmless if it does not run."""
@@ -203,76 +231,125 @@ class TritonServer:
         self.stop()
 
     @property
-    def _reachable_host(self) -> str:
-        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
-
-    @property
     def _configurations(self) -> Flavour:
         return GPU if self._gpus else self.flavour
 
+    @property
+    def _control(self) -> Control:
+        url = self.url("http" if self._tls else "grpc")
+        return HttpControl(url, self.keys.control) if self._tls else GrpcControl(url, self.keys.control)
+
     def _launch(self, distribution: Path, backend: Path | None) -> None:
-        log = _open_log(self._asked_log)
-        self.log_path = Path(log.name)
-        self._scratch = tempfile.TemporaryDirectory(prefix="homomorph-triton-")
-        backends = Path(self._scratch.name)
-        link_backends(distribution, backends)
-        if backend:
-            (backends / backend.name).symlink_to(backend.resolve())
-        shm_prefix = f"homomorph_{secrets.token_hex(4)}_"
-        command = [
-            *(sys.executable, "-I", keeper.__file__, shm_prefix, str(self._stop_timeout_s)),
-            ",".join(map(str, choose_cores(self._cores))),
-            *operator_preload(self.repository, self.flavour),
-            str(distribution / "bin" / "tritonserver"),
-            *([] if self._configurations is PYTHON else [f"--model-config-name={self._configurations.name}"]),
-            f"--model-repository={self.repository.resolve()}",
-            f"--backend-directory={backends}",
-            f"--cache-directory={distribution / 'caches'}",
-            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-            "--model-control-mode=explicit",
-            *(f"--load-model={model}" for model in with_asked(self.models)),
-            # The configurations are complete; completing them would start each Python model once more, only to ask.
-            "--disable-auto-complete-config",
-            *([f"--cache-config=local,size={self._cache_mib << 20}"] if self._cache_mib else []),
-            *(self._tls.arguments() if self._tls else []),
-            f"--exit-timeout-secs={max(1, int(self._stop_timeout_s))}",
-            *(f"--{service}-address={self.host}" for service in self.ports),
-            *(f"--{service}-port={port}" for service, port in self.ports.items()),
-        ]
-        with log:
+        """Start the keeper, which starts the server."""
+        cores = choose_cores(self._cores)
+        guard = build_guard()
+        self._scratch = _scratch_folder()
+        try:
+            self._start_keeper(distribution, backend, guard, cores)
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+        self._running = True
+
+    def _start_keeper(
+        self, distribution: Path, backend: Path | None, guard: Path | None, cores: tuple[int, ...]
+    ) -> None:
+        with _open_log(self._asked_log) as log:
+            self.log_path = Path(log.name)
+            self.id = f"homomorph_{secrets.token_hex(4)}"
+            self.keys = Keys()
+            host, port = self.address("metrics")
+            self._settings = keeper.Settings(
+                shm_prefix=f"{self.id}_",
+                scratch=str(self._scratch),
+                key_file=str(self._leave_key()),
+                temporary_log=log.name if self._asked_log is None else None,
+                cores=list(cores),
+                metrics=(LOOPBACK if host == "0.0.0.0" else host, port),
+                restart=self._restart,
+                stop_timeout_s=self._stop_timeout_s,
+                start_timeout_s=self._start_timeout_s,
+            )
+            command = self._command(distribution, backend, guard)
             self._keeper = subprocess.Popen(
-                command,
+                [sys.executable, "-I", keeper.__file__, self._settings.to_json(), *command.words()],
                 stdin=subprocess.PIPE,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment(distribution, backend)
+                | self.keys.environment()
                 | {
                     "HOMOMORPH_CACHE_MIB": str(self._cache_mib),
                     "CUDA_VISIBLE_DEVICES": visible_devices(self._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 },
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in good order
             )
-        self._running = True
+
+    def _command(self, distribution: Path, backend: Path | None, guard: Path | None) -> Command:
+        """Return the server's command, and fill the scratch folder with what it names."""
+        backends = self._scratch / "backends"
+        backends.mkdir()
+        link_backends(distribution, backends)
+        if backend:
+            (backends / backend.name).symlink_to(backend.resolve())
+        preloaded = [*([guard] if guard else []), *operator_libraries(self.repository, self.flavour)]
+        return Command(
+            program=distribution / "bin" / "tritonserver",
+            server_id=self.id,
+            repository=self._safe(self.repository.resolve(), "repository"),
+            backends=backends,
+            caches=distribution / "caches",
+            configurations=self._configurations,
+            models=with_asked(self.models),
+            addresses={service: self.address(service) for service in self.ports},
+            shm_prefix=self._settings.shm_prefix,
+            cache_mib=self._cache_mib,
+            stop_timeout_s=self._stop_timeout_s,
+            tls=self._tls,
+            restrictions=self.keys.arguments(
+                http="http" in self.ports, http_is_open=self._http_is_open, hidden=guard is not None
+            ),
+            preloaded=[self._safe(library, library.name) for library in preloaded],
+        )
+
+    def _safe(self, path: Path, name: str) -> Path:
+        """Return the path, or a link to it in the scratch folder if it does not mean itself to a shell."""
+        if is_safe(path):
+            return path
+        link = self._scratch / name
+        link.symlink_to(path)
+        return link
+
+    def _leave_key(self) -> Path:
+        """Write the key of shared memory where clients of the same user look for it."""
+        try:
+            return write_key(self.ports["grpc"], self.keys.shared_memory)
+        except OSError as error:
+            _LOGGER.warning("clients cannot share memory with this server: its key cannot be written (%s)", error)
+            return key_file(self.ports["grpc"])
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
-        while not self._answers_ready():
-            if self._keeper.poll() is not None:
-                raise ServerError(f"the server did not start: {self._reason()}")
+        while not self._is_ready():
+            if (code := self._keeper.poll()) is not None:
+                raise ServerError(f"the server did not start: {self._reason(code)}")
             if time.monotonic() > deadline:
                 limit = f"{self._start_timeout_s:g} s"
                 raise ServerError(f"the server was not ready within {limit} (log: {self.log_path})")
             time.sleep(0.1)
+        self._order(keeper.READY)
 
-    def _answers_ready(self) -> bool:
-        """Ask over HTTP, which Triton opens after loading the models and after gRPC; its metrics come last."""
-        return self._answers("http", "/v2/health/ready") and self._answers("metrics", "/metrics")
+    def _is_ready(self) -> bool:
+        """Whether this server, and not another one on its ports, is ready; its metrics come last."""
+        try:
+            return self._control.ready_id() == self.id and self._metrics_answer()
+        except ControlError:
+            return False
 
-    def _answers(self, port: str, path: str) -> bool:
-        connection = http.client.HTTPConnection(self._reachable_host, self.ports[port], timeout=2)
-        with contextlib.closing(connection):
+    def _metrics_answer(self) -> bool:
+        with contextlib.closing(http.client.HTTPConnection(self.metrics_url, timeout=2)) as connection:
             try:
-                connection.request("GET", path)
+                connection.request("GET", "/metrics")
                 return connection.getresponse().status == 200
             except (OSError, http.client.HTTPException):
                 return False
@@ -284,96 +361,50 @@ class TritonServer:
         better order: they finish first, while their members are still there.
         """
         deadline = time.monotonic() + self._stop_timeout_s
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):  # it has crashed, or hangs
+        with contextlib.suppress(ControlError):  # it has crashed, hangs or refuses
             for model in self.models:
-                self._post(f"/v2/repository/models/{model}/unload")
+                self._control.unload(model)
             while time.monotonic() < deadline:
-                index = json.loads(self._post("/v2/repository/index"))
-                if all(entry.get("state") == "UNAVAILABLE" for entry in index if entry["name"] in self.models):
+                if self._control.unavailable(self.models):
                     return True
                 time.sleep(0.05)
         return False
 
-    def _post(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection(self._reachable_host, self.ports["http"], timeout=2)
-        with contextlib.closing(connection):
-            connection.request("POST", path)
-            return connection.getresponse().read()
-
-    def _reason(self) -> str:
-        return f"{failure_reason(self._log())} (log: {self.log_path})"
+    def _reason(self, code: int) -> str:
+        return f"{failure_reason(self._log(), code)} (log: {self.log_path})"
 
     def _log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def _end(self, *, keep_log: bool, idle: bool = False) -> None:
-        """Tell the keeper to stop the server, wait for it, and remove the temporary files."""
+    def _order(self, order: bytes) -> None:
+        """Send the keeper an order of one byte, or the end of all orders."""
         assert self._keeper.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the keeper has ended by itself
-            if idle:
-                self._keeper.stdin.write(b"!")
-            self._keeper.stdin.close()  # which the keeper takes as the order to stop
+            if order:
+                os.write(self._keeper.stdin.fileno(), order)
+            else:
+                self._keeper.stdin.close()
+
+    def _end(self, *, keep_log: bool = True, idle: bool = False) -> None:
+        """Have the keeper stop the server, wait for it, and remove the temporary files; harmless a second time."""
+        if not self._running:
+            return
+        self._running = False
+        if idle:
+            self._order(keeper.IDLE)
+        if keep_log:
+            self._order(keeper.KEEP_LOG)
+        self._order(b"")
         try:
             self._keeper.wait(timeout=self._stop_timeout_s + _KILL_MARGIN_S)
         except subprocess.TimeoutExpired:
             self._keeper.kill()
             self._keeper.wait()
-        self._running = False
-        self._scratch.cleanup()
-        if self._asked_log is None and not keep_log:
+        if self._keeper.returncode < 0:  # it was killed, and could not clean up
+            keeper.end_processes(self._settings.shm_prefix)
+            keeper.remove_leftovers(self._settings)
+        if not keep_log and self._asked_log is None:
             self.log_path.unlink(missing_ok=True)
-
-
-def with_asked(models: Sequence[str]) -> tuple[str, ...]:
-    """Return the models to load: Triton brings an ensemble's members along, but not those that Python models ask."""
-    return tuple(dict.fromkeys([*models, *(name for model in models for name in ASKED.get(model, ()))]))
-
-
-def operator_preload(repository: Path, flavour: Flavour) -> list[str]:
-    """Return the words before tritonserver's command that load the operator into it, and into nothing else.
-
-    The libtorch backend does not load libraries of operators by itself. Python models load theirs, where one loaded
-    twice would end their processes: for them there are no words.
-    """
-    libraries = sorted(repository.resolve().glob("*/1/*.so"))  # copies of one library; one is enough
-    return ["env", f"LD_PRELOAD={libraries[0]}"] if flavour is LIBTORCH and libraries else []
-
-
-def check_repository(repository: Path, models: Sequence[str], flavour: Flavour = PYTHON) -> None:
-    """Check that a repository holds the models that are to be loaded, in a flavour.
-
-    Raises:
-        ServerError: it does not exist, is empty, or lacks a model or every configuration of the flavour.
-    """
-    if not repository.is_dir():
-        raise ServerError(f"there is no model repository {repository}: write one with `homomorph export`")
-    found = sorted(config.parent.name for config in repository.glob("*/config.pbtxt"))
-    if not found:
-        raise ServerError(f"the model repository {repository} holds no model: write them with `homomorph export`")
-    for model in models:
-        if model not in found:
-            raise ServerError(f"the model repository {repository} has no model {model!r}: it has {', '.join(found)}")
-    # Where a model lacks a configuration, Triton takes the default one, which would be another backend's.
-    if not list(repository.glob(f"*/{flavour.config_file}")):
-        raise ServerError(
-            f"the model repository {repository} was written without {flavour.config_file}: "
-            "write it again with `homomorph export`, with the flavour's files"
-        )
-
-
-def failure_reason(log: str) -> str:
-    """Return the one line of tritonserver's log that says why it did not start."""
-    failed = re.search(r"\"failed to load '([^']+)' version \d+: (.*)\"$", log, re.MULTILINE)
-    if failed:
-        reason = failed[2].split("\\n")[0]  # the log writes line ends as \n; a Python model's traceback follows
-        return f"model {failed[1]!r} failed to load: {reason}"
-    uncaught = re.search(r"^terminate called after throwing an instance of '(.*)'$", log, re.MULTILINE)
-    if uncaught:
-        return f"it ended with an uncaught {uncaught[1]}"
-    errors = re.findall(r"^(?:error: |E\d{4} .*?\] \")(.*?)\s*\"?$", log, re.MULTILINE)
-    # On machines without a GPU an ensemble brings a harmless line about its driver.
-    errors = [error for error in errors if "CUDA driver version" not in error]
-    return errors[-1] if errors else "its log names no error"
 
 
 def _open_log(path: Path | None) -> IO[bytes]:
@@ -383,3 +414,15 @@ def _open_log(path: Path | None) -> IO[bytes]:
         return path.open("wb")
     except OSError as error:
         raise ServerError(f"the log {path} cannot be written: {error.strerror}") from error
+
+
+def _scratch_folder() -> Path:
+    """Make a temporary folder whose path means itself to a shell, to which Triton's Python backend passes it.
+
+    Raises:
+        ServerError: there is no such folder.
+    """
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if is_safe(Path(parent)) and os.access(parent, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="homomorph-triton-", dir=parent))
+    raise ServerError(f"{tempfile.gettempdir()} cannot be passed to a shell, nor /tmp be used: set TMPDIR to a folder")

@@ -1,0 +1,55 @@
+"""Builds the library of `request_guard.c`, which refuses requests that would end a model's process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+_LOGGER = logging.getLogger(__name__)
+_SOURCE = "request_guard.c"
+_LIBRARY_FILE = "librequest_guard.so"
+
+
+def build_guard() -> Path | None:
+    """Return the library, which is compiled once and kept in the user's cache; None, with a warning, without compiler.
+
+    A server without it works, but some malformed requests end its models' processes, and the keys of its restricted
+    calls stand in the list of processes.
+    """
+    source = resources.files("homomorph_export.serving") / _SOURCE
+    text = source.read_bytes()
+    digest = hashlib.sha256(platform.machine().encode() + text).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    library = cache / "homomorph" / "guard" / digest / _LIBRARY_FILE
+    if library.exists():
+        return library
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        # Built aside and renamed, so that nobody loads half of it.
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch, resources.as_file(source) as path:
+            built = Path(scratch) / _LIBRARY_FILE
+            words = [*_compiler(), "-O2", "-shared", "-fPIC", "-o", str(built), str(path), "-ldl"]
+            subprocess.run(words, check=True, capture_output=True, text=True)
+            built.replace(library)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        _LOGGER.warning("the server runs without its request guard, which a C compiler builds (%s)", reason)
+        return None
+    return library
+
+
+def _compiler() -> list[str]:
+    if "CC" in os.environ:
+        return shlex.split(os.environ["CC"])
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    raise FileNotFoundError("no C compiler was found: install gcc or clang, or name yours in CC")

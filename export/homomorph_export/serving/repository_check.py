@@ -1,0 +1,53 @@
+"""What a model repository must be like to be served."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from homomorph_client.errors import ServerError
+from homomorph_export.contract import ASKED
+from homomorph_export.flavours import PYTHON, Flavour
+
+_SAFE_PATH = re.compile(r"[\w./+=,@%:-]+", re.ASCII)
+"""Triton's Python backend (24.10) passes paths to a shell as they are, which would run what others hold."""
+_SAFE_NAME = re.compile(r"[\w.-]+", re.ASCII)
+
+
+def check_repository(repository: Path, models: Sequence[str], flavour: Flavour = PYTHON) -> None:
+    """Check what tritonserver would tell less plainly, or only after loading other models for seconds.
+
+    Raises:
+        ServerError: there is no repository, or it lacks a model or the flavour's configurations, or the name of a
+            model cannot be passed to a shell.
+    """
+    if not repository.is_dir():
+        raise ServerError(f"there is no model repository {repository}: write one with `homomorph export`")
+    found = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    if not found:
+        raise ServerError(f"the model repository {repository} holds no model: write them with `homomorph export`")
+    for model in models:
+        if model not in found:
+            raise ServerError(f"the model repository {repository} has no model {model!r}: it has {', '.join(found)}")
+    for name in found:
+        if not _SAFE_NAME.fullmatch(name):
+            raise ServerError(
+                f"the model repository {repository} has a model {name!r}: names are letters, digits, '_', '-' and '.'"
+            )
+    # Where a model lacks a configuration, Triton takes the default one, which would be another backend's.
+    if not list(repository.glob(f"*/{flavour.config_file}")):
+        raise ServerError(
+            f"the model repository {repository} was written without {flavour.config_file}: "
+            "write it again with `homomorph export`, with the flavour's files"
+        )
+
+
+def is_safe(path: Path) -> bool:
+    """Whether a path means itself to a shell."""
+    return bool(_SAFE_PATH.fullmatch(str(path)))
+
+
+def with_asked(models: Sequence[str]) -> tuple[str, ...]:
+    """Return the models to load: Triton brings an ensemble's members along, but not those that Python models ask."""
+    return tuple(dict.fromkeys([*models, *(name for model in models for name in ASKED.get(model, ()))]))
