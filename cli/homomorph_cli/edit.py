@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from homomorph_cli.options import Out, Server, asks_server, parse_strength
+from homomorph_cli.options import Out, RunOption, Server, asks_server, morpher, parse_strength
 from homomorph_client import LabelError
 from homomorph_client.names import EDIT
 from homomorph_client.output import check_output, write_output
@@ -30,17 +30,21 @@ def edit(
     ],
     out: Out,
     server: Server,
-    steps: Annotated[int, typer.Option(min=2, help="Frames, the picture itself included.")] = (DEFAULT_STEPS),
+    steps: Annotated[int, typer.Option(min=2, help="Frames, the picture itself included.")] = DEFAULT_STEPS,
+    run: RunOption = None,
 ) -> None:
-    """Change a picture towards labels on a running server, without a second picture to take the look from."""
+    """Change a picture towards labels, without a second picture to take the look from.
+
+    A running server computes or, with --run, this process.
+    """
     # Validate all that needs no limit of the model's before the first request.
     for path in out:
         check_output(path)
     labels, ends = parse_looks(looks)
     picture = load_picture(source)
-    with server.client() as client:
-        ramp = even_ramp(client.served_model(EDIT), steps)
-        frames = client.edit(picture, labels, strengths={group: end * ramp for group, end in ends.items()})
+    with morpher(server, run) as model:
+        ramp = even_ramp(model.served_model(EDIT), steps)
+        frames = model.edit(picture, labels, strengths={group: end * ramp for group, end in ends.items()})
     for path in out:
         write_output(path, frames)
         typer.echo(path)

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from homomorph_cli.options import Server, asks_server
+from homomorph_cli.options import RunOption, Server, asks_server, morpher
 from homomorph_client import MethodError, OutputError, StrengthError
 from homomorph_client.names import LATENT, Blend
 from homomorph_client.output import check_output, write_output
@@ -42,9 +42,11 @@ def grid(
         ),
     ] = None,
     size: Annotated[int, typer.Option(min=2, help="Rows, and columns.")] = 5,
+    run: RunOption = None,
 ) -> None:
-    """Draw a table of frames from a running server, in one request: two groups varied against each other, or a square
-    between four pictures.
+    """Draw a table of frames: two groups varied against each other, or a square between four pictures.
+
+    A running server computes or, with --run, this process.
     """
     # Validate all that needs no limit of the model's before the first request.
     if out.suffix.lower() != ".png":
@@ -56,16 +58,16 @@ def grid(
         if rows is not None or columns is not None:
             raise MethodError("--rows and --columns are for 2 pictures: a square between 4 moves everything")
         corners = [load_picture(picture) for picture in pictures]
-        with server.client() as client:
-            frames = client.square(corners, method=method or LATENT, size=size)
+        with morpher(server, run) as model:
+            frames = model.square(corners, method=method or LATENT, size=size)
     else:
         if method is not None:
             raise MethodError(f"--method {method} is for 4 pictures: it has no groups to vary")
         if rows is None or columns is None:
             raise StrengthError("a grid of 2 pictures needs --rows GROUP and --columns GROUP")
         source, target = (load_picture(picture) for picture in pictures)
-        with server.client() as client:
-            frames = client.grid(source, target, rows=rows, columns=columns, size=size)
+        with morpher(server, run) as model:
+            frames = model.grid(source, target, rows=rows, columns=columns, size=size)
     lines = [np.concatenate(list(line), axis=1) for line in frames]
     write_output(out, np.concatenate(lines)[np.newaxis])
     typer.echo(out)

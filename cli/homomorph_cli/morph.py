@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from homomorph_cli.options import MethodOption, Out, Server, asks_server, parse_strength
+from homomorph_cli.options import MethodOption, Out, RunOption, Server, asks_server, morpher, parse_strength
 from homomorph_client import MethodError, StrengthError
 from homomorph_client.methods import blending_model
 from homomorph_client.names import HOMOMORPH
@@ -37,8 +37,9 @@ def morph(
         ),
     ] = None,
     method: MethodOption = HOMOMORPH,
+    run: RunOption = None,
 ) -> None:
-    """Morph one picture into another on a running server.
+    """Morph one picture into another, on a running server or, with --run, here.
 
     Pictures may have any size: their centre is cropped to a square and resized as the model wants it.
     """
@@ -50,7 +51,7 @@ def morph(
         raise MethodError(f"--set is for --method {HOMOMORPH}: {method} has one slider for everything")
     pictures = load_picture(source), load_picture(target)
 
-    with server.client() as client:
+    with morpher(server, run) as client:
         model = client.served_model(blending_model(method))
         strengths = slider_strengths(model, ends, steps)
         start = time.perf_counter()

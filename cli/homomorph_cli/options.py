@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ import typer
 
 from homomorph_client import MorphClient, SettingsError, StrengthError, Tls
 from homomorph_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from homomorph_client.morpher import Morpher
 from homomorph_client.names import Method
 
 Out = Annotated[
@@ -127,6 +129,45 @@ class Server:
     def _tls(self) -> Tls | None:
         tls = Tls(self.tls_ca, self.tls_certificate, self.tls_key, self.tls_server_name)
         return tls if self.tls or tls != Tls() else None
+
+
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        show_default="a server computes",
+        help="A run folder or a shipped model's name (avatars64), to compute here instead of on a server.",
+    ),
+]
+
+
+@contextlib.contextmanager
+def morpher(server: Server, run: str | None) -> Iterator[Morpher]:
+    """Yield what computes: a client of the server, or the run in this process.
+
+    Raises:
+        SettingsError: a run is given, and something about a server too.
+        HomomorphError: the run cannot be loaded.
+    """
+    if run is None:
+        with server.client() as client:
+            yield client
+        return
+    check_no_server(server)
+    import homomorph
+
+    yield homomorph.load(run)
+
+
+def check_no_server(server: Server) -> None:
+    """Refuse options about a server where a run computes.
+
+    Raises:
+        SettingsError: there are some.
+    """
+    if server != Server():
+        raise SettingsError("--run computes here: leave out --url, --timeout and what else is about a server")
 
 
 def asks_server(command: Callable[..., None]) -> Callable[..., None]:

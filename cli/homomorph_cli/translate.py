@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from homomorph_cli.options import Out, Server, asks_server
-from homomorph_client import DirectionError, SettingsError
+from homomorph_cli.options import Out, Server, asks_server, check_no_server
+from homomorph_client import DirectionError
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import fit_picture, load_picture
 from homomorph_client.translation import check_directions
@@ -39,8 +39,8 @@ def translate(
 ) -> None:
     """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server."""
     # Validate all that needs no limit of the model's before the first request.
-    if run and server != Server():
-        raise SettingsError("--run computes here: leave out --url, --timeout and what else is about a server")
+    if run:
+        check_no_server(server)
     for path in out:
         check_output(path)
     names = [name.strip() for name in steps.split(",")]

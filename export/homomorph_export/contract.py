@@ -12,6 +12,7 @@ from typing import Any
 
 from homomorph.models.blending import FEATURE_METHODS
 from homomorph.models.cyclegan_config import SMALLEST_SIDE
+from homomorph.models.morph import MAX_STRENGTH
 from homomorph_client.names import EDIT, MORPH, MORPH_STREAM, PIXEL, TRANSLATE
 
 MAX_BATCH_SIZE = 8
@@ -32,8 +33,6 @@ BUSY_INSTANCES = 2
 it. A second instance is free already, or notices."""
 MAX_CHAIN = 32
 """Largest number S of directions that one request may change a picture in."""
-MAX_STRENGTH = 2.0
-"""Strengths go from 0 (as in the source) over 1 (as in the target) to this (exaggerated)."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from onnx import ModelProto
 
 from homomorph.models.config import ModelConfig
+from homomorph.models.morph import MAX_STRENGTH
 from homomorph.progress import Progress, Report, silent
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
@@ -167,7 +168,7 @@ def _client_parameters(config: ModelConfig) -> dict[str, str]:
         "max_picture_size": str(contract.MAX_PICTURE_SIZE),
         "max_pixels": str(contract.MAX_PIXELS),
         "max_steps": str(contract.MAX_STEPS),
-        "max_strength": f"{contract.MAX_STRENGTH:g}",
+        "max_strength": f"{MAX_STRENGTH:g}",
     }
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from homomorph.models.blending import FEATURE_METHODS, blend
 from homomorph.models.config import ModelConfig
 from homomorph.models.label_features import LabelFeatures
-from homomorph.models.morph import MorphModel, interpolate
+from homomorph.models.morph import MAX_STRENGTH, MorphModel, interpolate
 from homomorph.models.pixels import from_normalised, normalise
 from homomorph_client.names import BLENDS, PIXEL
-from homomorph_export.contract import MAX_STRENGTH, branch_model, mix_model
+from homomorph_export.contract import branch_model, mix_model
 from homomorph_export.errors import ExportError
 from homomorph_export.manifest import Parity
 from homomorph_export.precision import TOLERANCES

@@ -19,10 +19,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import Tensor
 
 from homomorph.models.config import ModelConfig
-from homomorph.models.morph import MorphModel, interpolate
+from homomorph.models.morph import MAX_STRENGTH, MorphModel, interpolate
 from homomorph.models.pixels import normalise
 from homomorph_client.pictures import fit_picture
-from homomorph_export.contract import MAX_STRENGTH
 from homomorph_export.errors import ExportError
 
 _PICTURES = 64

@@ -1,3 +1,37 @@
-"""The model in Python: networks, data, training, runs and evaluation."""
+"""The model in Python: networks, data, training, runs and evaluation.
+
+import homomorph
+
+model = homomorph.load("avatars64")
+frames = model.morph("a.png", "b.png", steps=9)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from homomorph_client.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from homomorph.local import LocalMorpher
+
+
+def load(run: str | Path, *, picture_size: int | None = None, device: str = "cpu") -> LocalMorpher:
+    """Load a model that morphs in this process, without a server.
+
+    Args:
+        run: a run folder, or the name of a model that ships with homomorph, such as `avatars64`.
+        picture_size: height and width in pixels to work at; None is what the model was trained at.
+        device: where to compute, as torch names it: `cpu`, `cuda`.
+
+    Returns:
+        A model with the methods of `homomorph_client.MorphClient`: `morph`, `edit`, `grid` and `square`.
+
+    Raises:
+        CheckpointError: there is no such run, it is damaged, or it is a CycleGAN's.
+        PictureError: `picture_size` is no multiple of the model's stride.
+    """
+    from homomorph.local import load_morpher  # which imports torch
+
+    return load_morpher(run, picture_size=picture_size, device=device)

@@ -15,6 +15,9 @@ from homomorph.models.compact import Branch, Decoder, Encoder, start_as_projecti
 from homomorph.models.config import ModelConfig, PublishedConfig
 from homomorph.models.published import PublishedBranch, PublishedDecoder, PublishedEncoder
 
+MAX_STRENGTH = 2.0
+"""Strengths go from 0 (as in the source) over 1 (as in the target) to this (exaggerated)."""
+
 
 def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor) -> Tensor:
     """F = F_a + sum_i v_i * T_i(F_b - F_a), for S strength vectors at once.

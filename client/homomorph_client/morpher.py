@@ -1,0 +1,74 @@
+"""What a server and a model in this process have in common, so that a program can take either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from homomorph_client.labels import Labels
+from homomorph_client.names import HOMOMORPH, LATENT, Blend, Method
+from homomorph_client.pictures import Picture
+from homomorph_client.served_model import ServedModel
+from homomorph_client.strengths import Strengths
+
+
+class Morpher(Protocol):
+    """`MorphClient`, which asks a server, or what `homomorph.load` returns, which computes here.
+
+    Both give the same frames, to 1 grey level. `MorphClient` describes arguments, results and errors.
+    """
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the sliders in the order of the strengths' columns; `residual` comes last."""
+        ...
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """Of each group that has labels, their names."""
+        ...
+
+    @property
+    def picture_size(self) -> int:
+        """Height and width in pixels of the frames."""
+        ...
+
+    def served_model(self, name: str | None = None) -> ServedModel:
+        """Return the groups, labels, picture size and limits of a model: that of `morph`, or one by its name."""
+        ...
+
+    def morph(
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        method: Method = HOMOMORPH,
+    ) -> npt.NDArray[np.uint8]:
+        """Morph one picture into another: uint8 [S, H, W, 3]."""
+        ...
+
+    def edit(
+        self,
+        source: Picture,
+        labels: Labels,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Change a picture towards labels: uint8 [S, H, W, 3]."""
+        ...
+
+    def grid(
+        self, source: Picture, target: Picture, *, rows: str, columns: str, size: int = 5
+    ) -> npt.NDArray[np.uint8]:
+        """Vary two groups against each other: uint8 [N, N, H, W, 3]."""
+        ...
+
+    def square(self, corners: Sequence[Picture], *, method: Blend = LATENT, size: int = 5) -> npt.NDArray[np.uint8]:
+        """Fill a square between four pictures: uint8 [N, N, H, W, 3]."""
+        ...
