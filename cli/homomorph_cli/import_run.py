@@ -48,22 +48,73 @@ def cyclegan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A generator's weights: latest_net_G.pth or its like.")],
     out: Annotated[Path, typer.Option(help="Run folder to write, new or empty: config.json, model.safetensors.")],
     generator: Annotated[
-        Literal["resnet_6blocks", "resnet_9blocks", "unet_64", "unet_128", "unet_256"] | None,
-        typer.Option(show_default="read from the file", help="Architecture of the generator."),
+        str | None,
+        typer.Option(
+            show_default="told from the file",
+            help="resnet_6blocks, resnet_9blocks or any other number, unet_64, unet_128, unet_256 or unet_512.",
+        ),
     ] = None,
     direction: Annotated[
         str, typer.Option(help="What it does to a picture, as a name: horse_to_zebra. Its served model is called so.")
     ] = "translate",
     picture_size: Annotated[
-        int, typer.Option(min=1, help="Height and width in pixels that it was trained at; others work too.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            show_default="256, or 512 of a unet_512",
+            help="Height and width in pixels that it was trained at; others work too.",
+        ),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which of several generators in one file, such as netG_A."),
+    ] = None,
+    residual: Annotated[
+        Literal["no", "add", "add-twice"],
+        typer.Option(
+            help="What its output is, which weights do not tell: the picture, or what is added to it (once, as "
+            "DeblurGAN's learn_residual does, or twice)."
+        ),
+    ] = "no",
+    padding: Annotated[
+        Literal["reflect", "replicate", "replicate_blocks", "zero_blocks"],
+        typer.Option(
+            help="What a ResNet sees beyond edges, which weights do not tell: mirrored or repeated pixels; with "
+            "_blocks only within its blocks."
+        ),
+    ] = "reflect",
+    output_range: Annotated[
+        Literal["tanh", "sigmoid", "none"],
+        typer.Option(
+            help="What its last layer gives, which weights do not tell: -1 to 1, 0 to 1, or anything, which is cut."
+        ),
+    ] = "tanh",
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE", help="A picture of the kind it is for: preview.png in the run shows it and the result."
+        ),
+    ] = None,
 ) -> None:
     """Import a generator of CycleGAN (ICCV 2017) from a checkpoint of its PyTorch implementation in wide use.
 
-    The file is read as weights alone, no other content is unpickled, and every name and shape is checked.
+    The file is read as weights alone, no other content is unpickled, and every name and shape is checked. What weights
+    do not tell is assumed and said; look at a --preview.
     """
     from homomorph.runs.import_cyclegan import import_cyclegan
 
-    model = import_cyclegan(file, out, direction=direction, generator=generator, picture_size=picture_size)
-    typer.echo(f"{out}: {model.config.generator}, {model.config.filters} filters, direction {direction}")
+    imported = import_cyclegan(
+        file,
+        out,
+        direction=direction,
+        generator=generator,
+        picture_size=picture_size,
+        part=part,
+        residual=residual,
+        padding=padding,
+        output=output_range,
+        preview=preview,
+    )
+    typer.echo(f"{out}: {imported.found}, direction {direction}")
+    look = f"look at {out / 'preview.png'}" if preview else "--preview PICTURE would show it"
+    typer.echo(f"assumed: {imported.assumed}; {look}")
     typer.echo(f"`homomorph export {out} --repository triton_repo` makes it servable")

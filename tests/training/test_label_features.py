@@ -63,5 +63,5 @@ def test_it_is_kept_in_the_run(model: MorphModel, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not belong to this run"):
         load_label_features(tmp_path, other)
     (tmp_path / LABEL_FEATURES_FILE).write_bytes(b"no")
-    with pytest.raises(CheckpointError, match="does not belong to this run"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         load_label_features(tmp_path, model.config)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from homomorph.errors import DataError
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.systems import Pictures
+from homomorph.models.config import served_name
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.translator import Translator
 
@@ -50,7 +51,7 @@ def directions_of(names: tuple[str, ...], groups: dict[str, tuple[str, ...]]) ->
     for name in names:
         wanted = [(name, 1), (name.removeprefix(_NOT), 0)]
         for column, (group, attribute) in enumerate(places):
-            if value := [value for of, value in wanted if of == attribute]:
+            if value := [value for of, value in wanted if of in (attribute, served_name(attribute))]:
                 found.append(Direction(name, group, column, value[0]))
                 break
         else:

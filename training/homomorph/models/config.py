@@ -6,6 +6,7 @@ A run's `config.json` holds these values fully resolved, so that a run folder al
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +16,17 @@ from homomorph.errors import ConfigError
 RESIDUAL = "residual"
 """Name of the branch that carries whatever no label names."""
 
+MAX_GROUPS = 256
+MAX_CHANNELS = 65_536
+"""Of a layer."""
+MAX_KERNEL = 31
+MAX_SIDE = 8192
+"""Of pictures, in pixels."""
+MAX_BLOCKS = 64
+"""Of a network, one after the other."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_MAX_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,16 @@ class NetworkConfig:
     """Per-channel deviation that pictures are divided by."""
 
     def __post_init__(self) -> None:
-        if self.feature_channels < 1:
-            raise ConfigError(f"network.feature_channels must be at least 1, not {self.feature_channels}")
-        if min(self.widths) < 1:
-            raise ConfigError(f"network.widths must be positive, not {self.widths}")
+        if not 1 <= self.feature_channels <= MAX_CHANNELS:
+            raise ConfigError(f"network.feature_channels must be from 1 to {MAX_CHANNELS}, not {self.feature_channels}")
+        for name in ("picture_mean", "picture_std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ConfigError(f"network.{name} must be three numbers, not {str(values)[:80]}")
+        if min(self.picture_std) <= 0:
+            raise ConfigError(f"network.picture_std must be positive, not {self.picture_std}")
+        if not 1 <= min(self.widths) <= max(self.widths) <= MAX_CHANNELS:
+            raise ConfigError(f"network.widths must be positive, at most {MAX_CHANNELS}, not {str(self.widths)[:80]}")
 
 
 @dataclass(frozen=True)
@@ -69,13 +86,15 @@ class CompactConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.branch_width < 1:
-            raise ConfigError(f"network.branch_width must be at least 1, not {self.branch_width}")
-        if self.branch_kernel % 2 == 0:
-            raise ConfigError(f"network.branch_kernel must be odd, not {self.branch_kernel}")
+        if not 1 <= self.branch_width <= MAX_CHANNELS:
+            raise ConfigError(f"network.branch_width must be from 1 to {MAX_CHANNELS}, not {self.branch_width}")
+        if self.branch_kernel % 2 == 0 or not 1 <= self.branch_kernel <= MAX_KERNEL:
+            raise ConfigError(f"network.branch_kernel must be odd, from 1 to {MAX_KERNEL}, not {self.branch_kernel}")
         for name in ("encoder_blocks", "decoder_blocks"):
-            if min(getattr(self, name)) < 0:
-                raise ConfigError(f"network.{name} must not be negative, not {getattr(self, name)}")
+            if not 0 <= min(getattr(self, name)) <= max(getattr(self, name)) <= MAX_BLOCKS:
+                raise ConfigError(
+                    f"network.{name} must not be negative, at most {MAX_BLOCKS}, not {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -114,8 +133,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         stride = self.network.stride
-        if self.picture_size < stride or self.picture_size % stride:
-            raise ConfigError(f"picture_size must be a positive multiple of {stride}, not {self.picture_size}")
+        if not stride <= self.picture_size <= MAX_SIDE or self.picture_size % stride:
+            raise ConfigError(
+                f"picture_size must be a positive multiple of {stride}, not {str(self.picture_size)[:40]}"
+            )
         check_groups(self.groups)
 
     @property
@@ -156,10 +177,28 @@ class ModelConfig:
             # Nor did E and D have different numbers of blocks then.
             if (blocks := network.pop("blocks", None)) is not None:
                 network |= {"encoder_blocks": blocks, "decoder_blocks": blocks}
-            groups = {group: tuple(names) for group, names in values["groups"].items()}
+            groups = {group: tuple(names) for group, names in values["groups"].items() if not isinstance(names, str)}
+            every = [name for names in groups.values() for name in names]
+            if len(groups) < len(values["groups"]) or not all(isinstance(name, str) for name in every):
+                raise ConfigError("groups must be lists of attributes")
             return cls(groups=groups, picture_size=values["picture_size"], network=_FAMILIES[family](**network))
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a homomorph model configuration: {error}") from error
+
+
+def served_name(name: str) -> str:
+    """Return what an attribute is called in the names of directions and served models.
+
+    Letters become small, whatever is neither letter nor digit becomes `_`, and a digit in front gets `a_` before it:
+    `Smiling` is `smiling`, `5_o_Clock_Shadow` is `a_5_o_clock_shadow`.
+
+    Raises:
+        ConfigError: nothing is left of the name.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not plain:
+        raise ConfigError(f"{name!r} has no letter from a to z and no digit: it cannot name a served model")
+    return plain if plain[0].isalpha() else f"a_{plain}"
 
 
 def check_name(kind: str, name: str) -> None:
@@ -168,8 +207,11 @@ def check_name(kind: str, name: str) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{kind} {name!r} must be lower-case letters, digits and underscores (it names a model)")
+    if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
+        raise ConfigError(
+            f"{kind} {name[:80]!r} must be lower-case letters, digits and underscores, at most {_MAX_NAME} (it names a "
+            "model)"
+        )
 
 
 def check_groups(groups: dict[str, tuple[str, ...]]) -> None:
@@ -180,6 +222,8 @@ def check_groups(groups: dict[str, tuple[str, ...]]) -> None:
     """
     if not groups:
         raise ConfigError("there must be at least one attribute group")
+    if len(groups) > MAX_GROUPS:
+        raise ConfigError(f"{len(groups)} groups are more than {MAX_GROUPS}")
     seen: dict[str, str] = {}
     for group, names in groups.items():
         check_name("group", group)

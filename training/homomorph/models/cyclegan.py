@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.models.cyclegan_config import CycleGANConfig, parse_generator
 
 
 class _InstanceNorm(nn.InstanceNorm2d):
@@ -31,16 +31,18 @@ class _InstanceNorm(nn.InstanceNorm2d):
 class _ResnetBlock(nn.Module):
     """x + norm(conv(act(norm(conv(x))))), shape kept."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, config: CycleGANConfig) -> None:
         super().__init__()
+        padding = {"replicate": nn.ReplicationPad2d, "zero_blocks": nn.ZeroPad2d}
+        pad = padding.get(config.padding.replace("replicate_blocks", "replicate"), nn.ReflectionPad2d)
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
+            pad(1),
             nn.Conv2d(channels, channels, 3),
-            _InstanceNorm(channels),
+            _norm(channels, config),
             nn.ReLU(),
-            nn.ReflectionPad2d(1),
+            pad(1),
             nn.Conv2d(channels, channels, 3),
-            _InstanceNorm(channels),
+            _norm(channels, config),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,50 +54,55 @@ class ResnetGenerator(nn.Module):
     """Picture -> picture of the same shape, H and W multiples of 4, after Johnson et al. (ECCV 2016).
 
     Args:
-        filters: channels at the picture's own resolution.
-        blocks: residual blocks at a quarter of it.
-        residual: see `CycleGANConfig.residual`.
+        config: filters are channels at the picture's own resolution, blocks are at a quarter of it.
     """
 
-    def __init__(self, filters: int, blocks: int, *, residual: bool = False) -> None:
+    def __init__(self, config: CycleGANConfig) -> None:
         super().__init__()
-        self.residual = residual
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), *_normalised(nn.Conv2d(3, filters, 7))]
+        self.config = config
+        filters, (_, blocks) = config.filters, parse_generator(config.generator)
+        pad = nn.ReplicationPad2d if config.padding == "replicate" else nn.ReflectionPad2d
+        layers: list[nn.Module] = [pad(3), *_normalised(nn.Conv2d(config.channels_in, filters, 7), config)]
         for channels in (filters, 2 * filters):
-            layers += _normalised(nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1))
-        layers += [_ResnetBlock(4 * filters) for _ in range(blocks)]
+            layers += _normalised(nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1), config)
+        layers += [_ResnetBlock(4 * filters, config) for _ in range(blocks)]
         for channels in (4 * filters, 2 * filters):
-            layers += _normalised(nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1))
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(filters, 3, 7), nn.Tanh()]
+            up = nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1)
+            layers += _normalised(up, config)
+        layers += [pad(3), nn.Conv2d(filters, config.channels_out, 7), nn.Identity()]
         self.model = nn.Sequential(*layers)
 
     def forward(self, picture: Tensor) -> Tensor:
-        made: Tensor = self.model(picture)
-        return _added(picture, made) if self.residual else made
+        seen = _as_seen(picture, self.config)
+        return _as_picture(self.model(seen), seen, self.config)
 
 
 class _UnetLevel(nn.Module):
     """One level of a U-Net: down, the levels within, up; and what came in beside it, but for the outermost.
 
     Args:
-        outer: channels that come in and, as many again, go out.
+        outer: channels that come in; as many go out, beside those.
         inner: channels after the way down.
         within: the next level; None for the innermost.
-        outermost: whether pictures come in and go out.
+        config: of the generator.
+        made: of the outermost: channels of the pictures that go out, where `outer` come in.
     """
 
-    def __init__(self, outer: int, inner: int, within: nn.Module | None, *, outermost: bool = False) -> None:
+    def __init__(
+        self, outer: int, inner: int, within: nn.Module | None, config: CycleGANConfig, *, made: int | None = None
+    ) -> None:
         super().__init__()
         down = nn.Conv2d(outer, inner, 4, stride=2, padding=1)
-        up = nn.ConvTranspose2d(2 * inner if within is not None else inner, outer, 4, stride=2, padding=1)
-        self.outermost = outermost
-        if outermost:
+        widened = 2 * inner if within is not None else inner
+        up = nn.ConvTranspose2d(widened, outer if made is None else made, 4, stride=2, padding=1)
+        self.outermost = made is not None
+        if self.outermost:
             assert within is not None
-            layers = [down, within, nn.ReLU(), up, nn.Tanh()]
+            layers = [down, within, nn.ReLU(), up, nn.Identity()]
         elif within is None:
-            layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, _InstanceNorm(outer)]
+            layers = [nn.LeakyReLU(0.2), down, nn.ReLU(), up, _norm(outer, config)]
         else:
-            normalised = [down, _InstanceNorm(inner), within, nn.ReLU(), up, _InstanceNorm(outer)]
+            normalised = [down, _norm(inner, config), within, nn.ReLU(), up, _norm(outer, config)]
             layers = [nn.LeakyReLU(0.2), *normalised]
         self.model = nn.Sequential(*layers)
 
@@ -111,23 +118,22 @@ class UnetGenerator(nn.Module):
     """Picture -> picture of the same shape, H and W multiples of 2 ** levels, after Isola et al. (CVPR 2017).
 
     Args:
-        filters: channels after the first halving.
-        levels: how often a picture is halved.
-        residual: see `CycleGANConfig.residual`.
+        config: filters are channels after the first halving.
     """
 
-    def __init__(self, filters: int, levels: int, *, residual: bool = False) -> None:
+    def __init__(self, config: CycleGANConfig) -> None:
         super().__init__()
-        self.residual = residual
-        widths = [filters * min(2**level, 8) for level in range(levels)]
+        self.config = config
+        levels = parse_generator(config.generator)[1].bit_length() - 1
+        widths = [config.filters * min(2**level, 8) for level in range(levels)]
         level: nn.Module | None = None
         for outer, inner in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True):
-            level = _UnetLevel(outer, inner, level)
-        self.model = _UnetLevel(3, filters, level, outermost=True)
+            level = _UnetLevel(outer, inner, level, config)
+        self.model = _UnetLevel(config.channels_in, config.filters, level, config, made=config.channels_out)
 
     def forward(self, picture: Tensor) -> Tensor:
-        made: Tensor = self.model(picture)
-        return _added(picture, made) if self.residual else made
+        seen = _as_seen(picture, self.config)
+        return _as_picture(self.model(seen), seen, self.config)
 
 
 class PatchDiscriminator(nn.Module):
@@ -164,19 +170,38 @@ class CycleGAN(nn.Module):
 
 
 def _generator(config: CycleGANConfig) -> nn.Module:
-    kind, _, size = config.generator.partition("_")
-    if kind == "resnet":
-        return ResnetGenerator(config.filters, int(size.removesuffix("blocks")), residual=config.residual)
-    return UnetGenerator(config.filters, levels=int(size).bit_length() - 1, residual=config.residual)
+    kind, _ = parse_generator(config.generator)
+    return ResnetGenerator(config) if kind == "resnet" else UnetGenerator(config)
 
 
-def _added(picture: Tensor, change: Tensor) -> Tensor:
-    """Add a change in [-1, 1], which can turn black white and white black, and stay in the range of pictures."""
-    return (picture + 2 * change).clamp(-1, 1)
+def _as_seen(picture: Tensor, config: CycleGANConfig) -> Tensor:
+    """Return a picture [B, 3, H, W] as the generator sees it: coloured, or grey with one channel."""
+    if config.channels_in == 3:
+        return picture
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=picture.dtype, device=picture.device).view(1, 3, 1, 1)
+    return (picture * weights).sum(dim=1, keepdim=True)
 
 
-def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
-    return [convolution, _InstanceNorm(convolution.out_channels), nn.ReLU()]
+def _as_picture(made: Tensor, seen: Tensor, config: CycleGANConfig) -> Tensor:
+    """Make a picture [B, 3, H, W] in [-1, 1] of what the last convolution gave and of what the generator saw."""
+    if config.output == "sigmoid":
+        made = 2 * made.sigmoid() - 1
+    elif config.output == "tanh":
+        made = made.tanh()
+    if config.residual:
+        # A change in [-1, 1] that counts twice can turn black white and white black.
+        made = seen + config.residual_scale * made
+    if config.residual or config.output == "none":
+        made = made.clamp(-1, 1)
+    return made.expand(-1, 3, -1, -1) if config.channels_out == 1 else made
+
+
+def _norm(channels: int, config: CycleGANConfig) -> nn.Module:
+    return _InstanceNorm(channels) if config.norm == "instance" else nn.Identity()
+
+
+def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d, config: CycleGANConfig) -> list[nn.Module]:
+    return [convolution, _norm(convolution.out_channels, config), nn.ReLU()]
 
 
 def start(network: nn.Module) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from homomorph.errors import ConfigError
-from homomorph.models.config import check_name
+from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS, MAX_SIDE, check_name
 
-GENERATORS = {
-    "resnet_6blocks": 4,
-    "resnet_9blocks": 4,
-    "unet_64": 64,
-    "unet_128": 128,
-    "unet_256": 256,
-}
-"""Names of the generators, and what a picture's height and width must be multiples of.
+GENERATORS = ("resnet_6blocks", "resnet_9blocks", "unet_64", "unet_128", "unet_256", "unet_512")
+"""Names of the generators in use. Of a ResNet any number of blocks is taken, of a U-Net any power of two.
 
 A U-Net halves its picture until one pixel is left of the size that it is named after.
 """
+NORMS = ("instance", "none")
+"""What follows a convolution: InstanceNorm without weights, or nothing, as where BatchNorm was folded into it."""
+PADDINGS = ("reflect", "replicate", "replicate_blocks", "zero_blocks")
+"""What a ResNet sees around its picture: mirrored or repeated edges; `_blocks` is within the residual blocks alone, and
+mirrored edges around the picture."""
+OUTPUTS = ("tanh", "sigmoid", "none")
+"""What the last layer does: values from -1 to 1, from 0 to 1, or neither, cut at -1 and 1."""
 SMALLEST_SIDE = 8
 """Least height and width of a picture: what a ResNet's blocks mirror and normalise must be two pixels a side."""
 
@@ -48,28 +50,59 @@ class CycleGANConfig:
 
     Most of a picture stays as it is when an attribute changes: then there is less to learn. Published ones do not.
     """
+    residual_scale: float = 2.0
+    """What is added counts so many times: with 2, black can become white; DeblurGAN's `learn_residual` is 1."""
+    norm: str = "instance"
+    """One of `NORMS`."""
+    padding: str = "reflect"
+    """One of `PADDINGS`; of a ResNet."""
+    output: str = "tanh"
+    """One of `OUTPUTS`."""
+    channels_in: int = 3
+    """3, or 1: the generator sees grey pictures, as ITU-R BT.601 weighs colours."""
+    channels_out: int = 3
+    """3, or 1: it makes grey pictures."""
 
     def __post_init__(self) -> None:
-        if self.generator not in GENERATORS:
-            raise ConfigError(f"generator must be {' or '.join(GENERATORS)}, not {self.generator!r}")
-        if self.filters < 1:
-            raise ConfigError(f"filters must be at least 1, not {self.filters}")
+        self._check_generator()
+        for option, allowed in (("norm", NORMS), ("padding", PADDINGS), ("output", OUTPUTS)):
+            if getattr(self, option) not in allowed:
+                raise ConfigError(f"{option} must be {' or '.join(allowed)}, not {str(getattr(self, option))[:80]!r}")
+        if not {self.channels_in, self.channels_out} <= {1, 3}:
+            raise ConfigError(f"channels must be 1 or 3, not {self.channels_in} and {self.channels_out}")
+        if self.residual and not 0 < self.residual_scale <= 16:
+            raise ConfigError(f"residual_scale must be more than 0, at most 16, not {self.residual_scale}")
+        if self.residual and self.channels_in < self.channels_out:
+            raise ConfigError("a residual generator of coloured pictures sees coloured ones")
+        if not 1 <= self.filters <= MAX_CHANNELS:
+            raise ConfigError(f"filters must be at least 1, at most {MAX_CHANNELS}, not {self.filters}")
         if self.picture_size < self.stride or self.picture_size % self.stride:
             raise ConfigError(
                 f"picture_size must be a positive multiple of {self.stride} for {self.generator}, "
                 f"not {self.picture_size}"
             )
-        if self.picture_size < SMALLEST_SIDE:
-            raise ConfigError(f"picture_size must be at least {SMALLEST_SIDE}, not {self.picture_size}")
+        if not SMALLEST_SIDE <= self.picture_size <= MAX_SIDE:
+            raise ConfigError(
+                f"picture_size must be at least {SMALLEST_SIDE}, at most {MAX_SIDE}, not {self.picture_size}"
+            )
         if not self.directions or len(set(self.directions)) < len(self.directions):
             raise ConfigError(f"directions must be different names, not {', '.join(self.directions) or 'none'}")
         for name in self.directions:
             check_name("direction", name)
 
+    def _check_generator(self) -> None:
+        kind, size = parse_generator(self.generator)
+        if kind == "resnet" and 1 <= size <= MAX_BLOCKS:
+            return
+        if kind == "unet" and 32 <= size <= 1024 and size & (size - 1) == 0:
+            return
+        raise ConfigError(f"generator must be {' or '.join(GENERATORS)}, not {self.generator[:80]!r}")
+
     @property
     def stride(self) -> int:
         """What a picture's height and width must be multiples of."""
-        return GENERATORS[self.generator]
+        kind, size = parse_generator(self.generator)
+        return 4 if kind == "resnet" else size
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back and JSON can hold."""
@@ -87,3 +120,13 @@ class CycleGANConfig:
             return cls(**given | {"directions": tuple(given["directions"])})
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a CycleGAN configuration: {error}") from error
+
+
+def parse_generator(name: str) -> tuple[str, int]:
+    """Return the kind of a generator, `resnet` or `unet`, and its blocks or the size that it is named after.
+
+    Another name gives an empty kind.
+    """
+    if match := re.fullmatch(r"resnet_(\d{1,4})blocks|unet_(\d{1,4})", name):
+        return ("resnet", int(match[1])) if match[1] else ("unet", int(match[2]))
+    return "", 0

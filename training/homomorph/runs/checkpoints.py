@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import pathlib
+import pickle
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from homomorph.errors import CheckpointError
@@ -27,26 +36,109 @@ def check_empty(out: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, without the `module.` that torch's DataParallel puts before every key.
+    """Read a state dict, alone or within what a training program wrote around it.
 
-    Nothing is unpickled but tensors.
+    Nothing is unpickled but tensors, numbers and text. `module.` and `_orig_mod.`, which torch's wrappers put before
+    names, are left out. A dict within a dict is looked for below the names that programs use (`state_dict` and so on);
+    names of several networks in one file stay before their tensors, as in `netG_A.model.1.weight`.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds something else.
+        CheckpointError: the file cannot be read, or holds something else; what was found is named.
     """
+    content = _read(path)
+    weights = _state_dict(content)
+    if weights is None:
+        raise CheckpointError(
+            f"{path} holds no state dict: expected are tensors by name, found is {_described(content)}"
+        )
+    plain = {_WRAPPERS.sub("", key): value for key, value in weights.items()}
+    if len(plain) < len(weights):
+        raise CheckpointError(f"{path} has tensors twice, with and without 'module.' or '_orig_mod.' in their names")
+    for key, value in plain.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.dtype == torch.bool:
+            raise CheckpointError(f"{path}: {key[:200]} is {_kind_of(value)}; expected are ordinary tensors of numbers")
+    return plain
+
+
+_WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
+"""What DataParallel and torch.compile put before names, at any depth and several times."""
+_USUAL_NAMES = (
+    "state_dict",
+    "model_state_dict",
+    "params_ema",
+    "params",
+    "model",
+    "generator",
+    "netG",
+    "net",
+    "weights",
+)
+"""Below which programs keep a state dict."""
+_HARMLESS = (argparse.Namespace, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath)
+"""Classes beside tensors that checkpoints hold, and that do nothing when they are unpickled."""
+
+
+def _read(path: Path) -> object:
+    """Unpickle tensors, or read safetensors."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how a file is pickled, which its owner cannot change
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is no regular file")
+        with path.open("rb") as file:
+            head = file.read(1024)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
+        raise CheckpointError(f"{path} is a web page, not weights: the download went to a page instead of the file")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a git-lfs pointer, not weights: run `git lfs pull` where it comes from")
+    if not head:
+        raise CheckpointError(f"{path} is empty")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*_HARMLESS]):
+            warnings.simplefilter("ignore")  # about how a file is pickled, which its owner cannot change
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"Unsupported (?:global|class|operand)[^\n]*?([\w.]+\.[\w.]+)", str(error))
+        what = f": {found[1]}" if found else ""
+        raise CheckpointError(
+            f"{path} is not a torch file of weights, or more is in it than weights{what}; save the state_dict() alone"
+        ) from error
     except Exception as error:  # a damaged file can fail in any of the ways that an unpickler can
-        raise CheckpointError(f"{path} is not a torch file of weights, or more is in it than weights") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise CheckpointError(f"{path} holds no state dict: expected are tensors by name, and nothing else")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+        raise CheckpointError(f"{path} is not a torch file of weights, or is damaged") from error
+
+
+def _state_dict(content: object, depth: int = 0) -> dict[str, Tensor] | None:
+    """Find the tensors by name in what a file holds; those of several networks with the networks' names before them."""
+    if not isinstance(content, Mapping) or depth > 3:
+        return None
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if tensors:
+        return tensors
+    for name in _USUAL_NAMES:
+        if (found := _state_dict(content.get(name), depth + 1)) is not None:
+            return found
+    below = {
+        key: found
+        for key, value in content.items()
+        if isinstance(key, str) and "optim" not in key and (found := _state_dict(value, depth + 1)) is not None
+    }
+    if not below:
+        return None
+    return {f"{name}.{key}": value for name, found in below.items() for key, value in found.items()}
+
+
+def _described(content: object) -> str:
+    if isinstance(content, Mapping):
+        names = ", ".join(f"{str(key)[:40]} ({type(value).__name__})" for key, value in [*content.items()][:8])
+        return f"a dict of {names or 'nothing'}"
+    return f"a {type(content).__name__}"
+
+
+def _kind_of(value: Tensor) -> str:
+    kind = "quantised" if value.is_quantized else str(value.layout).removeprefix("torch.").replace("_", " ")
+    return f"{kind} {str(value.dtype).removeprefix('torch.')}"
 
 
 def fitted(expected: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -70,11 +162,18 @@ def fitted(expected: dict[str, Tensor], weights: dict[str, Tensor], path: Path) 
     return {key: weights[key].to(tensor.dtype, copy=True) for key, tensor in expected.items()}
 
 
-def write_run(model: Model, out: Path) -> None:
+def write_run(model: Model, out: Path, pictures: Mapping[str, NDArray[np.uint8]] | None = None) -> None:
     """Write a run; it appears whole or not at all.
+
+    Args:
+        model: what it holds.
+        out: new or empty folder.
+        pictures: uint8 [H, W, 3] to write beside it, by their file names.
 
     Raises:
         OutputError: it cannot be written.
     """
     with replacing(out.resolve()) as partial:
         save_model(partial, model)
+        for name, picture in (pictures or {}).items():
+            Image.fromarray(picture).save(partial / name)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from homomorph.errors import CheckpointError
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.models.translator import Translator
-from homomorph.runs.run import CONFIG_FILE, load
+from homomorph.runs.run import CONFIG_FILE, load, read_json
 
 
 def is_cyclegan(folder: Path) -> bool:
     """Return whether a folder is a CycleGAN's run; a folder that cannot be read is not."""
     try:
-        return bool(json.loads((folder / CONFIG_FILE).read_text())["method"] == CycleGANConfig.method)
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_json(folder / CONFIG_FILE).get("method") == CycleGANConfig.method)
+    except (OSError, CheckpointError):
         return False
 
 

@@ -1,26 +1,52 @@
 """Turns a generator's checkpoint of the PyTorch implementation in wide use (`pytorch-CycleGAN-and-pix2pix`) into a run.
 
-homomorph import cyclegan latest_net_G.pth --direction summer --out runs/summer
+homomorph import cyclegan latest_net_G.pth --direction summer --out runs/summer --preview photo.jpg
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from homomorph.errors import CheckpointError
+from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS
 from homomorph.models.cyclegan import CycleGAN
-from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig
+from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, parse_generator
+from homomorph.models.translator import Translator
 from homomorph.runs.checkpoints import check_empty, fitted, read_weights, write_run
+from homomorph_client.pictures import fit_picture
 
 PICTURE_SIZE = 256
 """Height and width in pixels that the published generators were trained at."""
+RESIDUALS = ("no", "add", "add-twice")
+"""What a generator's output is: the picture, or what is added to it, once (DeblurGAN) or twice (our own)."""
 
+_FIRST = re.compile(r"(.*?)(model\.1\.weight|model\.model\.0\.weight)")
+"""The first convolution of a ResNet and of a U-Net, and what stands before its name."""
+_IN_BLOCK = re.compile(r"(model\.\d+\.conv_block)\.(\d+)\.(\w+)")
+"""A tensor of a residual block: the block, the layer's number, the tensor's kind."""
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What old versions of torch wrote of an InstanceNorm although it used none of it."""
+"""What torch keeps of a norm that counts; old versions wrote it of an InstanceNorm too, which used none of it."""
+_EPSILON = 1e-5
+"""That BatchNorm adds to a variance."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a checkpoint became."""
+
+    model: CycleGAN
+    """In evaluation mode."""
+    found: str
+    """What the file says by its tensors, in words."""
+    assumed: str
+    """What it cannot say and was taken to be so, in words."""
 
 
 def import_cyclegan(
@@ -29,73 +55,249 @@ def import_cyclegan(
     *,
     direction: str = "translate",
     generator: str | None = None,
-    picture_size: int = PICTURE_SIZE,
-) -> CycleGAN:
+    picture_size: int | None = None,
+    part: str | None = None,
+    residual: str = "no",
+    padding: str = "reflect",
+    output: str = "tanh",
+    preview: Path | None = None,
+) -> Imported:
     """Read `latest_net_G.pth` or its like, and write a run of one direction.
 
     Nothing is unpickled but tensors. The run appears whole or not at all. Weights that were trained with dropout are
-    taken too; in evaluation it does nothing.
+    taken too; in evaluation it does nothing. BatchNorm is folded into the convolutions before it, which in evaluation
+    compute the same.
 
     Args:
         file: the checkpoint.
         out: run folder, new or empty.
         direction: what the generator does to a picture; names its served model.
-        generator: one of `GENERATORS`; None to tell it from the names of the tensors.
-        picture_size: height and width in pixels that the generator was trained at.
-
-    Returns:
-        The model, in evaluation mode.
+        generator: such as `resnet_9blocks`; None to tell it from the names of the tensors.
+        picture_size: height and width in pixels that the generator was trained at; None is 256, or what a larger U-Net
+            is named after.
+        part: which of several generators in one file, such as `netG_A`.
+        residual: one of `RESIDUALS`, which tensors do not tell.
+        padding: one of `cyclegan_config.PADDINGS`, which tensors do not tell, except for `zero_blocks`.
+        output: one of `cyclegan_config.OUTPUTS`, which tensors do not tell.
+        preview: a picture to write into the run beside what the generator makes of it, as `preview.png`.
 
     Raises:
         CheckpointError: the file is missing or holds something else than such a generator's weights, or `out` holds
-            something already or cannot be written.
+            something already.
         ConfigError: the generator or the direction cannot be used, or the size does not suit the generator.
+        OutputError: `out` cannot be written.
+        PictureError: the preview's picture cannot be read.
     """
     check_empty(out)
-    weights = {
-        _without_dropout(key): value for key, value in read_weights(file).items() if not key.endswith(_STATISTICS)
-    }
+    weights, left_out = _one_generator(read_weights(file), part, file)
+    weights, zero_blocks = _arranged(weights)
+    weights, folded = _folded(weights, file)
     found = generator_of(weights)
     if found is None:
-        raise CheckpointError(f"{file} holds no CycleGAN generator: known are {', '.join(GENERATORS)}")
+        raise CheckpointError(
+            f"{file} holds no CycleGAN generator: known are {', '.join(GENERATORS)}; {_seen(weights)}"
+        )
     if generator not in (None, found):
         raise CheckpointError(f"{file} holds a {found}, not a {generator}")
-    if _normalises_with_weights(weights):
-        raise CheckpointError(f"{file} normalises with weights, as BatchNorm does; CycleGAN's InstanceNorm has none")
-    config = CycleGANConfig((direction,), found, _filters(weights), picture_size)
+    filters, channels_in, channels_out = _channels(weights, file)
+    kind, size = parse_generator(found)
+    if picture_size is None:
+        picture_size = max(PICTURE_SIZE, size) if kind == "unet" else PICTURE_SIZE
+    config = CycleGANConfig(
+        (direction,),
+        found,
+        filters,
+        picture_size,
+        residual=residual != "no",
+        residual_scale=1.0 if residual == "add" else 2.0,
+        norm="none" if folded else "instance",
+        padding="zero_blocks" if zero_blocks else padding,
+        output=output,
+        channels_in=channels_in,
+        channels_out=channels_out,
+    )
     with torch.device("meta"):  # shapes alone: every weight comes from the file
         model = CycleGAN(config)
     network = model.generators[direction]
     network.load_state_dict(fitted(network.state_dict(), weights, file), assign=True)
     model.eval().requires_grad_(False)
-    write_run(model, out)
-    return model
+    pictures = {} if preview is None else {"preview.png": _strip(model, direction, preview)}
+    write_run(model, out, pictures)
+    return Imported(model, _found(config, folded, left_out), _assumed(config, zero_blocks))
 
 
 def generator_of(weights: dict[str, Tensor]) -> str | None:
-    """Tell which of `GENERATORS` a state dict belongs to by the names of its tensors; None if to none of them."""
-    if not _filters(weights):
+    """Tell which generator a state dict belongs to by the names of its tensors; None if to none."""
+    if not any(key in weights for key in ("model.1.weight", "model.model.0.weight")):
         return None
     blocks = {key.split(".")[1] for key in weights if ".conv_block." in key}
+    if blocks:
+        return f"resnet_{len(blocks)}blocks" if len(blocks) <= MAX_BLOCKS else None
     # Each level of a U-Net stands within the one around it, as `model.1.` or `model.3.` of it.
     levels = max(key.split(".").count("model") for key in weights) - 1
-    name = f"resnet_{len(blocks)}blocks" if blocks else f"unet_{2**levels}"
-    return name if name in GENERATORS else None
+    return f"unet_{2**levels}" if 5 <= levels <= 10 else None
 
 
-def _filters(weights: dict[str, Tensor]) -> int:
-    """Return how many channels the first convolution makes of a picture; 0 if there is no such convolution."""
-    for key in ("model.1.weight", "model.model.0.weight"):
-        weight = weights.get(key)
-        if weight is not None and weight.dim() == 4 and weight.shape[1] == 3:
-            return len(weight)
-    return 0
+def _one_generator(weights: dict[str, Tensor], part: str | None, file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors of one network, by its own names, and which other networks there are."""
+    prefixes = {match[1] for key in weights if (match := _FIRST.fullmatch(key)) and weights[key].dim() == 4}
+    # A U-Net's inner levels look like the beginning of a ResNet.
+    outer = [one for one in prefixes if not any(one != other and one.startswith(other) for other in prefixes)]
+    names = sorted(one.rstrip(".") for one in outer)
+    if part is not None:
+        if part not in names:
+            raise CheckpointError(f"{file} has no generator {part!r}, but {', '.join(map(repr, names)) or 'none'}")
+        chosen = f"{part}." if part else ""
+    elif len(names) > 1:
+        raise CheckpointError(f"{file} holds several generators, {', '.join(names)}: choose one with --part {names[0]}")
+    elif not names:
+        return weights, []
+    else:
+        chosen = outer[0]
+    others = {key.partition(".")[0] for key in weights if not key.startswith(chosen)}
+    return {key.removeprefix(chosen): value for key, value in weights.items() if key.startswith(chosen)}, sorted(others)
 
 
-def _normalises_with_weights(weights: dict[str, Tensor]) -> bool:
-    return any(key.endswith(".weight") and value.dim() == 1 for key, value in weights.items())
+def _arranged(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """Number the layers of residual blocks as without dropout and with padding layers.
+
+    Returns:
+        The weights, and whether there are no padding layers, so that the blocks pad with zeros.
+    """
+    convolutions: dict[str, list[int]] = {}
+    for key, value in weights.items():
+        if (match := _IN_BLOCK.fullmatch(key)) and match[3] == "weight" and value.dim() == 4:
+            convolutions.setdefault(match[1], []).append(int(match[2]))
+    arranged: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        match = _IN_BLOCK.fullmatch(key)
+        places = sorted(convolutions.get(match[1], [])) if match else []
+        if match and len(places) == 2 and (place := int(match[2])) in _norms_and(places):
+            first = place < places[1]
+            key = f"{match[1]}.{place - places[0] + 1 if first else place - places[1] + 5}.{match[3]}"
+        arranged[key] = value
+    return arranged, bool(convolutions) and all(min(places) == 0 for places in convolutions.values())
 
 
-def _without_dropout(key: str) -> str:
-    """Rename the second convolution of a residual block with dropout, which stands one place further behind."""
-    return re.sub(r"\.conv_block\.6\.", ".conv_block.5.", key)
+def _norms_and(places: list[int]) -> set[int]:
+    return {*places, *(place + 1 for place in places)}
+
+
+def _folded(weights: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], bool]:
+    """Fold BatchNorm into the convolutions before it; leave out what InstanceNorm does not use.
+
+    Returns:
+        The weights, and whether there was a BatchNorm.
+
+    Raises:
+        CheckpointError: a norm has weights and no statistics, so it is neither.
+    """
+    norms = sorted(key.removesuffix(".weight") for key, value in weights.items() if _is_norm(key, value))
+    folded = {key: value for key, value in weights.items() if not key.endswith(_STATISTICS)}
+    for norm in norms:
+        before, _, number = norm.rpartition(".")
+        convolution = f"{before}.{int(number) - 1}" if number.isdecimal() else ""
+        kernel = weights.get(f"{convolution}.weight")
+        scale, mean, variance = (weights.get(f"{norm}.{key}") for key in ("weight", "running_mean", "running_var"))
+        if scale is None or mean is None or variance is None or kernel is None or kernel.dim() != 4:
+            raise CheckpointError(
+                f"{file} normalises with weights and without statistics ({norm}): CycleGAN's InstanceNorm has no "
+                "weights, and BatchNorm has both"
+            )
+        outputs = 1 if _is_transposed(convolution, kernel, len(mean)) else 0
+        if not len(scale) == len(mean) == len(variance) == kernel.shape[outputs]:
+            raise CheckpointError(f"{file}: {norm} does not fit {convolution}, which it follows")
+        factor = scale.double() / (variance.double() + _EPSILON).sqrt()
+        bias, shift = (weights.get(f"{of}.bias", torch.zeros_like(mean)) for of in (convolution, norm))
+        shape = [1, 1, 1, 1]
+        shape[outputs] = -1
+        folded[f"{convolution}.weight"] = (kernel.double() * factor.view(shape)).float()
+        folded[f"{convolution}.bias"] = ((bias.double() - mean.double()) * factor + shift.double()).float()
+        for key in ("weight", "bias"):
+            folded.pop(f"{norm}.{key}", None)
+    if norms:  # convolutions before BatchNorm have no bias, nor have some others of such a network
+        for key, value in list(folded.items()):
+            if value.dim() == 4 and key.endswith(".weight"):
+                folded.setdefault(key.removesuffix("weight") + "bias", torch.zeros(len(value)))
+    return folded, bool(norms)
+
+
+def _is_norm(key: str, value: Tensor) -> bool:
+    return key.endswith(".weight") and value.dim() == 1
+
+
+def _is_transposed(convolution: str, kernel: Tensor, outputs: int) -> bool:
+    if convolution.startswith("model.model."):
+        return convolution.rpartition(".")[2] in ("3", "5")  # of a U-Net's level, the way up
+    return len(kernel) != outputs
+
+
+def _channels(weights: dict[str, Tensor], file: Path) -> tuple[int, int, int]:
+    """Return the filters of a generator, and the channels of the pictures that it sees and makes.
+
+    Raises:
+        CheckpointError: they are none that can be served.
+    """
+    if "model.model.0.weight" in weights:
+        first, last = weights["model.model.0.weight"], weights.get("model.model.3.weight")
+        made = 0 if last is None or last.dim() != 4 else last.shape[1]
+    else:
+        numbers = [int(match[1]) for key in weights if (match := re.fullmatch(r"model\.(\d{1,4})\.weight", key))]
+        first, last = weights["model.1.weight"], weights[f"model.{max(numbers)}.weight"]
+        made = len(last)
+    if first.dim() != 4 or not {first.shape[1], made} <= {1, 3} or len(first) > MAX_CHANNELS:
+        raise CheckpointError(
+            f"{file} holds a generator whose first layer is {_shape(first)} and which makes {made} channels: pictures "
+            "have 3, or 1 where they are grey"
+        )
+    return len(first), first.shape[1], made
+
+
+def _seen(weights: dict[str, Tensor]) -> str:
+    """Describe a few tensors."""
+    shown = ", ".join(f"{key[:60]} {_shape(value)}" for key, value in list(weights.items())[:4])
+    return f"found are {len(weights)} tensors: {shown}"
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a number"
+
+
+def _found(config: CycleGANConfig, folded: bool, left_out: list[str]) -> str:
+    said = [config.generator, f"{config.filters} filters"]
+    if 1 in (config.channels_in, config.channels_out):
+        said.append(f"from {_colours(config.channels_in)} to {_colours(config.channels_out)} pictures")
+    if folded:
+        said.append("BatchNorm, folded into its convolutions")
+    if left_out:
+        said.append(f"beside it, and left out: {', '.join(left_out[:8])}")
+    return ", ".join(said)
+
+
+def _colours(channels: int) -> str:
+    return "grey" if channels == 1 else "coloured"
+
+
+def _assumed(config: CycleGANConfig, zero_blocks: bool) -> str:
+    times = "" if config.residual_scale == 1 else " twice"
+    said = [
+        f"its output is added to the picture{times}" if config.residual else "its output is the picture",
+        f"its last layer is {config.output}" if config.output != "none" else "its last layer is cut at -1 and 1",
+    ]
+    if config.generator.startswith("resnet") and not zero_blocks:
+        said.insert(
+            1,
+            {
+                "reflect": "it mirrors the picture's edges",
+                "replicate": "it repeats the picture's edges",
+                "replicate_blocks": "its blocks repeat their edges, and the picture's are mirrored",
+                "zero_blocks": "its blocks pad with zeros",
+            }[config.padding],
+        )
+    return ", ".join(said)
+
+
+def _strip(model: CycleGAN, direction: str, picture: Path) -> NDArray[np.uint8]:
+    """Return a picture and, beside it, what the generator makes of it, [H, 2 * W, 3]."""
+    shown = fit_picture(picture, model.config.picture_size)
+    return np.concatenate([shown, Translator([model]).chained(shown, [direction])[0]], axis=1)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from homomorph.errors import CheckpointError
 from homomorph.models.config import ModelConfig
 from homomorph.models.label_features import LabelFeatures
-from homomorph.runs.run import converted, save_tensors
+from homomorph.runs.run import converted, load_tensors, save_tensors
 
 LABEL_FEATURES_FILE = "label_features.safetensors"
 
@@ -32,7 +30,7 @@ def load_label_features(folder: Path, config: ModelConfig) -> LabelFeatures | No
         return None
     fitted = LabelFeatures(config)
     try:
-        fitted.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, RuntimeError) as error:
+        fitted.load_state_dict(load_tensors(path)[0])
+    except RuntimeError as error:
         raise CheckpointError(f"{path} does not belong to this run: {error}") from error
     return fitted

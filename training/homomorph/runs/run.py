@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from homomorph.errors import CheckpointError, ConfigError
@@ -26,6 +26,10 @@ from homomorph_client.files import replacing, write_text
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
+CHECKSUM = "sha256"
+"""Key in a safetensors file's metadata of the `checksum` of what it holds."""
+
+_MAX_JSON_BYTES = 2**20
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -85,11 +89,12 @@ def save_model(folder: Path, model: Model, *, dtype: torch.dtype = torch.float32
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, readable as the umask says; it appears whole or not at all."""
     with replacing(file) as partial:
+        contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
         # `save_file` gives its files to their owner alone.
         partial.touch()
         mode = partial.stat().st_mode
         try:
-            save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, metadata)
+            save_file(contiguous, partial, {**(metadata or {}), CHECKSUM: checksum(contiguous)})
         except SafetensorError as error:  # the words of the system, without its number
             raise OutputError(f"{file} cannot be written: {error}") from error
         partial.chmod(mode)
@@ -121,17 +126,81 @@ def load(folder: Path, read_config: Callable[[dict[str, Any]], C], build: Callab
         CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
     """
     try:
-        config = read_config(json.loads((folder / CONFIG_FILE).read_text()))
-        state = load_file(folder / MODEL_FILE)
+        config = read_config(read_json(folder / CONFIG_FILE))
+        state, _ = load_tensors(folder / MODEL_FILE)
+        # Shapes alone: what a damaged configuration asks for is compared with the weights before it takes memory.
+        with torch.device("meta"):
+            shapes = build(config).state_dict()
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a finished run: {error.filename} is missing") from error
-    except (ValueError, ConfigError, SafetensorError, OSError) as error:
+    except CheckpointError:
+        raise
+    except (ConfigError, OSError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
-    model = build(config)
-    if wrong := difference(expected=model.state_dict(), found=state):
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # layers of impossible sizes
+        raise CheckpointError(f"{folder / CONFIG_FILE} describes no networks: {error}") from error
+    if wrong := difference(expected=shapes, found=state):
         raise CheckpointError(f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: {wrong}")
+    model = build(config)
     model.load_state_dict(state)  # casts what is stored in half precision
     return model.eval().requires_grad_(False)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a small JSON file that holds an object.
+
+    Raises:
+        CheckpointError: it is too large, nested too deeply, or something else.
+        OSError: it cannot be read.
+    """
+    if file.stat().st_size > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{file} has more than {_MAX_JSON_BYTES >> 20} MiB")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise CheckpointError(f"{file} is nested too deeply") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold an object, not a {type(content).__name__}")
+    return content
+
+
+def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file that `save_tensors` wrote.
+
+    Returns:
+        Tensors and metadata by their names.
+
+    Raises:
+        CheckpointError: the file is damaged: not as it was written, or with values that are no finite numbers.
+        FileNotFoundError: it is not there.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
+            metadata: dict[str, str] = opened.metadata() or {}
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    # Files of other programs have no checksum.
+    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors):
+        raise CheckpointError(f"{file} is damaged: it is not what was written, by its checksum")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{file} is damaged: {name} holds NaN or infinity")
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def difference(*, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.growth import grow
 from homomorph.runs.record import TRAINING_FILE
-from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, load_model, save_tensors
+from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, load_model, load_tensors, save_tensors
 from homomorph_client.files import remove, remove_leftovers, writing
 
 STATE_FILE = "training.safetensors"
@@ -72,7 +71,10 @@ def load_state(
         CheckpointError: there is no state, it is damaged, or it was trained with other settings.
     """
     tensors, metadata = _read(out / STATE_FILE)
-    earlier = json.loads(metadata["settings"])
+    try:
+        earlier, done = json.loads(metadata["settings"]), int(metadata["step"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{out / STATE_FILE} is damaged: it does not say how it was trained") from error
     # Runs from before there were families of networks do not name theirs.
     earlier["model"].get("network", {}).setdefault("family", CompactConfig.family)
     current = json.loads(json.dumps(settings))
@@ -92,7 +94,7 @@ def load_state(
                 value = torch.empty_like(parameter).copy_(value)
             moments.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(metadata["step"])
+    return done
 
 
 def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> set[str]:
@@ -125,12 +127,9 @@ def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> set[str]:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a training state: its tensors and its metadata."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118  (not a mapping)
+        return load_tensors(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"nothing to resume: there is no {path}") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

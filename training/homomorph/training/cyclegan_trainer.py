@@ -18,6 +18,7 @@ from homomorph.data.domains import DomainBatch, DomainBatches
 from homomorph.data.labels import LabelledPictures
 from homomorph.data.loading import report_skipped
 from homomorph.errors import ConfigError
+from homomorph.models.config import served_name
 from homomorph.models.cyclegan import CycleGAN, PatchDiscriminator, start
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.models.pixels import from_normalised, normalise
@@ -51,6 +52,8 @@ def train_cyclegan(
 ) -> Generator[Progress, None, None]:
     """Train the generators `attribute` and `not_attribute`, and keep `out` a usable run from the first checkpoint on.
 
+    They are called by the attribute's `served_name`.
+
     Args:
         data: labelled pictures; those whose label is unknown are left out.
         attribute: the label that divides them into two domains.
@@ -82,7 +85,7 @@ def train_cyclegan(
     # Set up the networks, or read them back.
     torch.manual_seed(seed)
     config = CycleGANConfig(
-        directions=(attribute, f"not_{attribute}"),
+        directions=(served_name(attribute), f"not_{served_name(attribute)}"),
         generator=preset.generator,
         filters=preset.filters,
         picture_size=preset.picture_size,
