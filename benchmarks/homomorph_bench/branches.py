@@ -78,7 +78,7 @@ def time_branches(
     servables = [servable.get_submodule("branch") for servable in parts.branches.values()]
     with torch.inference_mode(False), torch.no_grad():
         example = tuple(tensor.clone() for tensor in (source, target, strengths))
-        traced = [torchscript.trace(module, parts.features) for module in parts.branches.values()]
+        traced = [torchscript.trace(module, example[0]) for module in parts.branches.values()]
         modules: dict[str, torch.jit.ScriptModule] = {
             ONE_BY_ONE: torchscript.script(InterpolatorServable(traced)),
             AT_ONCE: torchscript.trace(AtOnce(servables, dtype, folded=False), *example),

@@ -15,8 +15,10 @@ from torch import Tensor
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.progress import Progress, Report
-from homomorph_export import aotinductor, contract, onnx_graphs, torchscript
-from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
+from homomorph_export import aotinductor, onnx_graphs, torchscript
+from homomorph_export.catalogue import morph_models
+from homomorph_export.contract import Model
+from homomorph_export.formats import eager_modules, onnx_models, torchscript_models
 from homomorph_export.parts import Parts, exported_parts
 from homomorph_export.precision import DTYPES
 from homomorph_export.quantisation import calibration_inputs
@@ -70,16 +72,15 @@ def runtime_models(
         report: called with what is done next.
     """
     config = model.config
-    models = contract.served_models(config.branches, config.network.feature_channels, config.network.stride, 0)
-    served = {entry.name: entry for entry in models}
+    models = morph_models(config, labels=False)
     if "torchscript" in runtimes:
         for precision in formats():
             report(Progress(f"export: TorchScript {precision}"))
-            yield _torchscript(exported_parts(model, None, DTYPES[precision]), folder, precision)
+            yield _torchscript(models, exported_parts(model, None, DTYPES[precision]), folder, precision)
     if {"onnxruntime", "openvino"} & set(runtimes):
         for precision in ("fp32", "int8"):
             report(Progress(f"export: ONNX {precision}"))
-            files = _onnx_files(model, served, folder / precision, pictures if precision == "int8" else None)
+            files = _onnx_files(model, models, folder / precision, pictures if precision == "int8" else None)
             if "onnxruntime" in runtimes:
                 yield _runtime_model(
                     "onnxruntime", precision, {name: onnx_graphs.load(file) for name, file in files.items()}
@@ -94,7 +95,7 @@ def runtime_models(
         for precision in formats():
             report(Progress(f"export: AOTInductor {precision}, which compiles for minutes"))
             parts = exported_parts(model, None, DTYPES[precision])
-            yield _aotinductor(parts, served, packages or folder, f"{_made_for(config)}-{precision}", precision)
+            yield _aotinductor(models, parts, packages or folder, f"{_made_for(config)}-{precision}", precision)
 
 
 def formats() -> tuple[str, ...]:
@@ -107,8 +108,8 @@ def _runtime_model(runtime: str, precision: str, models: Mapping[str, Callable[.
     return RuntimeModel(f"{runtime} {precision}", precision, encode, between, decode, any_length=runtime != "openvino")
 
 
-def _torchscript(parts: Parts, folder: Path, precision: str) -> RuntimeModel:
-    modules = torchscript_models(parts)
+def _torchscript(models: Sequence[Model], parts: Parts, folder: Path, precision: str) -> RuntimeModel:
+    modules = torchscript_models(models, parts)
     loaded = {}
     for name in MODELS:
         file = folder / f"{name}-{precision}.pt"
@@ -123,30 +124,27 @@ def _made_for(config: ModelConfig) -> str:
     return hashlib.sha256(repr(environment).encode()).hexdigest()[:8]
 
 
-def _aotinductor(
-    parts: Parts, served: Mapping[str, contract.Model], folder: Path, made_for: str, precision: str
-) -> RuntimeModel:
-    modules = aotinductor_modules(parts)
+def _aotinductor(models: Sequence[Model], parts: Parts, folder: Path, made_for: str, precision: str) -> RuntimeModel:
+    modules = eager_modules(models, parts)
     loaded = {}
-    for name in MODELS:
+    for model in (model for model in models if model.name in MODELS):
+        name = model.name
         file = folder / f"{name}-{made_for}.pt2"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            aotinductor.compile_package(modules[name], served[name], file)
+            aotinductor.compile_package(modules[name], model, file)
         loaded[name] = aotinductor.load(file)
     return _runtime_model("aotinductor", precision, loaded)
 
 
-def _onnx_files(
-    model: MorphModel, served: Mapping[str, contract.Model], folder: Path, pictures: Tensor | None
-) -> dict[str, Path]:
+def _onnx_files(model: MorphModel, models: Sequence[Model], folder: Path, pictures: Tensor | None) -> dict[str, Path]:
     """Write float32 files or, given pictures to calibrate on, int8 ones."""
     files = {name: folder / f"{name}.onnx" for name in MODELS}
     if folder.exists():  # another runtime's process has written them
         return files
     folder.mkdir()
     inputs = {} if pictures is None else calibration_inputs(model, pictures)
-    graphs: Mapping[str, ModelProto] = onnx_models(exported_parts(model, None, torch.float32), served, inputs)
+    graphs: Mapping[str, ModelProto] = onnx_models(models, exported_parts(model, None, torch.float32), inputs)
     for name, file in files.items():
         onnx_graphs.save(graphs[name], file)
     return files

@@ -58,7 +58,7 @@ def export(
         int | None,
         typer.Option(
             min=1,
-            show_default="half of the cores; all for morpher",
+            show_default="in the Python backend half of the server's cores, all for morpher; 1 in the others",
             help="Threads that a served model may use.",
         ),
     ] = None,
@@ -71,8 +71,7 @@ def export(
     """
     from homomorph.runs.cyclegan import is_cyclegan
     from homomorph.runs.run import resolve_run
-    from homomorph_export.cyclegan.exporter import export_cyclegans
-    from homomorph_export.exporter import export_run
+    from homomorph_export.exporter import export_cyclegans, export_run
 
     folders = [resolve_run(run) for run in runs]
     cyclegans = [is_cyclegan(folder) for folder in folders]
@@ -83,8 +82,6 @@ def export(
         )
     if all(cyclegans) and (aot or calibration is not None):
         raise HomomorphError(f"{'--aot' if aot else '--calibration'} is not offered for CycleGANs")
-    if calibration is not None and precision != "int8":
-        raise HomomorphError(f"--calibration is for --precision int8: {precision} needs no pictures")
     with progress_display() as report:
         common: dict[str, Any] = {
             "precision": precision,

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from homomorph_export import contract
+from homomorph_export.contract import MAX_BATCH_SIZE, Axis, Model
 from homomorph_export.errors import ExportError
+from homomorph_export.examples import zeros
 
 _EXAMPLE_BATCH = 2
 _EXAMPLE_LENGTHS = {"H": 6, "W": 8, "h": 6, "w": 8, "S": 3, "P": 2}
 """Of the axes that requests choose, in multiples of what they must be multiples of. None is 1, which would be fixed."""
-_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
 
 
 class _Positional(nn.Module):
@@ -37,34 +37,34 @@ class _Positional(nn.Module):
         return outputs
 
 
-def record(module: nn.Module, entry: contract.Model) -> ExportedProgram:
+def record(module: nn.Module, entry: Model) -> ExportedProgram:
     """Return a served model's operations, which hold for any batch size, number of frames, height and width.
 
     Args:
         module: its forward() takes the inputs of `entry`, in their order.
         entry: the served model that it computes.
     """
-    batch = Dim("B", min=1, max=contract.MAX_BATCH_SIZE)
-    found = [dim for tensor in entry.inputs for dim in tensor.dims if isinstance(dim, contract.Axis)]
+    batch = Dim("B", min=1, max=MAX_BATCH_SIZE)
+    found = {dim.letter: dim for tensor in entry.inputs for dim in tensor.dims if isinstance(dim, Axis)}
+    examples = zeros(
+        entry,
+        _EXAMPLE_BATCH,
+        {letter: axis.multiple_of * _EXAMPLE_LENGTHS[letter] for letter, axis in found.items()},
+    )
     # Not the letters alone: sympy takes S for something else.
     axes = {
-        axis.letter: axis.multiple_of * Dim(f"length_{axis.letter}", min=1, max=axis.maximum // axis.multiple_of)
-        for axis in found
+        letter: axis.multiple_of * Dim(f"length_{letter}", min=1, max=axis.maximum // axis.multiple_of)
+        for letter, axis in found.items()
     }
-    examples, shapes = [], []
-    for tensor in entry.inputs:
-        lengths = [
-            dim.multiple_of * _EXAMPLE_LENGTHS[dim.letter] if isinstance(dim, contract.Axis) else dim
-            for dim in tensor.dims
-        ]
-        examples.append(torch.zeros(_EXAMPLE_BATCH, *lengths, dtype=_TYPES[tensor.type]))
-        chosen = {place: axes[dim.letter] for place, dim in enumerate(tensor.dims, 1) if isinstance(dim, contract.Axis)}
-        shapes.append({0: batch, **chosen})
+    shapes = tuple(
+        {0: batch} | {place: axes[dim.letter] for place, dim in enumerate(tensor.dims, 1) if isinstance(dim, Axis)}
+        for tensor in entry.inputs
+    )
     with _quiet(), torch.no_grad():
-        return torch.export.export(_Positional(module).eval(), tuple(examples), dynamic_shapes=(tuple(shapes),))
+        return torch.export.export(_Positional(module).eval(), examples, dynamic_shapes=(shapes,))
 
 
-def compile_package(module: nn.Module, entry: contract.Model, path: Path) -> None:
+def compile_package(module: nn.Module, entry: Model, path: Path) -> None:
     """Write a served model as a package.
 
     Args:

@@ -1,28 +1,32 @@
-"""From a run folder to a Triton model repository: trace, compare, write."""
+"""From runs to a Triton model repository: the files of every served model are made, compared with the runs, written."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from onnx import ModelProto
 
-from homomorph.models.config import ModelConfig
-from homomorph.models.morph import MAX_STRENGTH
+from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.progress import Progress, Report, silent
+from homomorph.runs.cyclegan import load_translator
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
-from homomorph_client.names import BLENDS
-from homomorph_export import aotinductor, contract, onnx_graphs, parity, torchscript
+from homomorph_client.names import HOMOMORPH
+from homomorph_export import aotinductor, onnx_graphs, parity, torchscript
+from homomorph_export.catalogue import morph_models, translation_models
+from homomorph_export.contract import Model
 from homomorph_export.errors import ExportError
-from homomorph_export.formats import aotinductor_modules, onnx_models, torchscript_models
-from homomorph_export.manifest import Manifest, versions
+from homomorph_export.formats import eager_modules, onnx_models, torchscript_models
+from homomorph_export.manifest import Manifest, Parity, versions
 from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load
-from homomorph_export.parts import exported_parts
+from homomorph_export.parts import exported_generators, exported_parts
 from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
 from homomorph_export.quantisation import CalibrationPictures, calibration_inputs
+from homomorph_export.reference import MorphRun
 from homomorph_export.repository import (
     AOTINDUCTOR_FILE,
     ONNX_FILE,
@@ -30,11 +34,10 @@ from homomorph_export.repository import (
     hashes,
     publish,
     staging,
-    write_ensemble,
     write_model,
 )
 
-_TYPICAL_STEPS = 9
+CYCLEGAN_PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def export_run(
@@ -60,8 +63,8 @@ def export_run(
         onnx: whether to write ONNX beside TorchScript.
         aot: whether to compile packages of AOTInductor beside it, for this machine's processor; takes minutes.
         calibration: folder of pictures like those of the training, for int8; None renders the built-in set's.
-        threads: how many threads one operation of a model may use; None for half of the cores, and for all of them in
-            `morpher`: the server's for the Python backend, those of this machine for the backends that want a number.
+        threads: how many threads one operation of a model may use; None for half of the server's cores, and for all of
+            them in `morpher`, in the Python backend, and for one in the other backends.
         report: called with what is done next.
 
     Returns:
@@ -71,107 +74,191 @@ def export_run(
         OperatorError: the operator's library cannot be built or loaded.
         CheckpointError: there is no such run, or it is damaged.
         ExportError: the files do not compute what the run computes, or the repository has foreign folders in the way,
-            or the precision is not offered or lacks pictures to calibrate on.
+            or the precision is not offered, lacks pictures to calibrate on or has no file format, or there are pictures
+            to calibrate and nothing that is calibrated.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is not offered: choose {', '.join(PRECISIONS)}")
+    if precision == "int8" and not onnx:
+        raise ExportError("precision 'int8' is for ONNX alone: leave out --no-onnx, or choose fp32, bf16 or fp16")
+    if calibration is not None and precision != "int8":
+        raise ExportError(f"--calibration is for --precision int8: {precision} needs no pictures, leave it out")
     folder = resolve_run(run)
     model = load_model(folder)
     config = model.config
     label_features = load_label_features(folder, config)
-    labels = len(config.attributes) if label_features is not None else 0
-    network = config.network
-    served = contract.served_models(config.branches, network.feature_channels, network.stride, labels)
-    entries = {entry.name: entry for entry in served}
-
-    quantising = onnx and IN_ONNX[precision] == "int8"
-    if quantising:
+    pictures = None
+    if precision == "int8":
         report(Progress("Collecting pictures to calibrate on"))
         pictures = CalibrationPictures(config, calibration)
-    report(Progress("Building the operator"))
-    library = build()
-    load(library)
+    return _export(
+        _Exported(
+            models=morph_models(config, labels=label_features is not None),
+            parts=lambda dtype: exported_parts(model, label_features, dtype),
+            run=MorphRun(model, label_features),
+            record={
+                "method": HOMOMORPH,
+                "groups": config.branches,
+                "picture_size": config.picture_size,
+                "stride": config.network.stride,
+            },
+            calibration_inputs=calibration_inputs(model, pictures.pictures) if pictures else {},
+            onnx_pictures=pictures.held_out if pictures else parity.random_pictures,
+        ),
+        repository,
+        precision=precision,
+        onnx=onnx,
+        aot=aot,
+        threads=threads,
+        report=report,
+    )
 
+
+def export_cyclegans(
+    runs: Sequence[Path],
+    repository: Path,
+    *,
+    precision: str = "fp32",
+    onnx: bool = True,
+    threads: int | None = None,
+    report: Report = silent,
+) -> Manifest:
+    """Write the generators of CycleGANs as a Triton model repository.
+
+    Models of another method that the repository holds stay; those of an earlier export of CycleGANs are replaced.
+
+    Args:
+        runs: run folders, whose directions can then follow each other in one request.
+        repository: the folder to write into; made if it is not there.
+        precision: number format of weights and arithmetic: fp32, bf16, fp16. Formats that lack it stay at fp32.
+        onnx: whether to write ONNX beside TorchScript.
+        threads: as for `export_run`.
+        report: called with what is done next.
+
+    Returns:
+        What was written, and how exact it is.
+
+    Raises:
+        CheckpointError: a run is missing or damaged, or not a CycleGAN's.
+        ConfigError: two runs have a direction of the same name, or were trained at different sizes.
+        ExportError: the files do not compute what the runs compute, or the repository has foreign folders in the way,
+            or the precision is not offered.
+    """
+    if precision not in CYCLEGAN_PRECISIONS:
+        offered = ", ".join(CYCLEGAN_PRECISIONS)
+        raise ExportError(f"precision {precision!r} is not offered for CycleGANs: choose {offered}")
+    translator = load_translator(runs)
+    return _export(
+        _Exported(
+            models=translation_models(translator.strides, translator.picture_size),
+            parts=lambda dtype: exported_generators(translator, dtype),
+            run=translator,
+            record={
+                "method": CycleGANConfig.method,
+                "directions": translator.directions,
+                "picture_size": translator.picture_size,
+                "stride": max(translator.strides.values()),
+            },
+        ),
+        repository,
+        precision=precision,
+        onnx=onnx,
+        threads=threads,
+        report=report,
+    )
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """What the exports of different methods differ in."""
+
+    models: tuple[Model, ...]
+    """The catalogue."""
+    parts: Callable[[torch.dtype], Any]
+    """What the catalogue's computations are made of, in a number format."""
+    run: Any
+    """What `Model.expected` computes with."""
+    record: dict[str, Any]
+    """Fields of the manifest."""
+    calibration_inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Typical inputs of the models that are quantised in ONNX, by their names."""
+    onnx_pictures: parity.Pictures = parity.random_pictures
+    """Pictures to compare ONNX on: quantised networks are made for pictures, not for random pixels."""
+
+
+def _export(
+    exported: _Exported,
+    repository: Path,
+    *,
+    precision: str,
+    onnx: bool,
+    threads: int | None,
+    report: Report,
+    aot: bool = False,
+) -> Manifest:
+    models = exported.models
+    library = None
+    if any(model.needs_operator for model in models):
+        report(Progress("Building the operator"))
+        library = build()
+        load(library)
     with staging(repository) as staged:
-        parts = exported_parts(model, label_features, DTYPES[IN_TORCHSCRIPT[precision]])
-        modules = torchscript_models(parts, report)
-        graphs: dict[str, ModelProto] = {}
+        parts = exported.parts(DTYPES[IN_TORCHSCRIPT[precision]])
+        modules = torchscript_models(models, parts, report)
+        graphs = {}
         if onnx:
-            dtype = torch.float32 if quantising else DTYPES[IN_ONNX[precision]]
-            inputs = calibration_inputs(model, pictures.pictures) if quantising else {}
-            graphs = onnx_models(exported_parts(model, label_features, dtype), entries, inputs, report)
-        for entry in served:
-            report(Progress(f"Writing {entry.name}"))
-            folder = staged / entry.name
-            if entry.steps:
-                parameters = _blend_parameters(config) if entry.name in BLENDS else _client_parameters(config)
-                write_ensemble(folder, entry, parameters=parameters, onnx=onnx)
-            else:
-                write_model(
-                    folder,
-                    entry,
-                    modules[entry.name],
-                    graphs.get(entry.name),
-                    lengths=_typical_lengths(config),
-                    threads=threads,
-                    client_parameters=_blend_parameters(config) if entry.name in BLENDS else {},
-                    library=library,
-                )
-        compiled = aotinductor_modules(parts) if aot else {}
-        for name, module in compiled.items():
-            report(Progress(f"Compiling {name} by AOTInductor, which takes a while"))
-            aotinductor.compile_package(module, entries[name], staged / name / AOTINDUCTOR_FILE)
+            onnx_parts = exported.parts(DTYPES[IN_ONNX[precision]])
+            graphs = onnx_models(models, onnx_parts, exported.calibration_inputs, report)
+        for model in models:
+            report(Progress(f"Writing {model.name}"))
+            write_model(
+                staged / model.name,
+                model,
+                method=exported.record["method"],
+                module=modules.get(model.name),
+                graph=graphs.get(model.name),
+                onnx=onnx,
+                threads=threads,
+                library=library,
+            )
+        compiled = eager_modules(models, parts) if aot else {}
+        for model in models:
+            if model.name in compiled:
+                report(Progress(f"Compiling {model.name} by AOTInductor, which takes a while"))
+                aotinductor.compile_package(compiled[model.name], model, staged / model.name / AOTINDUCTOR_FILE)
+
+        def compare(names: Iterable[str], load: Callable[[Path], Any], file: str, **options: Any) -> Parity:
+            # Read back, so that the comparison is of what the server will load.
+            read = {name: load(staged / name / file) for name in names}
+            return parity.compare(models, read, exported.run, **options)
+
         report(Progress("Comparing with the run"))
-        cases = parity.cases(model, label_features)
-        # Read back, so that the comparison is of what the server will load.
-        read = {name: torchscript.load(staged / name / TORCHSCRIPT_FILE) for name in modules}
+        in_torchscript = IN_TORCHSCRIPT[precision]
         measured = {
-            "torchscript": parity.compare(cases, read, config, kind="TorchScript", precision=IN_TORCHSCRIPT[precision])
+            "torchscript": compare(
+                modules, torchscript.load, TORCHSCRIPT_FILE, kind="TorchScript", precision=in_torchscript
+            )
         }
         if aot:
-            packages = {name: aotinductor.load(staged / name / AOTINDUCTOR_FILE) for name in compiled}
-            measured["aotinductor"] = parity.compare(
-                cases, packages, config, kind="AOTInductor", precision=IN_TORCHSCRIPT[precision]
+            measured["aotinductor"] = compare(
+                compiled, aotinductor.load, AOTINDUCTOR_FILE, kind="AOTInductor", precision=in_torchscript
             )
         if onnx:
-            sessions = {name: onnx_graphs.load(staged / name / ONNX_FILE) for name in graphs}
-            if quantising:  # it is made for pictures, not for random pixels
-                cases = parity.cases(model, label_features, pictures.held_out)
-            measured["onnx"] = parity.compare(cases, sessions, config, kind="ONNX", precision=IN_ONNX[precision])
+            measured["onnx"] = compare(
+                graphs,
+                onnx_graphs.load,
+                ONNX_FILE,
+                kind="ONNX",
+                precision=IN_ONNX[precision],
+                pictures=exported.onnx_pictures,
+            )
         manifest = Manifest(
-            groups=config.branches,
-            picture_size=config.picture_size,
-            stride=network.stride,
+            **exported.record,
             precision=precision,
             versions=versions(onnx=onnx),
-            models=tuple(entry.name for entry in served),
+            models=tuple(model.name for model in models),
             files=hashes(staged),
             parity=measured,
         )
         publish(staged, repository, manifest)
     return manifest
-
-
-def _typical_lengths(config: ModelConfig) -> dict[str, int]:
-    """Return a typical length of each axis that requests choose, by its letter."""
-    pixels, cells = config.picture_size, config.feature_size
-    return {"H": pixels, "W": pixels, "h": cells, "w": cells, "S": _TYPICAL_STEPS, "P": contract.P.minimum}
-
-
-def _client_parameters(config: ModelConfig) -> dict[str, str]:
-    """Return what a client needs to know to prepare pictures and strengths."""
-    return {
-        "groups": ",".join(config.branches),
-        "labels": json.dumps(config.groups),
-        "picture_size": str(config.picture_size),
-        "stride": str(config.network.stride),
-        "max_picture_size": str(contract.MAX_PICTURE_SIZE),
-        "max_pixels": str(contract.MAX_PIXELS),
-        "max_steps": str(contract.MAX_STEPS),
-        "max_strength": f"{MAX_STRENGTH:g}",
-    }
-
-
-def _blend_parameters(config: ModelConfig) -> dict[str, str]:
-    """Return the same of the models that blend, which have one slider for everything."""
-    return _client_parameters(config) | {"groups": "all", "labels": "{}"}

@@ -13,12 +13,10 @@ from typing import Any
 
 import torch
 
+from homomorph_client.names import HOMOMORPH
 from homomorph_client.version import __version__
+from homomorph_export.contract import MANIFEST_FILE
 from homomorph_export.errors import ExportError
-
-MANIFEST_FILE = "manifest.json"
-HOMOMORPH = "homomorph"
-"""The method of runs that morph."""
 
 
 @dataclass(frozen=True)

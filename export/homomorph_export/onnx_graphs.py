@@ -21,15 +21,13 @@ from onnx.parser import parse_function, parse_node
 from torch import nn
 
 from homomorph.models.label_features import LabelFeatures
-from homomorph_export import contract
-from homomorph_export.contract import Axis
+from homomorph_export.contract import Axis, Model, Tensor
 
 OPSET = 18
 """The oldest that has all operators used here; ONNX Runtime 1.19, which Triton 24.10 carries, reads up to 21."""
 _IR_VERSION = 8
 """The oldest that has functions local to a model."""
 _DOMAIN = "homomorph"
-_TYPES = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64}
 
 _INTERPOLATE = parse_function(
     f"""
@@ -52,7 +50,7 @@ interpolate (source, deltas, strengths) => (features)
 """source [B, C, h, w], deltas [B, K, C, h, w], strengths [B, S, K] -> features [B, S, C, h, w]."""
 
 
-def export(module: nn.Module, entry: contract.Model, *example: torch.Tensor) -> ModelProto:
+def export(module: nn.Module, entry: Model, *example: torch.Tensor) -> ModelProto:
     """Export a module; it then works for any batch size, number of frames, height and width.
 
     Args:
@@ -83,56 +81,48 @@ def export(module: nn.Module, entry: contract.Model, *example: torch.Tensor) -> 
         return rebuilt(onnx.load(path), entry)
 
 
-def rebuilt(model: ModelProto, entry: contract.Model) -> ModelProto:
+def rebuilt(model: ModelProto, entry: Model) -> ModelProto:
     """Return a tool's model with the contract's tensors, and without what the tool says about itself."""
     return _model(entry, model.graph.node, model.graph.initializer)
 
 
-def encoder_pair(entry: contract.Model, encoder: ModelProto) -> ModelProto:
+def encoder_pair(entry: Model, parts: object, encoder: ModelProto) -> ModelProto:
     """Encode sources and targets as one batch."""
-    nodes, weights = _embedded(encoder, "encoder", {"IMAGE": "pictures", "FEATURES": "features"})
-    return _model(
+    return _around_encoder(
         entry,
-        [
-            parse_node("pictures = Concat <axis = 0> (SOURCE, TARGET)"),
-            *nodes,
-            parse_node("SOURCE_FEATURES, TARGET_FEATURES = Split <axis = 0, num_outputs = 2> (features)"),
-        ],
-        weights,
+        encoder,
+        before=["pictures = Concat <axis = 0> (SOURCE, TARGET)"],
+        after=["SOURCE_FEATURES, TARGET_FEATURES = Split <axis = 0, num_outputs = 2> (features)"],
     )
 
 
-def encoder_corners(entry: contract.Model, encoder: ModelProto) -> ModelProto:
+def encoder_corners(entry: Model, parts: object, encoder: ModelProto) -> ModelProto:
     """Encode pictures to blend as one batch."""
-    nodes, weights = _embedded(encoder, "encoder", {"IMAGE": "pictures", "FEATURES": "features"})
-    return _model(
+    return _around_encoder(
         entry,
-        [
-            parse_node("batch_and_corners = Shape <start = 0, end = 2> (PICTURES)"),
-            parse_node("picture_shape = Shape <start = 2> (PICTURES)"),
-            parse_node("all = Constant <value_ints = [-1]> ()"),
-            parse_node("flat_shape = Concat <axis = 0> (all, picture_shape)"),
-            parse_node("pictures = Reshape (PICTURES, flat_shape)"),
-            *nodes,
-            parse_node("features_shape = Shape <start = 1> (features)"),
-            parse_node("shape = Concat <axis = 0> (batch_and_corners, features_shape)"),
-            parse_node("CORNERS = Reshape (features, shape)"),
+        encoder,
+        before=[
+            "batch_and_corners = Shape <start = 0, end = 2> (PICTURES)",
+            "picture_shape = Shape <start = 2> (PICTURES)",
+            "all = Constant <value_ints = [-1]> ()",
+            "flat_shape = Concat <axis = 0> (all, picture_shape)",
+            "pictures = Reshape (PICTURES, flat_shape)",
         ],
-        weights,
+        after=[
+            "features_shape = Shape <start = 1> (features)",
+            "shape = Concat <axis = 0> (batch_and_corners, features_shape)",
+            "CORNERS = Reshape (features, shape)",
+        ],
     )
 
 
-def difference(entry: contract.Model) -> ModelProto:
-    """Subtract the source's features from the target's."""
-    return _model(entry, [parse_node("DIFFERENCE = Sub (TARGET, SOURCE)")])
-
-
-def interpolate(entry: contract.Model, branches: Sequence[str]) -> ModelProto:
+def interpolate(entry: Model, parts: object) -> ModelProto:
     """Apply the operator to the outputs of all branches."""
-    return _model(entry, _interpolation([contract.delta_input(branch) for branch in branches]))
+    _, *deltas, _ = (tensor.name for tensor in entry.inputs)
+    return _model(entry, _interpolation(deltas))
 
 
-def interpolator(entry: contract.Model, branches: Mapping[str, ModelProto]) -> ModelProto:
+def interpolator(entry: Model, parts: object, *branches: ModelProto) -> ModelProto:
     """Run the branches and apply the operator; a branch runs only if a request of the batch uses it."""
     nodes = [
         parse_node("difference = Sub (TARGET, SOURCE)"),
@@ -142,7 +132,8 @@ def interpolator(entry: contract.Model, branches: Mapping[str, ModelProto]) -> M
         parse_node("zero = Constant <value_float = 0.0> ()"),
         parse_node("used = Greater (largest, zero)"),
     ]
-    for column, (branch, part) in enumerate(branches.items()):
+    for column, part in enumerate(branches):
+        branch = part.graph.name
         delta = f"delta_{branch}"
         run, weights = _embedded(part, branch, {"DIFFERENCE": "difference", "DELTA": f"{branch}.delta"})
         skip = [
@@ -156,10 +147,10 @@ def interpolator(entry: contract.Model, branches: Mapping[str, ModelProto]) -> M
             parse_node(f"used_{branch} = Gather (used, column_{branch})"),
             helper.make_node("If", [f"used_{branch}"], [delta], then_branch=then_branch, else_branch=else_branch),
         ]
-    return _model(entry, [*nodes, *_interpolation([f"delta_{branch}" for branch in branches])])
+    return _model(entry, [*nodes, *_interpolation([f"delta_{part.graph.name}" for part in branches])])
 
 
-def label_target(entry: contract.Model, label_features: LabelFeatures) -> ModelProto:
+def label_target(entry: Model, label_features: LabelFeatures) -> ModelProto:
     """Predict features from labels, at the size of the source's features."""
     nodes = [
         parse_node("flat_prediction = MatMul (LABELS, label_features)"),
@@ -180,11 +171,12 @@ def label_target(entry: contract.Model, label_features: LabelFeatures) -> ModelP
     return _model(entry, nodes, [numpy_helper.from_array(array, name) for name, array in arrays.items()])
 
 
-def translate(entry: contract.Model, directions: Mapping[str, ModelProto]) -> ModelProto:
+def translate(entry: Model, parts: object, *directions: ModelProto) -> ModelProto:
     """Change pictures in one direction after the other; in each step, a direction runs on the pictures that take it."""
     nodes = [parse_node("step = Gather <axis = 1> (STEPS, place)")]
     changed = "pictures"
-    for number, (direction, part) in enumerate(directions.items()):
+    for number, part in enumerate(directions):
+        direction = part.graph.name
         names = {"IMAGE": f"source_{direction}", "FRAME": f"result_{direction}"}
         run, weights = _embedded(part, direction, names)
         run = [
@@ -258,7 +250,7 @@ def load(path: Path) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
     return run
 
 
-def _model(entry: contract.Model, nodes: Sequence[NodeProto], weights: Sequence[TensorProto] = ()) -> ModelProto:
+def _model(entry: Model, nodes: Sequence[NodeProto], weights: Sequence[TensorProto] = ()) -> ModelProto:
     """Make a checked model of nodes that compute a served model's outputs from its inputs."""
     graph = helper.make_graph(
         nodes,
@@ -279,6 +271,12 @@ def _model(entry: contract.Model, nodes: Sequence[NodeProto], weights: Sequence[
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _around_encoder(entry: Model, encoder: ModelProto, *, before: list[str], after: list[str]) -> ModelProto:
+    """Return a model of nodes that make `pictures`, the encoder, and nodes that take its `features`."""
+    nodes, weights = _embedded(encoder, "encoder", {"IMAGE": "pictures", "FEATURES": "features"})
+    return _model(entry, [*map(parse_node, before), *nodes, *map(parse_node, after)], weights)
 
 
 def _interpolation(deltas: Sequence[str]) -> list[NodeProto]:
@@ -320,9 +318,9 @@ def _embedded(part: ModelProto, prefix: str, names: Mapping[str, str]) -> tuple[
     return nodes, weights
 
 
-def _value(tensor: contract.Tensor) -> ValueInfoProto:
+def _value(tensor: Tensor) -> ValueInfoProto:
     dims = ["B", *(dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims)]
-    return helper.make_tensor_value_info(tensor.name, _TYPES[tensor.type], dims)
+    return helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(tensor.dtype), dims)
 
 
 def _unknown_shape(name: str) -> ValueInfoProto:
@@ -333,5 +331,5 @@ def _unknown_picture(name: str) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.UINT8, None)
 
 
-def _dynamic_axes(tensor: contract.Tensor) -> dict[int, str]:
+def _dynamic_axes(tensor: Tensor) -> dict[int, str]:
     return {place: dim.letter for place, dim in enumerate(tensor.dims, start=1) if isinstance(dim, Axis)}

@@ -2,134 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from homomorph.models.blending import FEATURE_METHODS, blend
-from homomorph.models.config import ModelConfig
-from homomorph.models.label_features import LabelFeatures
-from homomorph.models.morph import MAX_STRENGTH, MorphModel, interpolate
-from homomorph.models.pixels import from_normalised, normalise
-from homomorph_client.names import BLENDS, PIXEL
-from homomorph_export.contract import branch_model, mix_model
+from homomorph_export.contract import Axis, Model, Step, Tensor
 from homomorph_export.errors import ExportError
+from homomorph_export.examples import numbers
 from homomorph_export.manifest import Parity
 from homomorph_export.precision import TOLERANCES
 
 BATCH_SIZES = (1, 3)
 """Batch sizes that are compared."""
-_STEPS = 3
+PICTURES = 8
+"""Different pictures that a comparison takes its inputs from."""
+_FRAMES = 3
 
 Exported = Mapping[str, Callable[..., Any]]
 """What runs the files, by the names of the served models: from tensors to a tensor or a tuple of them."""
+Pictures = Callable[[tuple[int, int]], torch.Tensor]
+"""From a height and a width to pictures, uint8 [`PICTURES`, H, W, 3]."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One batch of requests, and the run's own answers."""
-
-    source: Tensor
-    """uint8 [B, H, W, 3]."""
-    target: Tensor
-    """uint8 [B, H, W, 3]."""
-    strengths: Tensor
-    """[B, S, K]."""
-    frames: Tensor
-    """Of the morph: uint8 [B, S, H, W, 3]."""
-    labels: Tensor | None
-    """[B, L]; None if the run does not know what labels look like."""
-    edited_frames: Tensor | None
-    """Of the source edited towards the labels; None without labels."""
-    corners: Tensor
-    """Pictures to blend, uint8 [B, 4, H, W, 3]."""
-    places: Tensor
-    """Where frames stand between them, [B, S, 2]."""
-    blends: dict[str, Tensor]
-    """Of each method of blending: uint8 [B, S, H, W, 3]."""
-
-
-def random_pictures(size: tuple[int, int], count: int) -> Tensor:
-    """Return pictures of random pixels, uint8 [count, H, W, 3]: nothing a network could be lucky with."""
-    generator = torch.Generator().manual_seed(count)
-    return torch.randint(0, 256, (count, *size, 3), generator=generator).to(torch.uint8)
+def random_pictures(size: tuple[int, int]) -> torch.Tensor:
+    """Return pictures of random pixels: nothing a network could be lucky with."""
+    generator = torch.Generator().manual_seed(PICTURES)
+    return torch.randint(0, 256, (PICTURES, *size, 3), generator=generator).to(torch.uint8)
 
 
 @torch.inference_mode()
-def cases(
-    model: MorphModel,
-    label_features: LabelFeatures | None,
-    pictures: Callable[[tuple[int, int], int], Tensor] = random_pictures,
-) -> list[Case]:
-    """Return batches of several sizes, of pictures of several sizes, with the answers of the run's eager networks.
+def compare(
+    models: Sequence[Model],
+    exported: Exported,
+    run: object,
+    *,
+    kind: str,
+    precision: str,
+    pictures: Pictures = random_pictures,
+) -> Parity:
+    """Compare the frames of all served models with the run's, on several batch sizes and picture sizes.
+
+    An ensemble is run as its steps say. Steps that the format has no files of are left out.
 
     Args:
-        model: the run's networks, in float32.
-        label_features: the run's, if it has them.
-        pictures: returns so many pictures of a size, uint8 [count, H, W, 3].
-    """
-    config = model.config
-    size = config.picture_size
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for batch in BATCH_SIZES:
-        for picture_size in ((size, size), (2 * size, size)):
-            source, target = pictures(picture_size, 2 * batch).chunk(2)
-            strengths = torch.rand(batch, _STEPS, len(config.branches), generator=generator) * MAX_STRENGTH
-            strengths[0, :, 0] = 0  # a branch that no request uses, or only the others of a batch
-            labels = edited = None
-            source_features, target_features = (_encode(model, picture) for picture in (source, target))
-            if label_features is not None:
-                labels = torch.randint(0, 2, (batch, len(config.attributes)), generator=generator).float()
-                height, width = source_features.shape[2:]
-                edited = _frames(model, source_features, label_features(labels, (height, width)), strengths)
-            frames = _frames(model, source_features, target_features, strengths)
-            corners = torch.stack([source, target, source.flip(2), target.flip(2)], dim=1)
-            places = torch.rand(batch, _STEPS, 2, generator=generator)
-            blends: dict[str, Tensor] = {method: blend(model, method, corners, places) for method in BLENDS}
-            found.append(Case(source, target, strengths, frames, labels, edited, corners, places, blends))
-    return found
-
-
-@torch.inference_mode()
-def compare(found: Sequence[Case], exported: Exported, config: ModelConfig, *, kind: str, precision: str) -> Parity:
-    """Compare frames by every way through the exported files: joint models, single ones, editing and blending.
-
-    Args:
-        found: what to compare on.
-        exported: what runs the files, as read back from them.
-        config: the run's configuration.
+        models: the catalogue.
+        exported: what runs the files of one format, as read back from them.
+        run: what `Model.expected` computes with.
         kind: name of the file format, for the message.
         precision: number format of these files, which decides the tolerance.
+        pictures: what the networks see.
 
     Raises:
-        ExportError: the difference is beyond the tolerance.
+        ExportError: the difference is beyond the tolerance, or a model is not compared with anything.
     """
+    ways = list(_ways(models, exported))
+    compared = {model.name for model, _ in ways} | {step.model for _, steps in ways for step in steps}
+    if missed := [
+        model.name
+        for model in models
+        if model.name not in compared and not (model.joint and model.name not in exported)
+    ]:
+        raise ExportError(
+            f"nothing compares {', '.join(missed)} with the run: a model that gives frames needs `expected`, another "
+            "one must be a step of such a model; nothing was written"
+        )
+    # Models of the same steps compute the same.
+    ways = [way for place, way in enumerate(ways) if way[1] not in [steps for _, steps in ways[:place]]]
+    by_name = {model.name: model for model in models}
+    (size,) = {dim.typical for model, _ in ways for dim in _axes(model) if dim.letter == "H"}
     pairs = []
-    for case in found:
-        source, target = exported["encoder_pair"](case.source, case.target)
-        ways = [(exported["interpolator"](source, target, case.strengths), case.frames)]
-        source, target = exported["encoder"](case.source), exported["encoder"](case.target)
-        difference = exported["difference"](source, target)
-        deltas = [exported[branch_model(branch)](difference) for branch in config.branches]
-        ways.append((exported["interpolate"](source, *deltas, case.strengths), case.frames))
-        if case.labels is not None and case.edited_frames is not None:
-            target = exported["label_target"](source, case.labels)
-            ways.append((exported["interpolator"](source, target, case.strengths), case.edited_frames))
-        corners = exported["encoder_corners"](case.corners)
-        ways += [(exported[mix_model(method)](corners, case.places), case.blends[method]) for method in FEATURE_METHODS]
-        pairs.append((exported[PIXEL](case.corners, case.places), case.blends[PIXEL]))
-        if "morpher" in exported:
-            pairs.append((exported["morpher"](case.source, case.target, case.strengths), case.frames))
-        for features, expected in ways:
-            pairs.append((exported["decoder"](features), expected))
+    for batch in BATCH_SIZES:
+        for case in (
+            _Case(batch, {"H": size, "W": size, "P": 4}, pictures),
+            _Case(batch, {"H": 2 * size, "W": size, "P": 2}, pictures),
+        ):
+            right: dict[Any, torch.Tensor] = {}
+            for model, steps in ways:
+                inputs = {tensor.name: case.value(tensor) for tensor in model.inputs}
+                found = _run(steps, exported, by_name, inputs)[model.outputs[0].name]
+                assert model.expected is not None
+                if model.expected not in right:  # many models have to give the same frames
+                    right[model.expected] = model.expected(run, found, *inputs.values())
+                pairs.append((found, right[model.expected]))
     return judged(pairs, kind=kind, precision=precision)
 
 
-def judged(pairs: Sequence[tuple[Tensor, Tensor]], *, kind: str, precision: str) -> Parity:
+def judged(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], *, kind: str, precision: str) -> Parity:
     """Measure how far pictures are from what they should be, and check that it is not too far.
 
     Args:
@@ -159,14 +119,67 @@ def judged(pairs: Sequence[tuple[Tensor, Tensor]], *, kind: str, precision: str)
     return parity
 
 
-def _encode(model: MorphModel, pictures: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] -> features [B, C, h, w]."""
-    features: Tensor = model.encoder(normalise(pictures.permute(0, 3, 1, 2), model.config.network))
-    return features
+class _Case:
+    """One batch of requests. Inputs of one name have the same values, whatever the model."""
+
+    def __init__(self, batch: int, lengths: Mapping[str, int], pictures: Pictures) -> None:
+        self._batch = batch
+        self._lengths = lengths
+        self._pictures = pictures((lengths["H"], lengths["W"]))
+        self._taken = 0
+        self._generator = torch.Generator().manual_seed(0)
+        self._values: dict[str, torch.Tensor] = {}
+
+    def value(self, tensor: Tensor) -> torch.Tensor:
+        """Return the values of an input, with the batch axis."""
+        if tensor.name not in self._values:
+            self._values[tensor.name] = self._draw(tensor)
+        return self._values[tensor.name]
+
+    def _draw(self, tensor: Tensor) -> torch.Tensor:
+        if tensor.type == "INT64":
+            assert tensor.range is not None
+            every = {"S": max(_FRAMES, int(tensor.range[1]) + 1)}
+            return torch.from_numpy(numbers(tensor, self._batch, {**self._lengths, **every}))
+        shape = (self._batch, *tensor.shape({"S": _FRAMES, **self._lengths}))
+        if tensor.type == "UINT8":
+            count = math.prod(shape[:-3])
+            places = torch.arange(self._taken, self._taken + count) % PICTURES
+            self._taken += count
+            return self._pictures[places].view(shape)
+        assert tensor.range is not None
+        values = torch.rand(shape, generator=self._generator) * tensor.range[1]
+        values[0, ..., 0] = 0  # such as a branch that the first request does not use, but the others of a batch do
+        return values
 
 
-def _frames(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
-    """Features [B, C, h, w] twice and strengths [B, S, K] -> uint8 [B, S, H, W, 3]."""
-    features = interpolate(source, model.deltas(source, target), strengths)
-    frames = from_normalised(model.decoder(features.flatten(0, 1)), model.config.network).permute(0, 2, 3, 1)
-    return frames.view(*strengths.shape[:2], *frames.shape[1:])
+def _ways(models: Sequence[Model], exported: Exported) -> Iterator[tuple[Model, tuple[Step, ...]]]:
+    """Yield the models that give frames, with the steps by which the files that are there compute them."""
+    candidates = [candidate for entry in models for candidate in (entry, entry.compared_as)]
+    for model in (candidate for candidate in candidates if candidate and candidate.expected):
+        itself = Step(
+            model.name,
+            {tensor.name: tensor.name for tensor in model.inputs},
+            {tensor.name: tensor.name for tensor in model.outputs},
+        )
+        for steps in [(itself,)] if model.computation else [model.steps, model.python_steps]:
+            if steps and all(step.model in exported for step in steps):
+                yield model, steps
+
+
+def _axes(model: Model) -> Iterator[Axis]:
+    return (dim for tensor in model.inputs for dim in tensor.dims if isinstance(dim, Axis))
+
+
+def _run(
+    steps: Sequence[Step], exported: Exported, models: Mapping[str, Model], inputs: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Run one model after the other, and return all tensors of the ensemble."""
+    tensors = dict(inputs)
+    for step in steps:
+        member = models[step.model]
+        results = exported[step.model](*(tensors[step.inputs[tensor.name]] for tensor in member.inputs))
+        results = results if isinstance(results, tuple) else (results,)
+        for tensor, result in zip(member.outputs, results, strict=True):
+            tensors[step.outputs[tensor.name]] = result
+    return tensors

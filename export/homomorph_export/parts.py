@@ -5,20 +5,22 @@ Every file format is made from these modules, so that all formats hold the same 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MorphModel
+from homomorph.models.translator import Translator
 from homomorph_export.folding import folded
-from homomorph_export.servable import BranchServable, DecoderServable, EncoderServable
+from homomorph_export.servable import BranchServable, DecoderServable, EncoderServable, GeneratorServable
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What weights there are to export; the other served models are made of these."""
+    """What weights there are to export of a run that morphs; the other served models are made of these."""
 
     encoder: nn.Module
     branches: dict[str, nn.Module]
@@ -26,25 +28,6 @@ class Parts:
     decoder: nn.Module
     label_features: LabelFeatures | None
     """None if the run does not know what labels look like. Always float32: it is one product, not a network."""
-    picture: Tensor
-    """An example of the encoder's input, uint8 [B, H, W, 3]."""
-    features: Tensor
-    """An example of a branch's input, float32 [B, C, h, w]."""
-
-    @property
-    def corners(self) -> Tensor:
-        """An example of features to mix, float32 [B, P, C, h, w]."""
-        return self.features.unsqueeze(1).repeat(1, 4, 1, 1, 1)
-
-    @property
-    def places(self) -> Tensor:
-        """An example of where frames stand between them, float32 [B, S, 2]."""
-        return torch.rand(len(self.picture), 3, 2)
-
-    @property
-    def frame_features(self) -> Tensor:
-        """An example of the decoder's input, float32 [B, S, C, h, w]."""
-        return self.features.unsqueeze(1)
 
 
 def exported_parts(model: MorphModel, label_features: LabelFeatures | None, dtype: torch.dtype) -> Parts:
@@ -55,8 +38,7 @@ def exported_parts(model: MorphModel, label_features: LabelFeatures | None, dtyp
         label_features: the run's, if it has them.
         dtype: number format of the weights and of the arithmetic. The served tensors keep theirs.
     """
-    config = model.config
-    network, size, cells = config.network, config.picture_size, config.feature_size
+    network = model.config.network
 
     def converted(part: nn.Module) -> nn.Module:
         return folded(part).to(dtype)
@@ -66,6 +48,12 @@ def exported_parts(model: MorphModel, label_features: LabelFeatures | None, dtyp
         branches={name: BranchServable(converted(branch), dtype) for name, branch in model.branches.items()},
         decoder=DecoderServable(converted(model.decoder), network, dtype),
         label_features=label_features,
-        picture=torch.zeros(2, size, size, 3, dtype=torch.uint8),
-        features=torch.zeros(2, network.feature_channels, cells, cells),
     )
+
+
+def exported_generators(translator: Translator, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """Wrap copies of CycleGANs' generators, by their directions; arguments as for `exported_parts`."""
+    return {
+        direction: GeneratorServable(copy.deepcopy(generator).to(dtype), dtype)
+        for direction, generator in translator.generators.items()
+    }

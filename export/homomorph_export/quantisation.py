@@ -23,17 +23,16 @@ from homomorph.models.morph import MAX_STRENGTH, MorphModel, interpolate
 from homomorph.models.pixels import normalise
 from homomorph_client.pictures import fit_picture
 from homomorph_export.errors import ExportError
+from homomorph_export.parity import PICTURES
 
 _PICTURES = 64
 """Pictures to calibrate on."""
-_HELD_OUT = 8
-"""Pictures to compare on, which nothing was calibrated on."""
 _BATCH = 8
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 class CalibrationPictures:
-    """Pictures to calibrate on, and others to compare on."""
+    """Pictures to calibrate on, and others to compare on, which nothing was calibrated on."""
 
     def __init__(self, config: ModelConfig, folder: Path | None) -> None:
         """Read pictures from a folder, or render them if the run's labels are those of the built-in set.
@@ -41,7 +40,7 @@ class CalibrationPictures:
         Raises:
             ExportError: there is no folder and the run has other labels, or there are too few pictures.
         """
-        wanted, size = _PICTURES + _HELD_OUT, config.picture_size
+        wanted, size = _PICTURES + PICTURES, config.picture_size
         if folder is None:
             from homomorph.data import avatars
 
@@ -57,9 +56,9 @@ class CalibrationPictures:
         self.pictures = pictures[:_PICTURES]
         self._held_out = pictures[_PICTURES:]
 
-    def held_out(self, size: tuple[int, int], count: int) -> Tensor:
-        """Return pictures that nothing was calibrated on, each row repeated to reach the height."""
-        return self._held_out[:count].repeat_interleave(size[0] // self._held_out.shape[1], dim=1)
+    def held_out(self, size: tuple[int, int]) -> Tensor:
+        """Return the pictures to compare on, each row repeated to reach the height."""
+        return self._held_out.repeat_interleave(size[0] // self._held_out.shape[1], dim=1)
 
 
 @torch.inference_mode()

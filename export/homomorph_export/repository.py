@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from homomorph.runs.run import sha256
 from homomorph_export import onnx_graphs, torchscript
-from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, Tensor
+from homomorph_export.configuration import config_text, first_line, flavours, is_ours, model_config
+from homomorph_export.contract import MANIFEST_FILE, Model
 from homomorph_export.errors import ExportError
-from homomorph_export.flavours import FLAVOURS, GPU, LIBTORCH, ONNX, PYTHON, Flavour
-from homomorph_export.manifest import MANIFEST_FILE, Manifest, exports
-from homomorph_export.pbtxt import model_config
+from homomorph_export.examples import warm_up
+from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
+from homomorph_export.manifest import Manifest, exports
 from homomorph_export.servable import JOINT_METHODS
 
 TORCHSCRIPT_FILE = f"1/{LIBTORCH.model_file}"
@@ -31,11 +28,6 @@ ONNX_FILE = f"1/{ONNX.model_file}"
 """The same of its ONNX."""
 AOTINDUCTOR_FILE = "1/model.pt2"
 """The same of its package of AOTInductor, which no configuration names."""
-
-_QUEUE = {"max_queue_size": str(MAX_QUEUE), "queue_timeout_s": str(QUEUE_TIMEOUT_S)}
-"""What a joint model sees to by itself, as Triton does before the others."""
-
-_NUMPY_TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
 
 @contextmanager
@@ -57,70 +49,63 @@ def staging(repository: Path) -> Iterator[Path]:
 def write_model(
     folder: Path,
     model: Model,
-    module: torch.jit.ScriptModule,
-    onnx_model: ModelProto | None,
     *,
-    lengths: Mapping[str, int],
-    threads: int | None,
-    client_parameters: Mapping[str, str] | None = None,
+    method: str,
+    module: torch.jit.ScriptModule | None = None,
+    graph: ModelProto | None = None,
+    onnx: bool = True,
+    threads: int | None = None,
     library: Path | None = None,
 ) -> None:
-    """Write the folder of a model that is not an ensemble, with a configuration for each backend.
+    """Write the folder of a served model.
 
     Args:
         folder: where to; named like the model.
-        model: its entry in the contract.
-        module: what it computes, as TorchScript.
-        onnx_model: the same as ONNX; None if that was not asked for, and there is no configuration for it then.
-        lengths: a typical length of each axis that requests choose, by its letter, for the warm-up.
-        threads: how many threads one operation may use; None for half of the cores, or all for a joint model: the
-            server's for the Python backend, those of this machine for the backends that want a number.
-        client_parameters: what its clients read from its configuration, where it is not an ensemble that they ask.
+        model: its entry in the catalogue.
+        method: the run's, as in the manifest.
+        module: what it computes, as TorchScript; None of a model that is made of others.
+        graph: the same as ONNX; None if there is none.
+        onnx: whether the repository holds ONNX, so that there are configurations for it.
+        threads: as for `model_config`.
         library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
-    shapes = {
-        tensor.name: tuple(lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims)
-        for tensor in model.inputs
-    }
-    for name in ("1", "warmup", "configs"):
-        (folder / name).mkdir(parents=True)
-    for tensor in model.inputs:
-        _warm_up_values(tensor, shapes[tensor.name]).tofile(folder / "warmup" / tensor.name)
-    torchscript.save(module, folder / TORCHSCRIPT_FILE, methods=JOINT_METHODS if model.joint else ())
-    if onnx_model is not None:
-        onnx_graphs.save(onnx_model, folder / ONNX_FILE)
-    for file in backend_files(joint=model.joint):
-        _write_backend(folder, file, file)
+    write_description(folder, model, method=method, onnx=onnx, threads=threads)
+    if module is not None:
+        (folder / "warmup").mkdir()
+        for tensor in model.inputs:
+            warm_up(tensor).tofile(folder / "warmup" / tensor.name)
+        torchscript.save(module, folder / TORCHSCRIPT_FILE, methods=JOINT_METHODS if model.joint else ())
+    if graph is not None:
+        onnx_graphs.save(graph, folder / ONNX_FILE)
     if model.needs_operator:
         assert library is not None
         shutil.copyfile(library, folder / "1" / library.name)
-    for flavour in (*FLAVOURS.values(), GPU):
-        if flavour is not ONNX or onnx_model is not None:
-            parameters = backend_parameters(model, flavour, threads) | dict(client_parameters or {})
-            config = model_config(model, flavour=flavour, parameters=parameters, warmup=shapes)
-            (folder / flavour.config_file).write_text(config)
 
 
-def write_ensemble(folder: Path, model: Model, *, parameters: Mapping[str, str], onnx: bool = False) -> None:
-    """Write the folder of a model that is made of others.
-
-    Args:
-        folder: where to; named like the model.
-        model: its entry in the contract.
-        parameters: what its clients read from its configuration.
-        onnx: whether its members have ONNX, so that it gets a configuration for them where theirs differs.
-    """
+def write_description(
+    folder: Path, model: Model, *, method: str, onnx: bool = True, threads: int | None = None
+) -> None:
+    """Write what a model's folder holds beside weights: configurations and programs. Arguments as for `write_model`."""
     (folder / "1").mkdir(parents=True)
-    if model.streams:
-        _write_backend(folder, "stream.py")
-    else:
+    for flavour in flavours(model, onnx=onnx):
+        path = folder / flavour.config_file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(first_line(method) + config_text(model_config(model, flavour, threads=threads)))
+    for file, written in _programs(model).items():
+        program = resources.files("homomorph_export.serving.backend") / file
+        (folder / "1" / written).write_text(program.read_text())
+    if model.is_ensemble:
         # Triton wants a version folder, and an empty one would be lost in version control and in some archives.
         (folder / "1" / ".keep").touch()
-    for flavour in FLAVOURS.values() if model.python_steps else (PYTHON,):
-        if flavour is not ONNX or onnx:
-            path = folder / flavour.config_file
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(model_config(model, flavour=flavour, parameters=parameters, warmup={}))
+
+
+def _programs(model: Model) -> dict[str, str]:
+    """Return the files of `serving/backend` that a model needs in its version folder, and their names there."""
+    if model.streams:
+        return {"stream.py": PYTHON.model_file}
+    if model.steps:
+        return {}
+    return {file: file for file in backend_files(joint=model.joint)}
 
 
 def backend_files(*, joint: bool) -> tuple[str, ...]:
@@ -131,11 +116,6 @@ def backend_files(*, joint: bool) -> tuple[str, ...]:
         "memory.py",
         *(("morpher.py", "scheduler.py", "metrics.py") if joint else ()),
     )
-
-
-def _write_backend(folder: Path, file: str, written: str = PYTHON.model_file) -> None:
-    backend = resources.files("homomorph_export.serving.backend") / file
-    (folder / "1" / written).write_text(backend.read_text())
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -155,6 +135,8 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
     """
     others = exports(repository)
     earlier = set(others.pop(manifest.method, {}).get("models", ()))
+    line = first_line(manifest.method)
+    earlier |= {path.name for path in repository.glob("*") if is_ours(path, line)}
     for name in manifest.models:
         if (repository / name).exists() and name not in earlier:
             raise ExportError(f"{repository / name} is not from an earlier export: move it away, or export elsewhere")
@@ -167,22 +149,3 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
                 shutil.move(staged / name, repository / name)
         manifest.write(removed / MANIFEST_FILE, others=list(others.values()))
         shutil.move(removed / MANIFEST_FILE, repository / MANIFEST_FILE)
-
-
-def _warm_up_values(tensor: Tensor, shape: tuple[int, ...]) -> NDArray[np.generic]:
-    """Return values for which every part of a model runs."""
-    if tensor.type == "INT64":  # numbers of directions
-        assert tensor.range is not None
-        return np.arange(np.prod(shape), dtype=np.int64).reshape(shape) % (int(tensor.range[1]) + 1)
-    # Ones, not zeros: strengths of 0 would leave the branches cold.
-    return np.ones(shape, _NUMPY_TYPES[tensor.type])
-
-
-def backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
-    """Return what a backend reads from a model's configuration."""
-    if flavour in (PYTHON, GPU):
-        # Its file is ours: it can count the server's cores, and check what the other backends do not.
-        share = "all" if model.joint else "half"
-        parameters = {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
-        return parameters | (_QUEUE if model.joint else {})
-    return {flavour.threads_parameter: str(threads or max(1, len(os.sched_getaffinity(0)) // 2))}

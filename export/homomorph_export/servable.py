@@ -1,4 +1,4 @@
-"""The modules that are served: the training networks wrapped into the signatures of `contract.py`.
+"""The modules that are served: the training networks wrapped into the signatures of `catalogue.py`.
 
 Pixels come in and go out as uint8, channels last; normalisation happens here, with the configuration's values as
 buffers. Features are float32 wherever they are served: a network of 16 bit numbers converts them on its way in and
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from homomorph.models.blending import Mix, bilinear, blend_pixels
 from homomorph.models.config import NetworkConfig
+from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.models.morph import interpolate
 from homomorph.models.pixels import Normalisation
-from homomorph_export.contract import delta_input
 
 
 class PixelsIn(nn.Module):
@@ -147,7 +147,7 @@ class InterpolatorServable(nn.Module):
     A branch runs once per request that uses it, and not at all for a request whose strengths of it are all 0.
     """
 
-    def __init__(self, branches: list[torch.jit.ScriptModule]) -> None:
+    def __init__(self, branches: Iterable[torch.jit.ScriptModule]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
 
@@ -238,9 +238,47 @@ JOINT_METHODS = ("encode", "interpolate", "decode")
 """Methods of `MorpherServable` beside forward()."""
 
 
-def interpolate_source(branches: Sequence[str]) -> str:
+class GeneratorServable(nn.Module):
+    """uint8 pictures [B, H, W, 3] in 0-255 -> the same changed in one direction, same shape."""
+
+    def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.pixels_in = PixelsIn(CycleGANConfig, dtype)
+        self.generator = generator
+        self.pixels_out = PixelsOut(CycleGANConfig)
+
+    def forward(self, IMAGE: Tensor) -> Tensor:
+        pixels: Tensor = self.pixels_out(self.generator(self.pixels_in(IMAGE)))
+        return pixels
+
+
+class TranslateServable(nn.Module):
+    """uint8 pictures [B, H, W, 3] and numbers of directions [B, S] -> uint8 pictures after each step [B, S, H, W, 3].
+
+    The directions must be traced already, because this module is scripted: which of them run depends on the steps. In
+    each step, a direction runs once on those pictures of the batch that take it, and not at all if none does.
+    """
+
+    def __init__(self, directions: Iterable[torch.jit.ScriptModule]) -> None:
+        super().__init__()
+        self.directions = nn.ModuleList(directions)
+
+    def forward(self, IMAGE: Tensor, STEPS: Tensor) -> Tensor:
+        pictures = IMAGE
+        frames: list[Tensor] = []
+        for step in STEPS.unbind(1):
+            changed = pictures.clone()  # a number of no direction leaves a picture as it is
+            for number, direction in enumerate(self.directions):
+                rows = (step == number).nonzero().squeeze(1)
+                if rows.numel() > 0:
+                    changed[rows] = direction(pictures[rows])
+            frames.append(changed)
+            pictures = changed
+        return torch.stack(frames, dim=1)
+
+
+def interpolate_source(deltas: Sequence[str]) -> str:
     """Return the source of `interpolate`'s forward() in TorchScript, which wants an argument for each delta."""
-    deltas = [delta_input(branch) for branch in branches]
     arguments = ", ".join(f"{name}: Tensor" for name in ("SOURCE", *deltas, "STRENGTHS"))
     return f"""
 def forward(self, {arguments}) -> Tensor:

@@ -20,7 +20,7 @@ from homomorph.progress import silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph.training.recipe import PRESETS
 from homomorph_bench import branches, model, model_picture, runtimes
-from homomorph_export import contract
+from homomorph_export.contract import Model
 from homomorph_export.ops import interpolate
 from homomorph_export.parts import exported_parts
 
@@ -118,7 +118,7 @@ def test_each_preset_can_be_measured(preset: str) -> None:
 def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[str] = []
 
-    def compile_package(module: torch.nn.Module, entry: contract.Model, path: Path) -> None:
+    def compile_package(module: torch.nn.Module, entry: Model, path: Path) -> None:
         compiled.append(entry.name)
         path.write_bytes(b"")
 

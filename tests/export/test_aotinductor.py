@@ -10,25 +10,24 @@ import torch
 
 from homomorph.models.morph import MorphModel
 from homomorph.runs.label_features import load_label_features
-from homomorph_export import aotinductor, contract
+from homomorph_export import aotinductor
+from homomorph_export.catalogue import morph_models
+from homomorph_export.contract import Model
 from homomorph_export.errors import ExportError
 from homomorph_export.exporter import export_run
-from homomorph_export.formats import aotinductor_modules
+from homomorph_export.formats import eager_modules
 from homomorph_export.parts import exported_parts
 from homomorph_export.repository import AOTINDUCTOR_FILE
 
 
-def served(model: MorphModel) -> dict[str, contract.Model]:
-    config = model.config
-    network = config.network
-    labels = len(config.attributes)
-    models = contract.served_models(config.branches, network.feature_channels, network.stride, labels)
-    return {entry.name: entry for entry in models}
+def served(model: MorphModel) -> dict[str, Model]:
+    return {entry.name: entry for entry in morph_models(model.config, labels=True)}
 
 
 def test_every_model_is_recorded_for_any_size(run: Path, model: MorphModel):
-    modules = aotinductor_modules(exported_parts(model, load_label_features(run, model.config), torch.float32))
     entries = served(model)
+    parts = exported_parts(model, load_label_features(run, model.config), torch.float32)
+    modules = eager_modules(entries.values(), parts)
     assert set(modules) == {name for name, entry in entries.items() if not (entry.steps or entry.joint)}
     for name, module in modules.items():
         program = aotinductor.record(module, entries[name])  # which refuses what holds for the example's sizes only
@@ -37,7 +36,7 @@ def test_every_model_is_recorded_for_any_size(run: Path, model: MorphModel):
 
 @torch.no_grad()
 def test_sizes_are_free(model: MorphModel, tmp_path: Path):
-    module = aotinductor_modules(exported_parts(model, None, torch.float32))["decoder"]
+    module = exported_parts(model, None, torch.float32).decoder
     aotinductor.compile_package(module, served(model)["decoder"], tmp_path / "model.pt2")
     package = aotinductor.load(tmp_path / "model.pt2")
     generator = torch.Generator().manual_seed(0)

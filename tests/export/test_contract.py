@@ -8,24 +8,40 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
-from homomorph.models.morph import MorphModel
+from homomorph.models.config import CompactConfig, ModelConfig
+from homomorph.models.morph import MAX_STRENGTH, MorphModel
 from homomorph_client.names import BLENDS
+from homomorph_client.served_model import ServedModel, to_json
 from homomorph_export import torchscript
-from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Axis, Model, served_models
+from homomorph_export.catalogue import morph_models
+from homomorph_export.configuration import read_config
+from homomorph_export.contract import (
+    MAX_PICTURE_SIZE,
+    MAX_PIXELS,
+    MAX_QUEUE,
+    MAX_STEPS,
+    QUEUE_TIMEOUT_S,
+    Axis,
+    Model,
+)
 from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
 from homomorph_export.ops.interpolate import load
 
-BRANCHES = ("hair", "glasses", "residual")
 TORCH_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
 SHAPES = [
     (1, {"S": 2, "H": 32, "W": 32, "h": 4, "w": 4, "P": 2}),
     (3, {"S": 1, "H": 16, "W": 40, "h": 2, "w": 5, "P": 4}),
 ]
 """Batch sizes, and the lengths of the axes that requests choose."""
-MODELS = {model.name: model for model in served_models(BRANCHES, 16, 8, 3)}
+CONFIG = ModelConfig(
+    groups={"hair": ("red", "blue"), "glasses": ("glasses",)},
+    picture_size=32,
+    network=CompactConfig(feature_channels=16),
+)
+"""As `conftest.py` has it, where the contract looks."""
+MODELS = {model.name: model for model in morph_models(CONFIG, labels=True)}
 
 
 MEMBERS = [model.name for model in MODELS.values() if not model.steps]
@@ -34,7 +50,7 @@ ENSEMBLES = [model for model in MODELS.values() if model.is_ensemble]
 
 
 def read(repository: Path, name: str, flavour: Flavour = PYTHON) -> schema.ModelConfig:
-    return text_format.Parse((repository / name / flavour.config_file).read_text(), schema.ModelConfig())
+    return read_config(repository / name / flavour.config_file)
 
 
 def taken(repository: Path, name: str, flavour: Flavour) -> schema.ModelConfig:
@@ -66,7 +82,7 @@ def test_the_models_are_the_promised_ones():
         "latent",
         "slerp",
     }
-    without_labels = {model.name for model in served_models(BRANCHES, 16, 8, 0)}
+    without_labels = {model.name for model in morph_models(CONFIG, labels=False)}
     assert set(MODELS) - without_labels == {"label_target", "edit"}
 
 
@@ -85,7 +101,7 @@ def test_configuration_says_what_the_contract_says(repository: Path, model: Mode
     assert config.name == model.name
     assert config.max_batch_size > 0
     assert tensors_of(config) == [
-        [(tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.shape) for tensor in tensors]
+        [(tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.wire_shape) for tensor in tensors]
         for tensors in (model.inputs, model.outputs)
     ]
     assert config.model_transaction_policy.decoupled == model.streams
@@ -225,9 +241,12 @@ def test_a_client_learns_what_it_must_know_from_the_configuration(repository: Pa
     parameters = {key: value.string_value for key, value in read(repository, name).parameters.items()}
     groups = ["all"] if name in BLENDS else list(model.config.branches)
     assert parameters["groups"].split(",") == groups
-    assert parameters["picture_size"] == "32"
     assert parameters["stride"] == "8"
-    assert float(parameters["max_strength"]) == 2
+    assert parameters["max_picture_size"] == str(MAX_PICTURE_SIZE)
+    assert parameters["max_pixels"] == str(MAX_PIXELS)
+    served = ServedModel.from_config(to_json(read(repository, name)))
+    assert (served.name, served.groups, served.picture_size) == (name, tuple(groups), 32)
+    assert (served.max_steps, served.max_strength) == (MAX_STEPS, MAX_STRENGTH)
 
 
 def test_checks_survive_the_configuration(repository: Path):

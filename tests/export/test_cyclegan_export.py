@@ -25,17 +25,17 @@ from homomorph.runs.run import save_model
 from homomorph_client import DirectionError
 from homomorph_client.translation import ServedTranslation, chosen_steps
 from homomorph_export import contract, onnx_graphs, torchscript
-from homomorph_export.contract import Axis, Model, translation_models
-from homomorph_export.cyclegan.exporter import export_cyclegans
-from homomorph_export.cyclegan.servable import GeneratorServable
+from homomorph_export.catalogue import translation_models
+from homomorph_export.contract import Axis, Model
 from homomorph_export.errors import ExportError
-from homomorph_export.exporter import export_run
+from homomorph_export.exporter import export_cyclegans, export_run
 from homomorph_export.flavours import FLAVOURS, Flavour
 from homomorph_export.manifest import Manifest
+from homomorph_export.servable import GeneratorServable, TranslateServable
 
 Exported = Mapping[str, Callable[..., Any]]
 
-MODELS = {model.name: model for model in translation_models({"smiling": 4, "not_smiling": 4, "blond": 64})}
+MODELS = {model.name: model for model in translation_models({"smiling": 4, "not_smiling": 4, "blond": 64}, 64)}
 LOADERS = {"torchscript": (torchscript.load, "model.pt"), "onnx": (onnx_graphs.load, "model.onnx")}
 
 
@@ -95,7 +95,7 @@ def test_configuration_says_what_the_contract_says(written: tuple[Path, Manifest
     config = text_format.Parse((folder / flavour.config_file).read_text(), schema.ModelConfig())
     for found, tensors in ((config.input, model.inputs), (config.output, model.outputs)):
         assert [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in found] == [
-            (tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.shape) for tensor in tensors
+            (tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.wire_shape) for tensor in tensors
         ]
     assert config.max_batch_size == contract.MAX_BATCH_SIZE
     assert config.HasField("dynamic_batching")
@@ -167,8 +167,6 @@ def test_a_chain_is_its_steps_one_after_the_other(runners: Exported, translator:
 def test_a_direction_runs_once_a_step_and_only_if_it_is_asked_for(
     cyclegan_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ):
-    from homomorph_export.cyclegan.servable import TranslateServable
-
     batches: list[tuple[str, int]] = []
 
     class Direction(torch.nn.Module):

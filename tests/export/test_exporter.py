@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -16,11 +17,17 @@ import torch
 from homomorph.errors import CheckpointError
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
-from homomorph.runs.run import save_model
-from homomorph_export import onnx_graphs, parity
+from homomorph.runs.label_features import load_label_features
+from homomorph.runs.run import load_model, resolve_run, save_model
+from homomorph_export import onnx_graphs, parity, torchscript
+from homomorph_export.catalogue import morph_models
 from homomorph_export.errors import ExportError
 from homomorph_export.exporter import export_run
+from homomorph_export.formats import eager_modules
 from homomorph_export.manifest import Manifest
+from homomorph_export.ops.interpolate import load as load_operator
+from homomorph_export.parts import exported_parts
+from homomorph_export.reference import MorphRun
 from homomorph_export.servable import DecoderServable
 
 
@@ -82,28 +89,67 @@ def test_a_wrong_export_writes_nothing(run: Path, tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("way", ["encoder", "encoder_pair", "branch_hair", "interpolate", "label_target"])
-def test_every_onnx_file_is_compared(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str):
-    right = onnx_graphs.load
+def loaded(repository: Path, file: str) -> dict[str, Callable[..., Any]]:
+    load_operator()
+    load = {"model.pt": torchscript.load, "model.onnx": onnx_graphs.load}[file]
+    return {path.parents[1].name: load(path) for path in repository.glob(f"*/1/{file}")}
 
-    def load(path: Path) -> Callable[..., Any]:
-        session = right(path)
-        return (lambda *tensors: spoiled(session(*tensors))) if path.parents[1].name == way else session
 
-    monkeypatch.setattr(onnx_graphs, "load", load)
-    with pytest.raises(ExportError, match=r"ONNX files .* grey levels off on average"):
-        export_run(run, tmp_path / "repository")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("file", ["model.pt", "model.onnx"])
+def test_every_file_is_compared(run: Path, repository: Path, model: MorphModel, file: str):
+    right = loaded(repository, file)
+    reference = MorphRun(model, load_label_features(run, model.config))
+    for labels in (True, False):
+        models = morph_models(model.config, labels=labels)
+        here = {entry.name: right[entry.name] for entry in models if entry.name in right}
+        parity.compare(models, here, reference, kind="the", precision="fp32")
+        for name in here:
+            wrong = here | {name: lambda *tensors, name=name: spoiled(here[name](*tensors))}  # noqa: B023
+            with pytest.raises(ExportError, match="grey levels off on average"):
+                parity.compare(models, wrong, reference, kind="the", precision="fp32")
 
 
 def spoiled(result: Any) -> Any:
-    return tuple(map(spoiled, result)) if isinstance(result, tuple) else result + 1
+    if isinstance(result, tuple):
+        return tuple(map(spoiled, result))
+    return result ^ 8 if result.dtype == torch.uint8 else result + 1
 
 
-def test_nan_is_not_within_the_tolerance(model: MorphModel, monkeypatch: pytest.MonkeyPatch):
+def test_a_model_that_nothing_compares_is_an_error(run: Path, repository: Path, model: MorphModel):
+    right = loaded(repository, "model.onnx")
+    reference = MorphRun(model, load_label_features(run, model.config))
+    models = morph_models(model.config, labels=True)
+    added = dataclasses.replace(models[0], name="added", compared_as=None)
+    with pytest.raises(ExportError, match="nothing compares added with the run"):
+        parity.compare((*models, added), right | {"added": right["encoder"]}, reference, kind="ONNX", precision="fp32")
+    morph = next(entry for entry in models if entry.name == "morph")
+    ensemble = dataclasses.replace(morph, name="ensemble", expected=None)
+    with pytest.raises(ExportError, match="nothing compares ensemble with the run"):
+        parity.compare((*models, ensemble), right, reference, kind="ONNX", precision="fp32")
+    del right["decoder"]
+    with pytest.raises(ExportError, match=r"nothing compares encoder, .*, decoder, morph, .* with the run"):
+        parity.compare(models, right, reference, kind="ONNX", precision="fp32")
+
+
+def test_an_ensemble_that_is_wired_wrongly_is_found():
+    folder = resolve_run("avatars64")  # of random weights, frames hardly depend on the picture
+    model = load_model(folder)
+    reference = MorphRun(model, load_label_features(folder, model.config))
+    models = list(morph_models(model.config, labels=True))
+    modules = eager_modules(models, exported_parts(model, reference.label_features, torch.float32))
+    parity.compare(models, modules, reference, kind="the", precision="fp32")
+    (place,) = (place for place, entry in enumerate(models) if entry.name == "morph_branches")
+    first, *rest = models[place].steps
+    swapped = dataclasses.replace(first, inputs={"SOURCE": "TARGET", "TARGET": "SOURCE"})
+    models[place] = dataclasses.replace(models[place], steps=(swapped, *rest))
+    with pytest.raises(ExportError, match="grey levels off on average"):
+        parity.compare(models, modules, reference, kind="the", precision="fp32")
+
+
+def test_nan_is_not_within_the_tolerance(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(parity, "torch", SimpleNamespace(**vars(torch) | {"cat": lambda _: torch.tensor([torch.nan])}))
     with pytest.raises(ExportError, match="nan grey levels"):
-        parity.compare([], {}, model.config, kind="ONNX", precision="fp32")
+        parity.judged([], kind="ONNX", precision="fp32")
 
 
 def test_without_onnx_there_is_neither_file_nor_configuration(run: Path, tmp_path: Path):
@@ -145,6 +191,21 @@ def test_an_unusable_folder_is_an_error_of_one_line(run: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="repository cannot be written"):
         export_run(run, tmp_path / "file" / "repository")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8", "onnx": False}, "precision 'int8' is for ONNX alone: leave out --no-onnx"),
+        ({"calibration": Path()}, "--calibration is for --precision int8: fp32 needs no pictures"),
+        ({"calibration": Path(), "precision": "bf16"}, "--calibration is for --precision int8: bf16 needs no pictures"),
+    ],
+    ids=str,
+)
+def test_options_without_effect_are_refused(run: Path, tmp_path: Path, options: dict[str, Any], message: str):
+    with pytest.raises(ExportError, match=message):
+        export_run(run, tmp_path / "repository", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_precision_is_checked(run: Path, tmp_path: Path):

@@ -11,11 +11,13 @@ import pytest
 import torch
 from onnx import ModelProto
 
+from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.morph import MorphModel, interpolate
-from homomorph_export import contract, onnx_graphs
+from homomorph_export import onnx_graphs
+from homomorph_export.catalogue import morph_models
 
-BRANCHES = ("hair", "glasses")
-MODELS = {model.name: model for model in contract.served_models(BRANCHES, 16, 8, 0)}
+CONFIG = ModelConfig({"hair": ("red",), "glasses": ("glasses",)}, 32, CompactConfig(feature_channels=16))
+MODELS = {model.name: model for model in morph_models(CONFIG, labels=False)}
 
 
 class Poison(torch.nn.Module):

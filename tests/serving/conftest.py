@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import shutil
 import subprocess
@@ -15,18 +14,19 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from homomorph.models.config import ModelConfig
+from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MorphModel
 from homomorph.runs.label_features import save_label_features
 from homomorph.runs.run import save_model
 from homomorph_bench.serving import process_usage
 from homomorph_client import MorphClient
-from homomorph_export.contract import MAX_QUEUE, served_models
+from homomorph_export.catalogue import morph_models
+from homomorph_export.configuration import config_text, model_config
+from homomorph_export.contract import MANIFEST_FILE, MAX_QUEUE
 from homomorph_export.exporter import export_run
 from homomorph_export.flavours import PYTHON
-from homomorph_export.pbtxt import model_config
-from homomorph_export.repository import backend_files, backend_parameters, write_ensemble
+from homomorph_export.repository import write_description
 from homomorph_export.serving.server import TritonServer
 
 
@@ -104,31 +104,27 @@ def smooth_pictures(count: int, height: int, width: int) -> npt.NDArray[np.uint8
 def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository as an export writes it, but of `blender.py`: it starts at once, and a frame takes 20 ms."""
     repository = tmp_path_factory.mktemp("blender") / "triton_repo"
-    parameters = {"groups": "hair_colour,skin,residual", "labels": "{}", "picture_size": "64", "stride": "8"}
-    parameters |= {"max_steps": "256", "max_strength": "2"}
-    here, backend = (
-        Path(__file__).parent,
-        Path(str(importlib.resources.files("homomorph_export") / "serving" / "backend")),
-    )
-    for model in served_models(("hair_colour", "skin", "residual"), channels=3 * 8 * 8, stride=8, labels=0):
+    here = Path(__file__).parent
+    groups = {"hair_colour": ("black_hair",), "skin": ("pale_skin",)}
+    config = ModelConfig(groups, picture_size=64, network=CompactConfig(feature_channels=3 * 8 * 8))
+    for model in morph_models(config, labels=False):
         folder = repository / model.name
-        if model.steps:
-            write_ensemble(folder, model, parameters=parameters)
+        write_description(folder, model, method="homomorph", onnx=False, threads=1)
+        if not model.computation:
             continue
-        (folder / "1").mkdir(parents=True)
-        if model.joint:
-            shutil.copy(here / "blender_morpher.py", folder / "1" / "model.py")
-            shutil.copy(here / "blender.py", folder / "1" / "blender.py")
-            for file in backend_files(joint=True):
-                shutil.copy(backend / file, folder / "1" / (file if file != PYTHON.model_file else "exported.py"))
-            own = backend_parameters(model, PYTHON, threads=1)
-            checks = json.loads(own["checks"])
+        shutil.copy(here / "blender.py", folder / "1" / "blender.py")
+        (folder / "1" / PYTHON.model_file).rename(folder / "1" / "exported.py")
+        own = "blender_morpher.py" if model.joint else "blender.py"
+        shutil.copy(here / own, folder / "1" / PYTHON.model_file)
+        settings = model_config(model, threads=1)
+        settings.ClearField("model_warmup")
+        settings.parameters["frame_ms"].string_value = "20"
+        checks = model.checks()
+        if checks["pixels"]:
             checks["pixels"]["maximum"] = 256 * 64 * 64  # as `blender.py` has it
-            own["checks"] = json.dumps(checks)
-        else:
-            shutil.copy(here / "blender.py", folder / "1" / "model.py")
-            own = {}
-        (folder / "config.pbtxt").write_text(model_config(model, parameters={"frame_ms": "20"} | own, warmup={}))
+        settings.parameters["checks"].string_value = json.dumps(checks)
+        (folder / PYTHON.config_file).write_text(config_text(settings))
+    (repository / MANIFEST_FILE).write_text("{}")  # without it, it would be without weights
     return repository
 
 

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from homomorph.models.translator import Translator
 from homomorph.runs.cyclegan import load_translator
 from homomorph_client import AsyncMorphClient, DirectionError, MorphClient, PictureError, RequestError
-from homomorph_export.cyclegan.exporter import export_cyclegans
+from homomorph_export.exporter import export_cyclegans
 from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server

@@ -6,8 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from google.protobuf.text_format import ParseError
+
 from homomorph_client.errors import ServerError
-from homomorph_export.contract import ASKED
+from homomorph_export.configuration import is_ours, read_config, streamed_steps
+from homomorph_export.contract import MANIFEST_FILE
 from homomorph_export.flavours import PYTHON, Flavour
 
 _SAFE_PATH = re.compile(r"[\w./+=,@%:-]+", re.ASCII)
@@ -19,8 +22,8 @@ def check_repository(repository: Path, models: Sequence[str], flavour: Flavour =
     """Check what tritonserver would tell less plainly, or only after loading other models for seconds.
 
     Raises:
-        ServerError: there is no repository, or it lacks a model or the flavour's configurations, or the name of a
-            model cannot be passed to a shell.
+        ServerError: there is no repository, or it lacks a model, its weights or the flavour's configurations, or the
+            name of a model cannot be passed to a shell.
     """
     if not repository.is_dir():
         raise ServerError(f"there is no model repository {repository}: write one with `homomorph export`")
@@ -30,6 +33,8 @@ def check_repository(repository: Path, models: Sequence[str], flavour: Flavour =
     for model in models:
         if model not in found:
             raise ServerError(f"the model repository {repository} has no model {model!r}: it has {', '.join(found)}")
+    if not (repository / MANIFEST_FILE).exists() and any(is_ours(repository / model) for model in models):
+        raise ServerError(f"{repository} has configurations but no weights: write them with `homomorph export`")
     for name in found:
         if not _SAFE_NAME.fullmatch(name):
             raise ServerError(
@@ -48,6 +53,14 @@ def is_safe(path: Path) -> bool:
     return bool(_SAFE_PATH.fullmatch(str(path)))
 
 
-def with_asked(models: Sequence[str]) -> tuple[str, ...]:
+def with_asked(repository: Path, models: Sequence[str]) -> tuple[str, ...]:
     """Return the models to load: Triton brings an ensemble's members along, but not those that Python models ask."""
-    return tuple(dict.fromkeys([*models, *(name for model in models for name in ASKED.get(model, ()))]))
+    return tuple(dict.fromkeys([*models, *(name for model in models for name in _asked(repository / model))]))
+
+
+def _asked(folder: Path) -> list[str]:
+    """Return the models that a Python model asks, as its configuration says."""
+    try:
+        return [step.model for step in streamed_steps(read_config(folder / PYTHON.config_file))]
+    except (ParseError, ValueError, TypeError):
+        return []  # Triton says what is wrong with it

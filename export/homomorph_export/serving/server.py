@@ -300,7 +300,7 @@ class TritonServer:
             backends=backends,
             caches=distribution / "caches",
             configurations=self._configurations,
-            models=with_asked(self.models),
+            models=with_asked(self.repository, self.models),
             addresses={service: self.address(service) for service in self.ports},
             shm_prefix=self._settings.shm_prefix,
             cache_mib=self._cache_mib,

@@ -1,0 +1,412 @@
+"""The served models, once. Configurations, files of each format, comparisons and the repository are made from this.
+
+To add a served model, add it here, and what it computes to `servable.py`: if it gives frames, with what the run itself
+makes of the same inputs (`expected`); otherwise as a step of a model that does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+
+from homomorph.models.blending import FEATURE_METHODS, Mix
+from homomorph.models.config import ModelConfig
+from homomorph.models.cyclegan_config import SMALLEST_SIDE
+from homomorph.models.morph import MAX_STRENGTH
+from homomorph_client.names import EDIT, MORPH, MORPH_STREAM, PIXEL, TRANSLATE
+from homomorph_export import onnx_graphs, reference, torchscript
+from homomorph_export.contract import (
+    MAX_CHAIN,
+    MAX_PICTURE_SIZE,
+    MAX_PIXELS,
+    MAX_STEPS,
+    Axis,
+    Computation,
+    Model,
+    Step,
+    Tensor,
+)
+from homomorph_export.servable import (
+    DenseInterpolatorServable,
+    DifferenceServable,
+    EncoderCornersServable,
+    EncoderPairServable,
+    InterpolateServable,
+    InterpolatorServable,
+    LabelTargetServable,
+    MixServable,
+    MorpherServable,
+    PixelServable,
+    TranslateServable,
+    interpolate_source,
+)
+
+_DECODER_INSTANCES = 2
+"""How often a server has `decoder`, which many models ask. Where a queue has a limit, a timeout or priorities, Triton
+(24.10) does not always notice that the only instance has become free, and a request then waits for half a second beside
+it. A second instance is free already, or notices."""
+
+_S = Axis("S", 1, MAX_STEPS, typical=9)
+_P = Axis("P", 2, 4, typical=2, multiple_of=2)
+"""Pictures that are blended: two, or four in the corners of a square."""
+
+
+def branch_model(branch: str) -> str:
+    """Return the name of the model that serves one T_i."""
+    return f"branch_{branch}"
+
+
+def mix_model(method: str) -> str:
+    """Return the name of the model that mixes features by a method of `FEATURE_METHODS`."""
+    return f"mix_{method}"
+
+
+def direction_model(direction: str) -> str:
+    """Return the name of the model that changes a picture in one direction."""
+    return f"{TRANSLATE}_{direction}"
+
+
+def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
+    """Return all models served for one run that morphs.
+
+    Args:
+        config: the run's configuration.
+        labels: whether the run knows what its labels look like as features, so that a picture can be edited towards
+            them.
+    """
+    tensors = _Tensors(config)
+    branches = config.branches
+    branch_models = tuple(map(branch_model, branches))
+    strengths, frames, frame_features = tensors.strengths(), tensors.frames(), tensors.frame_features()
+    source, target, difference = (tensors.features(name) for name in ("SOURCE", "TARGET", "DIFFERENCE"))
+    pair = tensors.picture("SOURCE"), tensors.picture("TARGET")
+    deltas = tuple(tensors.features(f"DELTA_{branch}") for branch in branches)
+    parameters = _client_parameters(config)
+    morph = partial(
+        Model,
+        inputs=(*pair, strengths),
+        outputs=(frames,),
+        expected=reference.morphed,
+        client_parameters=parameters,
+    )
+    return (
+        Model(
+            "encoder",
+            (tensors.picture("IMAGE"),),
+            (tensors.features("FEATURES"),),
+            Computation(lambda parts: parts.encoder),
+            cached=True,
+            compared_as=morph("morph_encoder", steps=(*_ENCODE_EACH, *_INTERPOLATE, _DECODE)),
+        ),
+        Model(
+            "encoder_pair",
+            pair,
+            (tensors.features("SOURCE_FEATURES"), tensors.features("TARGET_FEATURES")),
+            Computation(
+                lambda parts, encoder: EncoderPairServable(encoder),
+                ("encoder",),
+                scripted=EncoderPairServable,
+                onnx=onnx_graphs.encoder_pair,
+            ),
+            cached=True,
+        ),
+        Model("difference", (source, target), (difference,), Computation(lambda parts: DifferenceServable())),
+        *(
+            Model(branch_model(branch), (difference,), (tensors.features("DELTA"),), _branch(branch))
+            for branch in branches
+        ),
+        Model(
+            "interpolate",
+            (source, *deltas, strengths),
+            (frame_features,),
+            Computation(
+                lambda parts: InterpolateServable(),
+                scripted=lambda: torchscript.define(interpolate_source([delta.name for delta in deltas])),
+                onnx=onnx_graphs.interpolate,
+            ),
+            needs_operator=True,
+        ),
+        Model(
+            "interpolator",
+            (source, target, strengths),
+            (frame_features,),
+            Computation(
+                lambda parts, *branches: DenseInterpolatorServable(branches),
+                branch_models,
+                scripted=lambda *branches: InterpolatorServable(branches),
+                onnx=onnx_graphs.interpolator,
+            ),
+            needs_operator=True,
+        ),
+        Model(
+            "decoder",
+            (frame_features,),
+            (frames,),
+            Computation(lambda parts: parts.decoder),
+            instances=_DECODER_INSTANCES,
+        ),
+        Model(
+            "morpher",
+            (*pair, strengths),
+            (frames,),
+            Computation(
+                lambda parts, *members: MorpherServable(*members),
+                ("encoder", "interpolator", "decoder"),
+                scripted=MorpherServable,
+            ),
+            needs_operator=True,
+            joint=True,
+        ),
+        morph(
+            MORPH,
+            steps=(_ENCODE_PAIR, *_INTERPOLATE, _DECODE),
+            python_steps=(
+                Step("morpher", {name: name for name in ("SOURCE", "TARGET", "STRENGTHS")}, {"FRAMES": "FRAMES"}),
+            ),
+        ),
+        morph(MORPH_STREAM, steps=(_ENCODE_PAIR, *_INTERPOLATE, _DECODE), streams=True),
+        morph("morph_branches", steps=(_ENCODE_PAIR, *_interpolate_by_branches(branches), _DECODE)),
+        *(_editing_models(tensors, parameters) if labels else ()),
+        *_blending_models(tensors, parameters),
+    )
+
+
+def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[Model, ...]:
+    """Return what edits a picture towards labels instead of another picture."""
+    labels = Tensor("LABELS", "FP32", (len(tensors.config.attributes),), range=(0.0, 1.0))
+    return (
+        Model(
+            "label_target",
+            (tensors.features("SOURCE"), labels),
+            (tensors.features("TARGET"),),
+            Computation(
+                lambda parts: LabelTargetServable(parts.label_features),
+                onnx=lambda model, parts: onnx_graphs.label_target(model, parts.label_features),
+            ),
+        ),
+        Model(
+            EDIT,
+            (tensors.picture("SOURCE"), labels, tensors.strengths()),
+            (tensors.frames(),),
+            # One after the other, as `_ENCODE_PAIR` says why.
+            steps=(
+                Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
+                Step("label_target", {"SOURCE": "source_features", "LABELS": "LABELS"}, {"TARGET": "target_features"}),
+                *_INTERPOLATE,
+                _DECODE,
+            ),
+            expected=reference.edited,
+            client_parameters=parameters,
+        ),
+    )
+
+
+def _blending_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[Model, ...]:
+    """Return the simpler ways between pictures, each under its method's name, and what they are made of."""
+    # Where each frame stands between the pictures, across and down.
+    places = Tensor("PLACES", "FP32", (_S, 2), range=(0.0, MAX_STRENGTH))
+    pictures, corners = tensors.pictures(), tensors.corners()
+    # They have one slider, for everything.
+    parameters = {**parameters, "groups": "all", "labels": "{}"}
+
+    def blend(method: str, computation: Computation | None = None, steps: tuple[Step, ...] = ()) -> Model:
+        return Model(
+            method,
+            (pictures, places),
+            (tensors.frames(),),
+            computation,
+            steps=steps,
+            expected=partial(reference.blended, method),
+            client_parameters=parameters,
+        )
+
+    return (
+        blend(PIXEL, Computation(lambda parts: PixelServable())),
+        Model(
+            "encoder_corners",
+            (pictures,),
+            (corners,),
+            Computation(
+                lambda parts, encoder: EncoderCornersServable(encoder),
+                ("encoder",),
+                scripted=EncoderCornersServable,
+                onnx=onnx_graphs.encoder_corners,
+            ),
+            cached=True,
+        ),
+        *(
+            Model(mix_model(method), (corners, places), (tensors.frame_features(),), _mix(mix))
+            for method, mix in FEATURE_METHODS.items()
+        ),
+        *(
+            blend(
+                method,
+                steps=(
+                    Step("encoder_corners", {"PICTURES": "PICTURES"}, {"CORNERS": "corners"}),
+                    Step(mix_model(method), {"CORNERS": "corners", "PLACES": "PLACES"}, {"FEATURES": "mixed"}),
+                    Step("decoder", {"FEATURES": "mixed"}, {"FRAMES": "FRAMES"}),
+                ),
+            )
+            for method in FEATURE_METHODS
+        ),
+    )
+
+
+def translation_models(strides: Mapping[str, int], picture_size: int) -> tuple[Model, ...]:
+    """Return all models served for CycleGANs.
+
+    Args:
+        strides: of each direction, in the order of the numbers that stand for them, what height and width must be
+            multiples of. Each divides those that are larger.
+        picture_size: height and width in pixels that all generators were trained at.
+    """
+    chain = Axis("S", 1, MAX_CHAIN, typical=len(strides))
+    shared = max(strides.values())
+
+    def picture(name: str, stride: int) -> Tensor:
+        return Tensor(name, "UINT8", (*_sides(max(stride, SMALLEST_SIDE), stride, picture_size), 3))
+
+    frame = picture("FRAMES", shared)
+    return (
+        *(
+            Model(
+                direction_model(direction),
+                (picture("IMAGE", stride),),
+                (picture("FRAME", stride),),
+                _generator(direction),
+                expected=partial(reference.changed, direction),
+            )
+            for direction, stride in strides.items()
+        ),
+        Model(
+            TRANSLATE,
+            (picture("IMAGE", shared), Tensor("STEPS", "INT64", (chain,), range=(0, len(strides) - 1))),
+            (Tensor(frame.name, frame.type, (chain, *frame.dims)),),
+            Computation(
+                lambda parts, *directions: TranslateServable(directions),
+                tuple(map(direction_model, strides)),
+                scripted=lambda *directions: TranslateServable(directions),
+                onnx=onnx_graphs.translate,
+            ),
+            expected=reference.chained,
+            client_parameters={
+                "directions": ",".join(strides),
+                "picture_size": str(picture_size),
+                "stride": str(shared),
+                "max_picture_size": str(MAX_PICTURE_SIZE),
+                "max_pixels": str(MAX_PIXELS),
+                "max_steps": str(MAX_CHAIN),
+            },
+        ),
+    )
+
+
+class _Tensors:
+    """The tensors that the models of one run take and give."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self._channels = config.network.feature_channels
+        stride = config.network.stride
+        self._pixels = _sides(stride, stride, config.picture_size)
+        self._cells = tuple(
+            Axis(letter, 1, MAX_PICTURE_SIZE // stride, typical=config.feature_size, stride=stride) for letter in "hw"
+        )
+
+    def picture(self, name: str) -> Tensor:
+        """Return a picture [H, W, 3] in 0-255; pixels stay uint8 between models, the graphs normalise them."""
+        return Tensor(name, "UINT8", (*self._pixels, 3))
+
+    def frames(self) -> Tensor:
+        """Return pictures out, [S, H, W, 3] in 0-255."""
+        return Tensor("FRAMES", "UINT8", (_S, *self._pixels, 3))
+
+    def features(self, name: str) -> Tensor:
+        """Return features [C, h, w] of one picture."""
+        return Tensor(name, "FP32", (self._channels, *self._cells))
+
+    def frame_features(self) -> Tensor:
+        """Return features [S, C, h, w] of all frames of one request."""
+        return Tensor("FEATURES", "FP32", (_S, self._channels, *self._cells))
+
+    def strengths(self) -> Tensor:
+        """Return strengths [S, K], columns in the order of the branches."""
+        return Tensor("STRENGTHS", "FP32", (_S, len(self.config.branches)), range=(0.0, MAX_STRENGTH))
+
+    def pictures(self) -> Tensor:
+        """Return pictures to blend, [P, H, W, 3] in 0-255."""
+        return Tensor("PICTURES", "UINT8", (_P, *self._pixels, 3))
+
+    def corners(self) -> Tensor:
+        """Return the features [P, C, h, w] of pictures to blend."""
+        return Tensor("CORNERS", "FP32", (_P, self._channels, *self._cells))
+
+
+def _sides(minimum: int, stride: int, typical: int) -> tuple[Axis, ...]:
+    """Return the height and the width of a picture."""
+    return tuple(Axis(letter, minimum, MAX_PICTURE_SIZE, typical, multiple_of=stride) for letter in "HW")
+
+
+def _client_parameters(config: ModelConfig) -> dict[str, str]:
+    """Return what a client needs to know to prepare pictures and strengths."""
+    return {
+        "groups": ",".join(config.branches),
+        "labels": json.dumps(config.groups),
+        "picture_size": str(config.picture_size),
+        "stride": str(config.network.stride),
+        "max_picture_size": str(MAX_PICTURE_SIZE),
+        "max_pixels": str(MAX_PIXELS),
+        "max_steps": str(MAX_STEPS),
+        "max_strength": f"{MAX_STRENGTH:g}",
+    }
+
+
+def _branch(branch: str) -> Computation:
+    return Computation(lambda parts: parts.branches[branch])
+
+
+def _mix(mix: Mix) -> Computation:
+    return Computation(lambda parts: MixServable(mix))
+
+
+def _generator(direction: str) -> Computation:
+    return Computation(lambda parts: parts[direction])
+
+
+_ENCODE_PAIR = Step(
+    "encoder_pair",
+    {"SOURCE": "SOURCE", "TARGET": "TARGET"},
+    {"SOURCE_FEATURES": "source_features", "TARGET_FEATURES": "target_features"},
+)
+"""The first step of an ensemble is a single one. If an ensemble begins with several, and one of them refuses its input
+before Triton (24.10) has scheduled the others, two of Triton's threads wait for each other for ever, and no later
+request is answered. A failure beside a step still on its way is answered but never released. So both pictures are
+encoded in one step, and no steps run at once whose inputs come from the request: what a client sends fails one step
+alone."""
+_ENCODE_EACH = (
+    Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
+    Step("encoder", {"IMAGE": "TARGET"}, {"FEATURES": "target_features"}),
+)
+"""The same by the model of one picture, which no server may do."""
+_BOTH_FEATURES = {"SOURCE": "source_features", "TARGET": "target_features"}
+_INTERPOLATE = (Step("interpolator", {**_BOTH_FEATURES, "STRENGTHS": "STRENGTHS"}, {"FEATURES": "frame_features"}),)
+"""One model runs the branches that the strengths use."""
+_DECODE = Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"})
+
+
+def _interpolate_by_branches(branches: tuple[str, ...]) -> tuple[Step, ...]:
+    """Return the wiring that runs every T_i as a model of its own, all at once."""
+    deltas = {f"DELTA_{branch}": f"delta_{branch}" for branch in branches}
+    return (
+        Step("difference", _BOTH_FEATURES, {"DIFFERENCE": "difference"}),
+        *(
+            Step(branch_model(branch), {"DIFFERENCE": "difference"}, {"DELTA": f"delta_{branch}"})
+            for branch in branches
+        ),
+        Step(
+            "interpolate",
+            {"SOURCE": "source_features", **deltas, "STRENGTHS": "STRENGTHS"},
+            {"FEATURES": "frame_features"},
+        ),
+    )

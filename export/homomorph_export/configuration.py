@@ -1,0 +1,162 @@
+"""A model's configurations for Triton, as its own messages, from its entry in the catalogue."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import (
+    DataType,
+    ModelConfig,
+    ModelDynamicBatching,
+    ModelInstanceGroup,
+    ModelQueuePolicy,
+)
+
+from homomorph_export.contract import MAX_BATCH_SIZE, MAX_QUEUE, QUEUE_TIMEOUT_S, Model, Step
+from homomorph_export.flavours import FLAVOURS, GPU, ONNX, PYTHON, Flavour
+
+_OURS = "# Written by `homomorph export`"
+_THREADS = 1
+"""Threads of one operation in backends that want a number, unless an export says otherwise. The machine that exports
+says nothing about the one that serves, and one thread for each model never waits for another model's."""
+
+
+def flavours(model: Model, *, onnx: bool) -> tuple[Flavour, ...]:
+    """Return the flavours for which a model has a configuration of its own; Triton takes the default for the others.
+
+    Args:
+        model: its entry in the catalogue.
+        onnx: whether the repository holds ONNX.
+    """
+    if model.steps and not model.python_steps:
+        return (PYTHON,)
+    all_flavours = (*FLAVOURS.values(), *([GPU] if model.computation else []))
+    return tuple(flavour for flavour in all_flavours if flavour is not ONNX or (onnx and not model.joint))
+
+
+def model_config(model: Model, flavour: Flavour = PYTHON, *, threads: int | None = None) -> ModelConfig:
+    """Return the configuration of a served model for one of Triton's backends.
+
+    Args:
+        model: its entry in the catalogue.
+        flavour: the backend; of an ensemble, that of its members.
+        threads: how many threads one operation may use; None for half of the server's cores, and for all of them in a
+            joint model, where the Python backend runs it, and for one in the other backends.
+    """
+    config = ModelConfig(name=model.name, max_batch_size=MAX_BATCH_SIZE)
+    for tensors, written in ((model.inputs, config.input), (model.outputs, config.output)):
+        for tensor in tensors:
+            written.add(name=tensor.name, data_type=_type(tensor.type), dims=tensor.wire_shape)
+    parameters = dict(model.client_parameters)
+    if model.is_ensemble:
+        config.platform = "ensemble"
+        for step in model.python_steps if flavour is PYTHON and model.python_steps else model.steps:
+            config.ensemble_scheduling.step.add(
+                model_name=step.model, model_version=-1, input_map=dict(step.inputs), output_map=dict(step.outputs)
+            )
+    else:
+        if flavour.platform:
+            config.platform, config.default_model_filename = flavour.platform, flavour.model_file
+        else:
+            config.backend = flavour.backend
+        # Of KIND_GPU so many on every GPU that the server sees.
+        config.instance_group.add(count=model.instances, kind=ModelInstanceGroup.Kind.Value(f"KIND_{flavour.kind}"))
+        config.dynamic_batching.CopyFrom(_batching(model))
+    if model.streams:
+        config.model_transaction_policy.decoupled = True
+        parameters["steps"] = json.dumps([asdict(step) for step in model.steps])
+    if model.computation:
+        parameters |= _backend_parameters(model, flavour, threads)
+        _add_warm_up(config, model)
+    if model.cached:
+        config.response_cache.enable = True
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+    return config
+
+
+def config_text(config: ModelConfig) -> str:
+    """Return a configuration in protobuf's text format, as Triton reads it."""
+    text: str = text_format.MessageToString(config, use_short_repeated_primitives=True)
+    return text
+
+
+def first_line(method: str) -> str:
+    """Return the comment that begins every configuration of an export of a method, `homomorph` or `cyclegan`."""
+    return f"{_OURS}, of a run of the method {method}.\n"
+
+
+def is_ours(folder: Path, line: str = "") -> bool:
+    """Return whether an export has written a model's folder.
+
+    Args:
+        folder: the model's.
+        line: the configuration's first line must be this; empty for that of any method.
+    """
+    path = folder / PYTHON.config_file
+    return path.is_file() and path.read_text(errors="replace").startswith(line or _OURS)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a `config.pbtxt`.
+
+    Raises:
+        OSError: it cannot be read.
+        text_format.ParseError: it is not one.
+    """
+    config: ModelConfig = text_format.Parse(path.read_text(), ModelConfig())
+    return config
+
+
+def streamed_steps(config: ModelConfig) -> tuple[Step, ...]:
+    """Return the steps that a streaming model asks for, from its configuration; none of any other model."""
+    steps = config.parameters["steps"].string_value if "steps" in config.parameters else "[]"
+    return tuple(Step(**step) for step in json.loads(steps))
+
+
+def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
+    """Return what a backend reads from a model's configuration."""
+    if flavour not in (PYTHON, GPU):
+        return {flavour.threads_parameter: str(threads or _THREADS)}
+    # Its file is ours: it can count the server's cores, and check what the other backends do not.
+    share = "all" if model.joint else "half"
+    parameters = {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
+    if model.joint:  # it has a queue of its own
+        parameters |= {"max_queue_size": str(MAX_QUEUE), "queue_timeout_s": str(QUEUE_TIMEOUT_S)}
+    return parameters
+
+
+def _batching(model: Model) -> ModelDynamicBatching:
+    if model.joint:
+        # It has a queue of its own. As soon as Triton's has a bound, a timeout or priorities, Triton (24.10) keeps
+        # requests back until an instance is free.
+        return ModelDynamicBatching()
+    # Whatever waits when an instance is free becomes one batch. A delay would make everybody wait for requests that may
+    # not come, and preferred sizes would only split that up.
+    return ModelDynamicBatching(
+        priority_levels=2,
+        default_priority_level=2,  # the client asks for 1 where somebody is looking
+        default_queue_policy=ModelQueuePolicy(
+            timeout_action=ModelQueuePolicy.REJECT,
+            default_timeout_microseconds=QUEUE_TIMEOUT_S * 1_000_000,
+            allow_timeout_override=True,
+            max_queue_size=MAX_QUEUE,
+        ),
+    )
+
+
+def _add_warm_up(config: ModelConfig, model: Model) -> None:
+    """Add the request that Triton sends at load, before the model counts as ready; its values lie in `warmup/`."""
+    # TorchScript specialises its graph during the first calls; ONNX Runtime gathers its buffers.
+    warm_up = config.model_warmup.add(name="typical", batch_size=1, count=3)
+    for tensor in model.inputs:
+        value = warm_up.inputs[tensor.name]
+        value.data_type, value.input_data_file = _type(tensor.type), tensor.name
+        value.dims.extend(tensor.shape())
+
+
+def _type(name: str) -> DataType:
+    return DataType.Value(f"TYPE_{name}")

@@ -1,0 +1,81 @@
+"""What the run's own networks make of the inputs of served models, in float32 and as they were trained.
+
+Exported files are compared with this. Each function gets the run and the frames that the files gave; only a chain, of
+which each step is judged by itself, needs these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from homomorph.models.blending import blend
+from homomorph.models.label_features import LabelFeatures
+from homomorph.models.morph import MorphModel, interpolate
+from homomorph.models.pixels import from_normalised, normalise
+from homomorph.models.translator import Translator
+
+
+@dataclass(frozen=True)
+class MorphRun:
+    """The networks of a run that morphs."""
+
+    model: MorphModel
+    label_features: LabelFeatures | None
+    """None if the run does not know what labels look like."""
+
+
+def morphed(run: MorphRun, found: Tensor, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+    """Two pictures uint8 [B, H, W, 3] and strengths [B, S, K] -> uint8 [B, S, H, W, 3]."""
+    return _frames(run.model, _encode(run.model, source), _encode(run.model, target), strengths)
+
+
+def edited(run: MorphRun, found: Tensor, source: Tensor, labels: Tensor, strengths: Tensor) -> Tensor:
+    """Pictures uint8 [B, H, W, 3], labels [B, L] and strengths [B, S, K] -> uint8 [B, S, H, W, 3]."""
+    assert run.label_features is not None
+    features = _encode(run.model, source)
+    height, width = features.shape[2:]
+    return _frames(run.model, features, run.label_features(labels, (height, width)), strengths)
+
+
+def blended(method: str, run: MorphRun, found: Tensor, pictures: Tensor, places: Tensor) -> Tensor:
+    """Pictures uint8 [B, P, H, W, 3] and places [B, S, 2] -> uint8 [B, S, H, W, 3]."""
+    return blend(run.model, method, pictures, places)
+
+
+def changed(direction: str, run: Translator, found: Tensor, pictures: Tensor) -> Tensor:
+    """Pictures uint8 [B, H, W, 3] -> the same changed in a direction."""
+    return run.changed(direction, pictures)
+
+
+def chained(run: Translator, found: Tensor, pictures: Tensor, steps: Tensor) -> Tensor:
+    """Pictures uint8 [B, H, W, 3] and numbers of directions [B, S] -> uint8 [B, S, H, W, 3].
+
+    Each step changes what the step before it was found to give, so that chains of any length are judged alike.
+    """
+    before = torch.cat([pictures.unsqueeze(1), found[:, :-1]], dim=1)
+    rows = [
+        torch.cat(
+            [
+                run.changed(run.directions[number], before[row, place][None])
+                for place, number in enumerate(steps[row].tolist())
+            ]
+        )
+        for row in range(len(steps))
+    ]
+    return torch.stack(rows)
+
+
+def _encode(model: MorphModel, pictures: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> features [B, C, h, w]."""
+    features: Tensor = model.encoder(normalise(pictures.permute(0, 3, 1, 2), model.config.network))
+    return features
+
+
+def _frames(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+    """Features [B, C, h, w] twice and strengths [B, S, K] -> uint8 [B, S, H, W, 3]."""
+    features = interpolate(source, model.deltas(source, target), strengths)
+    frames = from_normalised(model.decoder(features.flatten(0, 1)), model.config.network).permute(0, 2, 3, 1)
+    return frames.view(*strengths.shape[:2], *frames.shape[1:])
