@@ -19,8 +19,11 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
+from homomorph.models.config import ModelConfig
 from homomorph_client.errors import ServerError
+from homomorph_export.catalogue import morph_models
 from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
+from homomorph_export.repository import write_description
 from homomorph_export.serving import server as server_module
 from homomorph_export.serving.command import operator_libraries
 from homomorph_export.serving.log import failure_reason
@@ -293,6 +296,15 @@ def test_no_repository(tmp_path: Path, make: Callable[[Path], object], message: 
     make(tmp_path / "triton_repo")
     with pytest.raises(ServerError, match=message):
         TritonServer(tmp_path / "triton_repo").start()
+
+
+def test_a_repository_without_weights(tmp_path: Path) -> None:
+    """As version control has it."""
+    config = ModelConfig({"glasses": ("round_glasses",)})
+    for model in morph_models(config, labels=False):
+        write_description(tmp_path / model.name, model, method="homomorph")
+    with pytest.raises(ServerError, match="has configurations but no weights: write them with `homomorph export`"):
+        TritonServer(tmp_path).start()
 
 
 def test_unknown_model(repository: Path) -> None:
