@@ -13,6 +13,7 @@ import pytest
 import homomorph_client
 from homomorph_cli import bench, one_line_errors
 from homomorph_client.version import DISTRIBUTION, __version__, install_hint
+from homomorph_export.serving.triton_folder import REQUIREMENTS
 
 try:
     import tomllib
@@ -68,6 +69,11 @@ def test_only_the_server_holds_numpy_back() -> None:
     }
     assert bounded == {"serve"}
     assert PROJECT["requires-python"] == ">=3.10"
+
+
+def test_the_servers_own_folder_holds_what_the_extra_names() -> None:
+    triton, numpy = REQUIREMENTS
+    assert {triton, numpy} <= set(EXTRAS["serve"])
 
 
 def test_hints_name_extras_that_exist() -> None:

@@ -39,11 +39,13 @@ def demo(
 ) -> None:
     """Export a model, serve it with Triton, morph two pictures and print the latency."""
     from homomorph_export.exporter import export_run
+    from homomorph_export.serving.distribution import ensure_triton
     from homomorph_export.serving.server import TritonServer
 
     pictures = load_picture(source), load_picture(target)
     with progress_display() as report:
         export_run(run, repository, report=report)
+        ensure_triton(report)
         report(Progress("Starting Triton"))
         with TritonServer(repository) as server, MorphClient(server.grpc_url) as client:
             report(Progress("Morphing"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from homomorph_cli.options import gpus_option
+from homomorph_cli.progress import progress_display
 
 if TYPE_CHECKING:
     from homomorph_export.serving.server import TritonServer
@@ -99,6 +100,7 @@ def serve(
     from homomorph_client.names import EDIT, MORPH, MORPH_STREAM, TRANSLATE
     from homomorph_export.flavours import FLAVOURS
     from homomorph_export.serving.devices import choose_cores, choose_gpus
+    from homomorph_export.serving.distribution import ensure_triton
     from homomorph_export.serving.ports import is_loopback
     from homomorph_export.serving.server import TritonServer
     from homomorph_export.serving.tls import ServerTls
@@ -127,6 +129,8 @@ def serve(
     )
     if not (server.is_encrypted or is_loopback(host)):
         typer.echo(f"homomorph: warning: whoever reaches {host} can use this server: see docs/security.md", err=True)
+    with progress_display() as report:
+        ensure_triton(report)
     console = Console(stderr=True)
     try:
         with console.status(f"Loading {', '.join(server.models)}"):

@@ -312,7 +312,14 @@ def test_unknown_model(repository: Path) -> None:
         TritonServer(repository).start()
 
 
-def test_without_pytriton(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_triton_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Triton's own folder would be."""
+    monkeypatch.setenv("HOMOMORPH_TRITON", str(tmp_path / "triton"))
+    return tmp_path / "triton"
+
+
+def test_without_pytriton(repository: Path, no_triton_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ServerError, match=r"to serve, pip install 'homomorph-interpolation\[serve\]'"):
         TritonServer(repository, models=["good"]).start()
@@ -324,7 +331,9 @@ def test_python_without_a_backend(repository: Path, monkeypatch: pytest.MonkeyPa
         TritonServer(repository, models=["good"]).start()
 
 
-def test_numpy_that_the_python_backend_does_not_know(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_that_the_python_backend_does_not_know(
+    repository: Path, no_triton_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.5.2")
     with pytest.raises(ServerError, match=r"does not work with numpy 2\.5\.2: pip install 'numpy<2'"):
         TritonServer(repository, models=["good"]).start()

@@ -10,9 +10,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from homomorph.progress import Progress, Report, silent
 from homomorph_client.errors import ServerError
 from homomorph_client.version import install_hint
 from homomorph_export.flavours import PYTHON, Flavour
+from homomorph_export.serving.triton_folder import make_triton_folder, triton_folder
 
 CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
 """Where NVIDIA's containers have Triton's backends."""
@@ -21,21 +23,44 @@ CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
 def find_distribution() -> Path:
     """Return the folder of nvidia-pytriton that holds tritonserver, without importing the package.
 
+    It is this environment's or, where that has none or numpy 2, the one in `triton_folder`.
+
     Raises:
-        ServerError: it is not installed, or has nothing for this version of Python or numpy.
+        ServerError: there is neither, or it has nothing for this version of Python.
     """
-    spec = importlib.util.find_spec("pytriton")
-    if spec is None or not spec.submodule_search_locations:
-        raise ServerError(f"to serve, {install_hint('serve')}: nvidia-pytriton is not installed")
-    distribution = Path(spec.submodule_search_locations[0]) / "tritonserver"
+    distribution, reason = _usable()
+    if distribution is None:
+        distribution = triton_folder() / "pytriton" / "tritonserver"
+        if not distribution.is_dir():
+            raise ServerError(f"{reason}, or let `homomorph serve` install Triton into a folder of its own")
     if not _python_stub(distribution).exists():
         version = _python_version()
         raise ServerError(f"nvidia-pytriton has no Python backend for Python {version}: use 3.10, 3.11 or 3.12")
+    return distribution
+
+
+def ensure_triton(report: Report = silent) -> None:
+    """Install Triton into a folder of its own, if it cannot run from this environment and is not there yet.
+
+    Raises:
+        ServerError: it cannot be installed.
+        OutputError: the folder cannot be written.
+    """
+    if _usable()[0] is None and not triton_folder().is_dir():
+        report(Progress(f"Installing Triton into {triton_folder()}, once (75 MB)"))
+        make_triton_folder()
+
+
+def _usable() -> tuple[Path | None, str]:
+    """Return this environment's folder that holds tritonserver; or None, and why it is of no use."""
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        return None, f"to serve, {install_hint('serve')}: nvidia-pytriton is not installed"
     numpy = importlib.metadata.version("numpy")
     if int(numpy.partition(".")[0]) >= 2:
         # Its stub knows the arrays of numpy 1, and sends every answer without its bytes.
-        raise ServerError(f"nvidia-pytriton's Python backend does not work with numpy {numpy}: pip install 'numpy<2'")
-    return distribution
+        return None, f"nvidia-pytriton's Python backend does not work with numpy {numpy}: pip install 'numpy<2'"
+    return Path(spec.submodule_search_locations[0]) / "tritonserver", ""
 
 
 def link_backends(distribution: Path, backends: Path) -> None:
@@ -81,8 +106,12 @@ def environment(distribution: Path, backend: Path | None = None) -> dict[str, st
         sysconfig.get_config_var("LIBDIR"),
         os.environ.get("LD_LIBRARY_PATH"),
     ]
+    # Packages of a folder of its own come before this environment's.
+    own = [str(triton_folder().resolve())] if distribution.is_relative_to(triton_folder()) else []
+    packages = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {
         **os.environ,
+        **({"PYTHONPATH": packages} if packages else {}),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "LD_LIBRARY_PATH": os.pathsep.join(path for path in libraries if path),
     }
