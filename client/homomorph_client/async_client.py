@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +22,7 @@ from homomorph_client.codec import (
     morph_request,
     translate_request,
 )
-from homomorph_client.errors import RestartedServerError
+from homomorph_client.errors import RequestError, RestartedServerError
 from homomorph_client.labels import Labels
 from homomorph_client.methods import blending_model, places_in_square, square_model
 from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH_STREAM, TRANSLATE, Blend, Method
@@ -43,6 +43,25 @@ class AsyncMorphClient(BaseClient):
     """
 
     _grpc = grpc.aio
+    _loop: asyncio.AbstractEventLoop | None = None
+    """The event loop that the connection belongs to."""
+
+    def _connect(self) -> None:
+        """Check what the connection needs; it is opened by the first call, in the event loop that uses it."""
+        self._connection.target()
+        if self._connection.tls is not None:
+            self._connection.tls.credentials()
+
+    def _call_options(self, timeout_s: float | None) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        if self._loop is None and not self._closed:
+            self._loop = loop
+            super()._connect()
+        elif self._loop is not loop and not self._closed:
+            raise RequestError(
+                "this client belongs to another event loop: make an AsyncMorphClient within each asyncio.run(...)"
+            )
+        return super()._call_options(timeout_s)
 
     async def ready(self, *, timeout_s: float | None = None) -> bool:
         """Return whether a server is there and has loaded the model; `timeout_s` is the client's unless given."""
@@ -56,7 +75,7 @@ class AsyncMorphClient(BaseClient):
         """Return what `MorphClient.served_model` returns; errors are those too."""
         name = name or self._model_name
         if name not in self._models:
-            response = await self._call(self._stub.ModelConfig, ModelConfigRequest(name=name), timeout_s)
+            response = await self._call("ModelConfig", ModelConfigRequest(name=name), timeout_s)
             return self._remember(response)
         return self._models[name]
 
@@ -113,7 +132,7 @@ class AsyncMorphClient(BaseClient):
         """Return what `MorphClient.served_translation` returns; errors are those too."""
         if self._translation is None:
             request = ModelConfigRequest(name=TRANSLATE)
-            return self._remember_translation(await self._call(self._stub.ModelConfig, request, timeout_s))
+            return self._remember_translation(await self._call("ModelConfig", request, timeout_s))
         return self._translation
 
     async def stream(
@@ -181,7 +200,8 @@ class AsyncMorphClient(BaseClient):
     async def close(self) -> None:
         """Close the connection and give shared memory back; the client cannot be used afterwards."""
         self._closed = True
-        await self._channel.close()
+        if self._loop is asyncio.get_running_loop():
+            await self._channel.close()
         if self._regions:
             await asyncio.to_thread(self._regions.close)
 
@@ -193,10 +213,10 @@ class AsyncMorphClient(BaseClient):
     ) -> None:
         await self.close()
 
-    async def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+    async def _call(self, method: str, request: Any, timeout_s: float | None) -> Any:
         options = self._call_options(timeout_s)
         try:
-            return await method(request, **options)
+            return await getattr(self._stub, method)(request, **options)
         except grpc.RpcError as error:
             raise self._typed(error, options["timeout"]) from error
 
@@ -204,7 +224,7 @@ class AsyncMorphClient(BaseClient):
         """Return the frames that a request asks for."""
         self._let_expire(request, timeout_s)
         if self._regions is None:
-            return decode(await self._call(self._stub.ModelInfer, request, timeout_s))
+            return decode(await self._call("ModelInfer", request, timeout_s))
         try:
             return await self._infer_shared(self._regions, request, timeout_s)
         except RestartedServerError:
@@ -214,4 +234,4 @@ class AsyncMorphClient(BaseClient):
         self, regions: Regions, request: ModelInferRequest, timeout_s: float | None
     ) -> npt.NDArray[np.uint8]:
         with await asyncio.to_thread(regions.lend, request) as lease:  # which may have to ask the server
-            return lease.frames(await self._call(self._stub.ModelInfer, lease.request, timeout_s))
+            return lease.frames(await self._call("ModelInfer", lease.request, timeout_s))

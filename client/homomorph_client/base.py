@@ -26,9 +26,6 @@ from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel, to_json
 from homomorph_client.translation import ServedTranslation
 
-_LONGEST_TIMEOUT_S = 1e6
-"""Days, so that the server's microseconds do not overflow, whatever the caller allows."""
-
 
 class BaseClient:
     """Settings of a client, its connection, and the served models that it has asked about."""
@@ -40,7 +37,7 @@ class BaseClient:
         self,
         url: str | Sequence[str] = DEFAULT_URL,
         *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
         picture_size: int | None = None,
         model_name: str = MORPH,
         retries: int = DEFAULT_RETRIES,
@@ -48,13 +45,14 @@ class BaseClient:
         headers: Headers | None = None,
         gzip: bool = False,
         shared_memory: bool = False,
+        proxy: str | None = None,
     ) -> None:
         """Prepare a connection. Nothing is sent before the first call.
 
         Args:
             url: host:port of the server's gRPC. Of several (a sequence, or commas between) each call goes to the next
                 one that answers; one name with several addresses is the same.
-            timeout_s: seconds that a call may take, retries included, unless it says otherwise.
+            timeout_s: seconds that a call may take, retries included, unless it says otherwise; None is no limit.
             picture_size: height and width in pixels to morph at, a multiple of the model's stride; None is what
                 the model was trained at.
             model_name: the served model.
@@ -66,6 +64,8 @@ class BaseClient:
             gzip: whether requests are compressed; for slow networks.
             shared_memory: whether pictures and frames are passed in shared memory instead of messages; for a server on
                 the same machine. Streams are sent in messages all the same.
+            proxy: http://host:port of an HTTP proxy to go through; None is that of the environment (`grpc_proxy`,
+                `https_proxy`, `http_proxy`, but for hosts in `no_proxy`), "" is none.
 
         Raises:
             ServerUnavailableError: `url` is not host:port.
@@ -74,15 +74,24 @@ class BaseClient:
                 several servers.
         """
         self.timeout_s = check_timeout(timeout_s)
-        self._connection = Connection(parse_urls(url), retries, tls, headers, gzip)
+        self._connection = Connection(parse_urls(url), retries, tls, headers, gzip, proxy)
         self._picture_size = picture_size
         self._model_name = model_name
         self._models: dict[str, ServedModel] = {}
         self._translation: ServedTranslation | None = None
-        self._channel = self._connection.open(self._grpc)
-        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._connect()
         self._regions = Regions(self._connection) if shared_memory else None
         self._closed = False
+
+    def _connect(self) -> None:
+        """Open the connection, which sends nothing yet.
+
+        Raises:
+            ServerUnavailableError: one of several names has no address.
+            SettingsError: a file of `tls` cannot be used.
+        """
+        self._channel = self._connection.open(self._grpc)
+        self._stub = GRPCInferenceServiceStub(self._channel)
 
     @property
     def url(self) -> str:
@@ -115,7 +124,7 @@ class BaseClient:
         Raises:
             DeadlineError: the timeout is not positive.
         """
-        microseconds = min(self._seconds(timeout_s), _LONGEST_TIMEOUT_S) * 1e6
+        microseconds = self._seconds(timeout_s) * 1e6
         request.parameters["timeout"].int64_param = max(1, round(microseconds))  # 0 would be for ever
 
     def _stream_options(self, timeout_s: float | None) -> dict[str, Any]:

@@ -6,13 +6,14 @@ Round robin, fail-over and retries are gRPC's own, so both clients have the same
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import grpc
 
@@ -31,6 +32,8 @@ from homomorph_client.tracing import trace_headers
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 60.0
+LONGEST_TIMEOUT_S = 1e6
+"""Days, so that the microseconds in a request do not overflow, whatever the caller allows."""
 DEFAULT_RETRIES = 4
 MAX_RETRIES = 4
 """gRPC tries five times at most."""
@@ -40,6 +43,10 @@ Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 _SERVICE = "inference.GRPCInferenceService"
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
+_PROXIES, _NO_PROXY = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy")
+"""Variables of the environment that gRPC reads, in this order."""
+_PROXY = re.compile(r"https?://\S+|[^\s:/]+:\d+")
+_UNKNOWN_MODEL = re.compile(r"unknown model: '([^']+)' is not found")
 _HEADER_VALUE = re.compile(r"[ -~]*")
 _RETRIED = {
     "ModelConfig": ["UNAVAILABLE"],
@@ -94,6 +101,8 @@ class Connection:
     headers: Headers | None = None
     gzip: bool = False
     """Whether requests are compressed."""
+    proxy: str | None = None
+    """Address of an HTTP proxy; None is that of the environment, as gRPC reads it, and "" is none."""
 
     def __post_init__(self) -> None:
         """Check what needs no server.
@@ -106,6 +115,8 @@ class Connection:
             raise ServerUnavailableError(f"no address was given: give host:port, such as {DEFAULT_URL}")
         for url in self.urls:
             _split(url)
+        if self.proxy and not _PROXY.fullmatch(self.proxy):
+            raise SettingsError(f"a proxy is http://host:port, not {self.proxy!r}")
         if not 0 <= self.retries <= MAX_RETRIES:
             raise SettingsError(f"retries must be from 0 to {MAX_RETRIES}, not {self.retries}")
 
@@ -177,6 +188,8 @@ class Connection:
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.service_config", json.dumps(config)),
         ]
+        if self.proxy is not None:
+            options.append(("grpc.http_proxy", self.proxy) if self.proxy else ("grpc.enable_http_proxy", 0))
         if self.tls and (self.tls.server_name or len(self.urls) > 1):
             name = self.tls.server_name or _split(self.urls[0])[0]
             options.append(("grpc.ssl_target_name_override", name))
@@ -227,11 +240,28 @@ class Connection:
                 f"the server at {self.name} has lost the process of a model: start it again, or ask another ({reason})"
             )
         if code is grpc.StatusCode.UNAVAILABLE:
-            return ServerUnavailableError(
-                f"no server answers gRPC at {self.name}: start one with `homomorph serve`, or give its host:port "
-                f"({reason})"
+            return ServerUnavailableError(f"no server answers gRPC at {self.name}: {self._advice(reason)} ({reason})")
+        if match := _UNKNOWN_MODEL.search(reason):
+            return RequestError(
+                f"the server at {self.name} does not serve the model {match[1]!r}: start it with "
+                f"`homomorph serve --model morph --model {match[1]}` ({reason})"
             )
         return RequestError(f"the server at {self.name} refused: {reason}")
+
+    def _advice(self, reason: str) -> str:
+        """Say what to do where no server answers."""
+        if any(words in reason for words in ("http1", "HTTP status", "parsing HTTP/2")):
+            return (
+                "another server is there, or this is Triton's HTTP port: give the port of its gRPC, 8001 unless chosen"
+            )
+        variable, proxy = _environments_proxy()
+        if self.proxy is None and proxy and not all(_goes_past_proxy(_split(url)[0]) for url in self.urls):
+            host = _split(self.urls[0])[0]
+            return (
+                f"gRPC goes through the proxy of the environment, {variable}={proxy}: list {host} in no_proxy, or give "
+                'proxy="" for none'
+            )
+        return "start one with `homomorph serve`, or give its host:port"
 
 
 _OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
@@ -244,21 +274,42 @@ def parse_urls(url: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(each.strip() for each in urls)
 
 
-def check_timeout(timeout_s: float) -> float:
-    """Return a timeout if it is positive.
+def check_timeout(timeout_s: float | None) -> float:
+    """Return a timeout in seconds if it is positive; None, and what is longer than days, is `LONGEST_TIMEOUT_S`.
 
     Raises:
-        DeadlineError: it is not, so nothing can answer in time.
+        DeadlineError: it is not positive, so nothing can answer in time.
+        SettingsError: it is no number.
     """
+    if timeout_s is None:
+        return LONGEST_TIMEOUT_S
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, SupportsFloat):
+        raise SettingsError(f"the timeout must be a number of seconds, or None for no limit, not {timeout_s!r}")
     if not timeout_s > 0:
         raise DeadlineError(f"the timeout must be more than 0 s, not {timeout_s:g} s")
-    return timeout_s
+    return min(float(timeout_s), LONGEST_TIMEOUT_S)
+
+
+def _environments_proxy() -> tuple[str, str]:
+    """Return the variable that gRPC takes its proxy from, and the proxy; empty if there is none."""
+    for variable in _PROXIES:
+        if proxy := os.environ.get(variable):
+            return variable, proxy
+    return "", ""
+
+
+def _goes_past_proxy(host: str) -> bool:
+    """Whether the environment says that no proxy is used for a host."""
+    listed = next((found for name in _NO_PROXY if (found := os.environ.get(name))), "")
+    return any(host.strip("[]").endswith(end.strip()) for end in listed.split(",") if end.strip())
 
 
 def _split(url: str) -> tuple[str, int]:
     host, _, port = url.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ServerUnavailableError(f"{url!r} is no address: give host:port of Triton's gRPC, such as {DEFAULT_URL}")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ServerUnavailableError(f"{url!r} could be several addresses: write [{host}]:{port}")
     return host, int(port)
 
 
