@@ -17,7 +17,7 @@ from homomorph.models.blending import Mix, bilinear, blend_pixels
 from homomorph.models.config import NetworkConfig
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.models.morph import interpolate
-from homomorph.models.pixels import Normalisation
+from homomorph.models.pixels import Normalisation, picture_statistics
 
 
 class PixelsIn(nn.Module):
@@ -26,7 +26,7 @@ class PixelsIn(nn.Module):
     def __init__(self, config: Normalisation, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.dtype = dtype
-        mean, std = _statistics(config)
+        mean, std = picture_statistics(config)
         self.scale = nn.Buffer(1 / (255 * std))
         self.offset = nn.Buffer(-mean / std)
 
@@ -39,7 +39,7 @@ class PixelsOut(nn.Module):
 
     def __init__(self, config: Normalisation) -> None:
         super().__init__()
-        mean, std = _statistics(config)
+        mean, std = picture_statistics(config)
         self.scale = nn.Buffer(255 * std)
         self.offset = nn.Buffer(255 * mean)
 
@@ -285,8 +285,3 @@ def forward(self, {arguments}) -> Tensor:
     deltas = torch.stack([{", ".join(deltas)}], dim=1)
     return torch.ops.homomorph.interpolate(SOURCE, deltas, STRENGTHS)
 """
-
-
-def _statistics(config: Normalisation) -> tuple[Tensor, Tensor]:
-    """Return the mean and the deviation of pictures in [0, 1], each [3, 1, 1]."""
-    return torch.tensor(config.picture_mean).view(3, 1, 1), torch.tensor(config.picture_std).view(3, 1, 1)

@@ -24,16 +24,17 @@ class Normalisation(Protocol):
 
 def normalise(pictures: Tensor, config: Normalisation) -> Tensor:
     """uint8 [..., 3, H, W] -> float32, scaled to [0, 1], the configured mean removed, divided by the deviation."""
-    mean, std = _statistics(config, pictures.device)
+    mean, std = picture_statistics(config, pictures.device)
     return (pictures.float() / 255 - mean) / std
 
 
 def from_normalised(pictures: Tensor, config: Normalisation) -> Tensor:
     """The inverse of `normalise`, rounded and clamped: float [..., 3, H, W] -> uint8."""
-    mean, std = _statistics(config, pictures.device)
+    mean, std = picture_statistics(config, pictures.device)
     return ((pictures * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _statistics(config: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+def picture_statistics(config: Normalisation, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation of pictures in [0, 1], each [3, 1, 1]; on the CPU unless a device is given."""
     values = torch.tensor([config.picture_mean, config.picture_std], device=device)
     return values[0].view(3, 1, 1), values[1].view(3, 1, 1)
