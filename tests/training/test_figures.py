@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from homomorph.data.labels import UNKNOWN
 from homomorph.evaluation import figures
 
 
-def test_psnr_of_a_constant_error() -> None:
+def test_errors_of_a_constant_difference() -> None:
     truth = np.full((2, 3, 4, 4), 100, dtype=np.uint8)
     shown = truth + np.array([10, 0], dtype=np.uint8)[:, None, None, None]
     assert figures.squared_error(shown, truth).tolist() == [100, 0]
+    assert figures.absolute_error(truth, shown).tolist() == [10, 0]
     assert figures.psnr(shown, truth) == pytest.approx([20 * np.log10(25.5), 100])
 
 
@@ -31,6 +33,15 @@ def test_transfer_counts_differing_labels_of_the_group_and_preservation_the_othe
     assert figures.transfer(probabilities, labels_a, labels_b, slice(0, 3)).tolist() == [True, False]
     assert figures.preservation(probabilities, labels_a, slice(0, 2)).tolist() == [True, True]
     assert figures.preservation(probabilities, labels_a, slice(2, 4)).tolist() == [False, True]
+
+
+def test_unknown_labels_count_in_no_figure() -> None:
+    labels_a = np.array([[1, UNKNOWN, 0, UNKNOWN]], dtype=np.uint8)
+    labels_b = np.array([[0, 1, UNKNOWN, UNKNOWN]], dtype=np.uint8)
+    probabilities = np.array([[0.2, 0.9, 0.9, 0.1]])
+    assert figures.differing(labels_a, labels_b).tolist() == [[True, False, False, False]]
+    assert figures.transfer(probabilities, labels_a, labels_b, slice(0, 3)).tolist() == [True]
+    assert figures.preservation(probabilities, labels_a, slice(0, 2)).tolist() == [False]
 
 
 def test_spearman_sees_order_and_not_size() -> None:

@@ -1,4 +1,4 @@
-"""What a system costs: what it was trained on, its weights, and its time for a frame."""
+"""What a method costs: what it was trained on, its weights, and its time for a frame."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from homomorph.evaluation.held_out import HeldOut
-from homomorph.evaluation.systems import System
+from homomorph.evaluation.methods import Method
 from homomorph.models.config import RESIDUAL
 from homomorph.runs.record import TrainingRecord
 
 FRAMES = 9
 """Frames of the morphs that are timed."""
 TURNS = 15
-"""How often each system is timed, one after the other in turns."""
+"""How often each method is timed, one after the other in turns."""
 _WARM_UP = 3
 _BYTES = 4  # of a weight in float32
 
 
-def frame_times(systems: Mapping[str, System], held_out: HeldOut) -> dict[str, float]:
-    """Time a frame of each system, pictures in and out, with the strengths of all groups rising together.
+def frame_times(methods: Mapping[str, Method], held_out: HeldOut) -> dict[str, float]:
+    """Time a frame of each method, pictures in and out, with the strengths of all groups rising together.
 
-    A system that switches has one frame in a morph, the changed picture; the others have `FRAMES`.
+    A method that switches has one frame in a morph, the changed picture; the others have `FRAMES`.
 
     Returns:
         Median milliseconds a frame.
@@ -32,31 +32,31 @@ def frame_times(systems: Mapping[str, System], held_out: HeldOut) -> dict[str, f
     strengths = np.tile(
         np.linspace(0, 1, FRAMES, dtype=np.float32)[None, :, None], (1, 1, len([*held_out.groups, RESIDUAL]))
     )
-    frames = {name: 1 if system.switches else FRAMES for name, system in systems.items()}
-    times_ms: dict[str, list[float]] = {name: [] for name in systems}
+    frames = {name: 1 if method.switches else FRAMES for name, method in methods.items()}
+    times_ms: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(_WARM_UP + TURNS):
-        for name, system in systems.items():
+        for name, method in methods.items():
             began = time.perf_counter()
-            system.morph(held_out.source[:1], held_out.target[:1], strengths)
+            method.morph(held_out.source[:1], held_out.target[:1], strengths)
             if turn >= _WARM_UP:
                 times_ms[name].append((time.perf_counter() - began) * 1000 / frames[name])
     return {name: statistics.median(values) for name, values in times_ms.items()}
 
 
-def cost(system: System, *, frame_time: float, training: TrainingRecord | None) -> dict[str, float]:
+def cost(method: Method, *, frame_time: float, training: TrainingRecord | None) -> dict[str, float]:
     """Gather the figure `cost`.
 
     Args:
-        system: what costs.
+        method: what costs.
         frame_time: its time for a frame, as a multiple of the reference's.
         training: what its training took; None if nobody knows.
     """
-    millions = system.parameters / 1e6
+    millions = method.parameters / 1e6
     return {
         "training_pictures_thousands": training.pictures / 1000 if training else float("nan"),
         "training_hours": training.hours if training else float("nan"),
         "parameters_millions": millions,
-        "parameters_per_attribute_millions": millions / system.attributes if system.attributes else float("nan"),
+        "parameters_per_attribute_millions": millions / method.attributes if method.attributes else float("nan"),
         "weights_mb": millions * _BYTES,
         "frame_time": frame_time,
     }

@@ -1,4 +1,4 @@
-"""d(x, y), how different two pictures look: LPIPS where its weights are on this machine, else the evaluator's maps."""
+"""d(x, y), how different two pictures look: LPIPS where its weights are on this machine, else the judge's maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 from homomorph.errors import ConfigError
-from homomorph.evaluation.evaluator import FRAME_CHUNK, Evaluator
+from homomorph.evaluation.evaluator import FRAME_CHUNK
+from homomorph.evaluation.judge import Judge
 from homomorph.models.perceptual import perceptual_distance
 from homomorph.runs.run import sha256
 
@@ -38,6 +39,15 @@ class Distance:
     """Maps of B pictures, and of B others -> d [B]."""
 
     @torch.no_grad()
+    def of_pairs(self, pictures: Tensor, others: Tensor) -> NDArray[np.float64]:
+        """d of each picture and its partner: uint8 [N, 3, H, W] twice -> [N]."""
+        found = [
+            self.between(self.maps(ours), self.maps(theirs)).double().numpy()
+            for ours, theirs in zip(pictures.split(FRAME_CHUNK), others.split(FRAME_CHUNK), strict=True)
+        ]
+        return np.concatenate(found)
+
+    @torch.no_grad()
     def around(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
         """d from each frame to the next one, and at last from the last one to the first.
 
@@ -57,14 +67,14 @@ class Distance:
         return np.concatenate(found)
 
 
-def evaluator_distance(evaluator: Evaluator) -> Distance:
-    """LPIPS's form, without its weights, on the evaluator's maps."""
+def judge_distance(judge: Judge) -> Distance:
+    """LPIPS's form, without its weights, on the judge's maps."""
     return Distance(
-        "LPIPS's form on the evaluator's maps (LPIPS's own weights are not used)", evaluator.maps, perceptual_distance
+        "LPIPS's form on the judge's maps (LPIPS's own weights are not used)", judge.maps, perceptual_distance
     )
 
 
-def find_lpips(choice: Choice, picture_size: int) -> Distance | None:
+def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str]:
     """LPIPS (Zhang et al., CVPR 2018) on AlexNet, if it is wanted and here; nothing is downloaded.
 
     Args:
@@ -72,13 +82,13 @@ def find_lpips(choice: Choice, picture_size: int) -> Distance | None:
         picture_size: height and width in pixels of what will be compared.
 
     Returns:
-        LPIPS, or None where d is the evaluator's.
+        LPIPS, or None and why it is left out.
 
     Raises:
         ConfigError: AlexNet's weights are damaged, or LPIPS is insisted on and cannot be had.
     """
     if choice == "evaluator":
-        return None
+        return None, "lpips is left out: --distance evaluator asks for that"
     # torchmetrics brings LPIPS's own weights, and has torchvision read AlexNet's from here.
     file = Path(torch.hub.get_dir(), "checkpoints", Path(AlexNet_Weights.DEFAULT.url).name)
     missing = (
@@ -90,7 +100,7 @@ def find_lpips(choice: Choice, picture_size: int) -> Distance | None:
     )
     if missing:
         if choice == "auto":
-            return None
+            return None, f"lpips is left out: {missing}"
         raise ConfigError(f"--distance lpips cannot be had: {missing}")
     # The name ends in the start of the content's hash. What has it can be unpickled, as torchvision does.
     if not sha256(file).startswith(file.stem.rpartition("-")[2]):
@@ -109,7 +119,7 @@ def find_lpips(choice: Choice, picture_size: int) -> Distance | None:
             total += weigh((_unit(a) - _unit(b)).square()).mean(dim=(1, 2, 3))
         return total
 
-    return Distance("LPIPS (Zhang et al., CVPR 2018) on AlexNet", maps, between)
+    return Distance("LPIPS (Zhang et al., CVPR 2018) on AlexNet", maps, between), ""
 
 
 def _unit(maps: Tensor) -> Tensor:

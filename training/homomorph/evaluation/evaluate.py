@@ -1,4 +1,4 @@
-"""`homomorph evaluate`: every figure for every system, into one table, `metrics.json` and `report.html`."""
+"""`homomorph evaluate`: every figure for every method, into one table, `metrics.json` and `report.html`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from homomorph.data import avatars
 from homomorph.data.labels import read_labelled
 from homomorph.data.provenance import read_provenance
 from homomorph.environment import environment
 from homomorph.errors import CheckpointError, DataError
 from homomorph.evaluation.cost import FRAMES, TURNS, cost, frame_times
-from homomorph.evaluation.distance import Choice, evaluator_distance, find_lpips
-from homomorph.evaluation.evaluator import Evaluator, train_evaluator
-from homomorph.evaluation.held_out import HeldOut, read_held_out
-from homomorph.evaluation.measure import PATH_FRAMES, Measured, frechet_drawn, frechet_ends, frechet_floor, measure
+from homomorph.evaluation.distance import Choice, find_lpips, judge_distance
+from homomorph.evaluation.efficientnet import load_efficientnet
+from homomorph.evaluation.held_out import HeldOut, read_held_out, seed_of
+from homomorph.evaluation.inception import find_inception
+from homomorph.evaluation.judge import JudgeChoice, train_judge
+from homomorph.evaluation.measure import measure_method
+from homomorph.evaluation.methods import PixelBlend, methods_of
+from homomorph.evaluation.path import PATH_FRAMES
+from homomorph.evaluation.references import frechet_drawn, frechet_ends, frechet_floor
 from homomorph.evaluation.report import write_report
-from homomorph.evaluation.systems import Pixel, systems_of
+from homomorph.evaluation.results import MethodResult
 from homomorph.evaluation.tasks import Task, translation_tasks, whole_task
 from homomorph.evaluation.translation import Direction, directions_of
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.morph import MorphModel
-from homomorph.progress import Progress, Report, silent
+from homomorph.progress import Report, silent
 from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
 from homomorph.runs.record import TrainingRecord, read_record
 from homomorph.runs.run import MODEL_FILE, load_model, sha256
+from homomorph_client.files import replacing
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
@@ -43,10 +48,10 @@ STRIPS = 6
 
 @dataclass(frozen=True)
 class Example:
-    """A pair that shows what sets the systems apart."""
+    """A pair that shows what sets the methods apart."""
 
     name: str
-    """A way that a CycleGAN goes; without one, the group."""
+    """A direction of a CycleGAN; without one, the group."""
     group: str
     """What is moved."""
     pair: int
@@ -57,14 +62,16 @@ class Example:
 class Evaluation:
     """What was measured."""
 
-    measured: dict[str, Measured]
-    """Per system."""
+    results: dict[str, MethodResult]
+    """Per method."""
     held_out: HeldOut
     """What it was measured on."""
     examples: list[Example]
-    """Of each way that a CycleGAN goes the first pair; without one, the first pair and group."""
+    """Of each direction of a CycleGAN the first pair; without one, the first pair and group."""
     meta: dict[str, Any]
-    """Pairs, seeds, weights, the evaluator's accuracy, what d is, the noise floor of `frechet`, versions, hardware."""
+    """Pairs, seeds, weights, the judge's accuracy, what d is, references for `frechet`, versions, hardware."""
+    notes: list[str]
+    """What was left out or done otherwise than asked for, one sentence each."""
 
 
 def evaluate(
@@ -76,22 +83,29 @@ def evaluate(
     evaluator_steps: int,
     report: Report = silent,
     distance: Choice = "auto",
+    judge: JudgeChoice = "classifier",
+    judge_folder: Path | None = None,
+    inception_file: Path | None = None,
 ) -> Evaluation:
-    """Compare the systems on pairs that no model was trained on, and write `metrics.json` and `report.html`.
+    """Compare the methods on pairs that no model was trained on, and write `metrics.json` and `report.html`.
 
     Args:
-        runs: name -> run folder of either method; the systems of each method's first one have plain names, the
+        runs: name -> run folder of either kind of network; the methods of each kind's first one have plain names, the
             others' end in `:name`.
         folder: labelled pictures, other ones than those of the training.
         out: folder for the two files; they appear whole or not at all.
-        pairs: number of pairs.
-        evaluator_steps: steps that train the evaluator.
-        report: called for each picture read, each training step of the evaluator, and each chunk of pairs.
+        pairs: number of pairs that are wanted; a small folder gives fewer.
+        evaluator_steps: steps that train the classifier that judges.
+        report: called for each picture read, each training step of the judge, and each chunk of pairs.
         distance: what measures d.
+        judge: what reads pictures.
+        judge_folder: labelled pictures that train the judge, which may be those that trained a model; None takes the
+            other pictures of `folder`.
+        inception_file: weights of Inception for `fid`; None looks for them in torch hub's cache.
 
     Raises:
         CheckpointError: a run cannot be loaded, or the runs take pictures of different sizes.
-        ConfigError: the distance cannot be had.
+        ConfigError: the distance, the judge or Inception cannot be had.
         DataError: the data cannot be used, or lacks a group or an attribute that a run changes.
     """
     began = time.perf_counter()
@@ -106,7 +120,11 @@ def evaluate(
             )
     directions = {name: directions_of(model.config.directions, data.groups) for name, model in translations.items()}
     # What cannot be had or written is said now, not after minutes of work.
-    lpips = find_lpips(distance, picture_size)
+    judge_data = read_labelled(judge_folder) if judge_folder else None
+    if judge == "efficientnet":
+        load_efficientnet()
+    lpips, no_lpips = find_lpips(distance, picture_size)
+    inception, no_inception = find_inception(inception_file)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -114,61 +132,66 @@ def evaluate(
 
     # Read the pictures, and draw the truths.
     provenance = read_provenance(folder)
-    built_in = provenance is not None and provenance.style == avatars.STYLE
-    seed = provenance.seed if provenance is not None and built_in else None
-    held_out = read_held_out(data, picture_size, pairs, seed, report)
+    seed = seed_of(folder)
+    held_out = read_held_out(data, picture_size, pairs, seed, report, judge_data=judge_data)
     compared = _compared(runs, morphs, translations, directions, held_out)
+    notes = _notes(pairs, held_out, no_lpips, no_inception)
+    pairs = len(held_out.source)
 
-    # Train the evaluator; a tenth of its pictures tells how good it is.
-    torch.manual_seed(0)
-    evaluator = Evaluator(len(attributes))
-    kept = len(held_out.pictures) // 10
-    training = train_evaluator(
-        evaluator, held_out.pictures[kept:], held_out.labels[kept:], steps=evaluator_steps, seed=0
-    )
-    for step, _ in enumerate(training, start=1):
-        report(Progress("evaluator", step, evaluator_steps))
-    read = evaluator.judge(held_out.pictures[:kept])[0] > 0.5
-    accuracy = (read == held_out.labels[:kept]).mean(axis=0)
+    # Train the judge.
+    trained_judge, accuracy = train_judge(judge, held_out, evaluator_steps, report)
 
     # Measure.
     examples = _examples(compared, held_out)
-    shown = sorted({*range(min(STRIPS, pairs)), *(example.pair for example in examples)})
-    d = lpips or evaluator_distance(evaluator)
-    measured: dict[str, Measured] = {}
-    for name, one in compared.items():
-        measured[name] = measure(one.tasks, held_out, evaluator, d, shown=shown, stage=name, report=report)
+    displayed_pairs = sorted({*range(min(STRIPS, pairs)), *(example.pair for example in examples)})
+    d = lpips or judge_distance(trained_judge)
+    results: dict[str, MethodResult] = {}
+    for name, column in compared.items():
+        results[name] = measure_method(
+            column.tasks,
+            held_out,
+            trained_judge,
+            d,
+            displayed_pairs=displayed_pairs,
+            lpips=lpips,
+            inception=inception,
+            stage=name,
+            report=report,
+        )
     records = {path: read_record(path) for path in runs.values()}
-    times_ms = frame_times({name: one.tasks[0].system for name, one in compared.items()}, held_out)
-    for name, one in compared.items():
-        measured[name].figures["cost"] = cost(
-            one.tasks[0].system,
+    times_ms = frame_times({name: column.tasks[0].method for name, column in compared.items()}, held_out)
+    for name, column in compared.items():
+        results[name].figures["cost"] = cost(
+            column.tasks[0].method,
             frame_time=times_ms[name] / times_ms.get("homomorph", math.nan),
-            training=_NO_TRAINING if one.run is None else records[one.run],
+            training=_NO_TRAINING if column.run is None else records[column.run],
         )
 
     meta = {
         "pairs": pairs,
-        "pairs_of_systems": {name: taken.pairs for name, taken in measured.items()},
+        "pairs_of_methods": {name: result.pairs for name, result in results.items()},
         "data": {"pictures": len(data.paths), "style": provenance.style if provenance else None, "seed": seed},
         "seeds": {"evaluator": 0, "frames": 0, "shift": 0},
         "trained_on": {name: record.machine for name, path in runs.items() if (record := records[path])},
         "weights": {name: sha256(path / MODEL_FILE) for name, path in runs.items()},
         "picture_size": picture_size,
         "evaluator": {
-            "accuracy": float(accuracy.mean()),
-            "accuracy_per_label": dict(zip(attributes, accuracy.tolist(), strict=True)),
-            "pictures": len(held_out.pictures) - kept,
-            "steps": evaluator_steps,
+            "judge": judge,
+            "accuracy": float(np.nanmean(accuracy.per_label)),
+            "accuracy_per_label": _plain(dict(zip(attributes, accuracy.per_label.tolist(), strict=True))),
+            "balanced_accuracy": float(np.nanmean(accuracy.balanced)),
+            "balanced_accuracy_per_label": _plain(dict(zip(attributes, accuracy.balanced.tolist(), strict=True))),
+            "pictures": accuracy.pictures,
+            "steps": evaluator_steps if judge == "classifier" else None,
         },
         "d": d.name,
-        "frechet_floor": _plain(frechet_floor(held_out, evaluator, np.arange(pairs))),
-        "frechet_drawn": _plain(frechet_drawn(held_out, evaluator)),
-        "frechet_ends": _plain(frechet_ends(held_out, evaluator)),
+        "frechet_floor": _plain(frechet_floor(held_out, trained_judge, np.arange(pairs))),
+        "frechet_drawn": _plain(frechet_drawn(held_out, trained_judge)),
+        "frechet_ends": _plain(frechet_ends(held_out, trained_judge)),
         "frechet_floor_of_translations": {
-            name: _plain(frechet_floor(held_out, evaluator, np.concatenate([task.rows for task in one.tasks])))
-            for name, one in compared.items()
-            if one.tasks[0].system.switches
+            name: _plain(frechet_floor(held_out, trained_judge, np.concatenate([task.rows for task in column.tasks])))
+            for name, column in compared.items()
+            if column.tasks[0].method.switches
         },
         "path_frames": PATH_FRAMES,
         "timing": {
@@ -177,18 +200,23 @@ def evaluate(
             "reference": "homomorph",
             "reference_ms": times_ms.get("homomorph"),
         },
+        "notes": notes,
         "environment": environment(),
         "seconds": round(time.perf_counter() - began),
     }
-    evaluation = Evaluation(measured, held_out, examples, meta)
-    metrics = {name: _plain(taken.figures) for name, taken in measured.items()} | {"meta": meta}
-    _write(out / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    _write(out / REPORT_FILE, write_report(measured, held_out, meta))
+    evaluation = Evaluation(results, held_out, examples, meta, notes)
+    metrics = {name: _plain(result.figures) for name, result in results.items()} | {"meta": meta}
+    for name, text in (
+        (METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n"),
+        (REPORT_FILE, write_report(results, held_out, meta)),
+    ):
+        with replacing(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     return evaluation
 
 
 @dataclass(frozen=True)
-class _Compared:
+class _Column:
     """One column of the table."""
 
     run: Path | None
@@ -202,33 +230,44 @@ def _compared(
     translations: dict[str, CycleGAN],
     directions: dict[str, list[Direction]],
     held_out: HeldOut,
-) -> dict[str, _Compared]:
+) -> dict[str, _Column]:
     """Return what is compared, by the names in the table."""
     every = list(dict.fromkeys(direction for found in directions.values() for direction in found))
-    compared = {"pixel": _Compared(None, [whole_task(Pixel(), held_out, every)])}
+    compared = {"pixel": _Column(None, [whole_task(PixelBlend(), held_out, every)])}
     for index, (run, model) in enumerate(morphs.items()):
-        for name, system in systems_of(model).items():
-            compared[_column(name, run, index)] = _Compared(runs[run], [whole_task(system, held_out, every)])
+        for name, method in methods_of(model).items():
+            compared[_column_name(name, run, index)] = _Column(runs[run], [whole_task(method, held_out, every)])
     for index, (run, cyclegan) in enumerate(translations.items()):
         tasks = translation_tasks(cyclegan, directions[run], held_out)
-        compared[_column("cyclegan", run, index)] = _Compared(runs[run], tasks)
+        compared[_column_name("cyclegan", run, index)] = _Column(runs[run], tasks)
     return compared
 
 
-def _examples(compared: dict[str, _Compared], held_out: HeldOut) -> list[Example]:
+def _notes(asked_pairs: int, held_out: HeldOut, no_lpips: str, no_inception: str) -> list[str]:
+    """Say what was left out or done otherwise than asked for."""
+    notes = []
+    if len(held_out.source) < asked_pairs:
+        notes.append(
+            f"{len(held_out.source)} pairs are measured instead of {asked_pairs}: the set has no more pictures whose "
+            "labels are all known and that the judge can spare"
+        )
+    return notes + [reason for reason in (no_lpips, no_inception) if reason]
+
+
+def _examples(compared: dict[str, _Column], held_out: HeldOut) -> list[Example]:
     found = {
         direction.name: Example(direction.name, direction.group, int(task.rows[0]))
-        for one in compared.values()
-        for task in one.tasks
-        if task.system.switches
+        for column in compared.values()
+        for task in column.tasks
+        if task.method.switches
         for direction in task.directions
     }
     group = next(iter(held_out.groups))
     return list(found.values()) or [Example(group, group, 0)]
 
 
-def _column(system: str, run: str, index: int) -> str:
-    return f"{system}:{run}" if index else system
+def _column_name(method: str, run: str, index: int) -> str:
+    return f"{method}:{run}" if index else method
 
 
 def _load(runs: dict[str, Path]) -> tuple[dict[str, MorphModel], dict[str, CycleGAN], int]:
@@ -253,9 +292,3 @@ def _plain(figures: Any) -> Any:
     if isinstance(figures, dict):
         return {name: _plain(value) for name, value in figures.items()}
     return None if math.isnan(figures) else figures
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

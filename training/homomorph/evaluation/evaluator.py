@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from homomorph.data.augmented import Jitter, positional_augmentation
+from homomorph.data.labels import UNKNOWN
 
 FRAME_CHUNK = 256
 """Pictures that are judged at once."""
@@ -29,6 +30,8 @@ class Evaluator(nn.Module):
 
     The last map is averaged over 2 x 2 quarters of the picture, not over all of it: where something is matters.
     """
+
+    reads_reconstructions = False
 
     def __init__(self, attributes: int, widths: tuple[int, ...] = (24, 48, 96, 128), features: int = 128) -> None:
         super().__init__()
@@ -84,7 +87,7 @@ def train_evaluator(
     Args:
         network: trained in place, and left in evaluation mode.
         pictures: uint8 [N, 3, H, W].
-        labels: 0/1 [N, L].
+        labels: 0, 1 or `UNKNOWN`, [N, L]; an unknown label is masked.
         steps: batches in all.
         batch_size: pictures a step.
         learning_rate: Adam's at the start; it falls to 0 along a cosine.
@@ -102,8 +105,12 @@ def train_evaluator(
     for _ in range(steps):
         chosen = generator.integers(len(pictures), size=batch_size)
         moved = np.stack([moved_picture(augment, pictures[index]) for index in chosen])
-        target = torch.from_numpy(labels[chosen]).float()
-        loss = F.binary_cross_entropy_with_logits(network(torch.from_numpy(moved)), target)
+        target = torch.from_numpy(labels[chosen])
+        known = (target != UNKNOWN).float()
+        losses = F.binary_cross_entropy_with_logits(
+            network(torch.from_numpy(moved)), (target == 1).float(), weight=known, reduction="sum"
+        )
+        loss = losses / known.sum().clamp(min=1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -1,30 +1,66 @@
-"""The figures, each a pure function of arrays. What is averaged over pairs is returned per pair."""
+"""The figures, each a pure function of arrays. What is averaged over pairs is returned per pair.
+
+Labels are 0, 1 or `UNKNOWN`; an unknown label counts in no figure.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
-import scipy.stats
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics.functional import spearman_corrcoef
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from homomorph.data.labels import UNKNOWN
 
 Array = NDArray[np.float64]
-Picture = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+Pictures = NDArray[np.uint8]
+
+MAX_PSNR = 100.0
+"""PSNR of equal pictures in dB, so that a mean exists."""
 
 
-def squared_error(pictures: Picture, truth: Picture) -> Array:
+def squared_error(pictures: Pictures, truth: Pictures) -> Array:
     """Mean squared pixel error in grey levels squared: uint8 [N, ...] twice -> [N]."""
     difference = pictures.astype(np.float64) - truth
     error: Array = np.square(difference).reshape(len(difference), -1).mean(axis=1)
     return error
 
 
-def psnr(pictures: Picture, truth: Picture) -> Array:
-    """Peak signal-to-noise ratio in dB: uint8 [N, ...] twice -> [N]; at most 100, for equal pictures."""
-    ratio: Array = 10 * np.log10(255**2 / np.maximum(squared_error(pictures, truth), 255**2 / 1e10))
-    return ratio
+def absolute_error(pictures: Pictures, others: Pictures) -> Array:
+    """Mean absolute pixel difference in grey levels: uint8 [N, ...] twice -> [N]."""
+    difference = np.abs(pictures.astype(np.float64) - others)
+    error: Array = difference.reshape(len(difference), -1).mean(axis=1)
+    return error
 
 
-def white_error(pictures: Picture, white: NDArray[np.bool_]) -> Array:
+def psnr(pictures: Pictures, truth: Pictures) -> Array:
+    """Peak signal-to-noise ratio in dB: uint8 [N, 3, H, W] twice -> [N]; at most `MAX_PSNR`."""
+    ratio = peak_signal_noise_ratio(
+        torch.from_numpy(pictures).double(),
+        torch.from_numpy(truth).double(),
+        data_range=255.0,
+        reduction="none",
+        dim=(1, 2, 3),
+    )
+    result: Array = ratio.clamp(max=MAX_PSNR).numpy()
+    return result
+
+
+def ssim(pictures: Pictures, truth: Pictures) -> Array:
+    """Structural similarity (Wang et al., 2004): uint8 [N, 3, H, W] twice -> [N], at most 1."""
+    similarity = structural_similarity_index_measure(
+        torch.from_numpy(pictures) / 255.0, torch.from_numpy(truth) / 255.0, data_range=1.0, reduction="none"
+    )
+    assert isinstance(similarity, Tensor)
+    result: Array = similarity.double().numpy()
+    return result
+
+
+def white_error(pictures: Pictures, white: NDArray[np.bool_]) -> Array:
     """Mean absolute error where the truth is pure white, in grey levels.
 
     Args:
@@ -40,29 +76,35 @@ def white_error(pictures: Picture, white: NDArray[np.bool_]) -> Array:
     return np.divide(total, count, out=np.full(len(pictures), np.nan), where=count > 0)
 
 
-def transfer(
-    probabilities: Array, labels_a: NDArray[np.uint8], labels_b: NDArray[np.uint8], group: slice
-) -> NDArray[np.bool_]:
+def differing(labels_a: Labels, labels_b: Labels) -> NDArray[np.bool_]:
+    """Where both labels are known and differ: [N, L] twice -> [N, L]."""
+    differs: NDArray[np.bool_] = (labels_a != labels_b) & (labels_a != UNKNOWN) & (labels_b != UNKNOWN)
+    return differs
+
+
+def transfer(probabilities: Array, labels_a: Labels, labels_b: Labels, group: slice) -> NDArray[np.bool_]:
     """Which of the group's labels that differ between a and b now read as b's.
 
     Args:
-        probabilities: the evaluator's, of morphs with v_g = 1 and others 0, [N, L].
-        labels_a: 0/1 [N, L].
-        labels_b: 0/1 [N, L].
+        probabilities: the judge's, of morphs with v_g = 1 and others 0, [N, L].
+        labels_a: [N, L].
+        labels_b: [N, L].
         group: the group's columns.
 
     Returns:
         One value per differing label, flat; their mean is the figure.
     """
-    differs = labels_a[:, group] != labels_b[:, group]
+    differs = differing(labels_a, labels_b)[:, group]
     arrived: NDArray[np.bool_] = ((probabilities[:, group] > 0.5) == labels_b[:, group])[differs]
     return arrived
 
 
-def preservation(probabilities: Array, labels_a: NDArray[np.uint8], group: slice) -> NDArray[np.bool_]:
-    """Which labels outside the group still read as a's: [N, L] -> flat."""
-    kept = np.delete((probabilities > 0.5) == labels_a, np.arange(labels_a.shape[1])[group], axis=1)
-    return kept.reshape(-1)
+def preservation(probabilities: Array, labels_a: Labels, group: slice) -> NDArray[np.bool_]:
+    """Which known labels outside the group still read as a's: [N, L] twice -> flat."""
+    outside = labels_a != UNKNOWN
+    outside[:, group] = False
+    kept: NDArray[np.bool_] = ((probabilities > 0.5) == labels_a)[outside]
+    return kept
 
 
 def spearman(strengths: Array, probabilities: Array) -> Array:
@@ -75,11 +117,15 @@ def spearman(strengths: Array, probabilities: Array) -> Array:
     Returns:
         [N] in [-1, 1]; 0 where the probability does not move at all.
     """
-    x = scipy.stats.rankdata(strengths)
-    y = scipy.stats.rankdata(probabilities, axis=1)
-    x, y = x - x.mean(), y - y.mean(axis=1, keepdims=True)
-    norm = np.sqrt(np.square(x).sum() * np.square(y).sum(axis=1))
-    return np.divide(y @ x, norm, out=np.zeros(len(y)), where=norm > 0)
+    if not len(probabilities):
+        return np.zeros(0)
+    moves = np.ptp(probabilities, axis=1) > 0
+    correlation = np.zeros(len(probabilities))
+    if moves.any():
+        moving = torch.from_numpy(np.ascontiguousarray(probabilities[moves].T))
+        ranked = spearman_corrcoef(moving, torch.from_numpy(strengths)[:, None].expand_as(moving).contiguous())
+        correlation[moves] = ranked.numpy()
+    return correlation
 
 
 def jump(steps: Array) -> Array:
@@ -123,16 +169,24 @@ def pps(steps: Array, direct: Array) -> Array:
     return np.divide(2 * even * straight, both, out=np.zeros(len(steps)), where=both > 0)
 
 
+class _GivenFeatures(nn.Module):
+    """Stands in for Inception where the features are there already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
 def frechet(ours: Array, real: Array) -> float:
     """Frechet distance of two sets of features [N, F] and [M, F], each taken as a Gaussian (Heusel et al., 2017)."""
-    mean = np.square(ours.mean(axis=0) - real.mean(axis=0)).sum()
-    cov_ours, cov_real = np.cov(ours, rowvar=False), np.cov(real, rowvar=False)
-    # The trace of the root of a product of two covariances, through a symmetric matrix: no complex numbers.
-    values, vectors = scipy.linalg.eigh(cov_ours)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    crossed = np.sqrt(np.maximum(scipy.linalg.eigvalsh(root @ cov_real @ root), 0)).sum()
+    metric = FrechetInceptionDistance(feature=_GivenFeatures(ours.shape[1]))
+    metric.update(torch.from_numpy(real), real=True)
+    metric.update(torch.from_numpy(ours), real=False)
     # Rounding can leave equal sets a little below 0.
-    return max(0.0, float(mean + np.trace(cov_ours) + np.trace(cov_real) - 2 * crossed))
+    return max(0.0, float(metric.compute()))
 
 
 def counterfactual(before: Array, after: Array, best: Array) -> float:

@@ -22,6 +22,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from homomorph.evaluation.chunk import Chunk
+from homomorph.evaluation.methods import PixelBlend
+from homomorph.evaluation.pair_values import PairValues
+from homomorph.evaluation.redrawn import GHOST_STRENGTHS
+from homomorph.evaluation.results import Figures
+
 WINDOW = 5
 """Height and width of a window in pixels."""
 MIRROR_LIMIT = 8.0
@@ -77,3 +83,84 @@ def side_differences(frames: Pictures, a: Pictures, b: Pictures) -> NDArray[np.f
     difference = window_errors(a, b)
     differs = torch.minimum(difference, difference.flip(-1)) >= DIFFERENCE_LIMIT
     return (share - share.flip(-1)).abs()[symmetric & differs].double().numpy()
+
+
+def collect_ghosts(values: PairValues, chunk: Chunk, path: Pictures) -> None:
+    """Compare frames of the path with both ends in mixed colours.
+
+    Args:
+        values: takes what is measured.
+        chunk: B pairs of a method that has frames between a and b.
+        path: frames with all strengths equal from 0 to 1, uint8 [B, S, 3, H, W].
+    """
+    collect_ghost_frames(
+        values, chunk, path[:, [round(strength * (path.shape[1] - 1)) for strength in GHOST_STRENGTHS]]
+    )
+
+
+def collect_ghost_frames(values: PairValues, chunk: Chunk, frames: Pictures) -> None:
+    """The same of frames with all strengths at each of `GHOST_STRENGTHS`, uint8 [B, V, 3, H, W]."""
+    redrawn = chunk.held_out.redrawn
+    for column, strength in enumerate(GHOST_STRENGTHS):
+        end_a = chunk.a if redrawn is None else redrawn.mixed_a[chunk.rows, column]
+        end_b = chunk.b if redrawn is None else redrawn.mixed_b[chunk.rows, column]
+        values.add("ghost.frames", nearest_error(frames[:, column], end_a, end_b))
+        values.add("ghost.blends", nearest_error(pixel_blend(chunk.a, chunk.b, strength), end_a, end_b))
+        values.add("symmetry", side_differences(frames[:, column], end_a, end_b))
+        reconstructed = chunk.reconstructed_a if redrawn is None else chunk.method.reconstruct(end_a)
+        if reconstructed is not None:
+            values.add("ghost.floor", nearest_error(reconstructed, end_a, end_b))
+
+
+def collect_group_ghosts(values: PairValues, chunk: Chunk, group: str) -> None:
+    """Compare frames with one group on its way with both ends, the other groups at 0 and at 1.
+
+    With the others at 0 the ends are a, and a drawn with b's options of the group; with the others at 1 they are b
+    drawn with a's options of the group, and b. Pairs whose ends are the same picture do not count. Groups that are
+    colours have no ghosts: what lies between is a colour, which `counterfactual_half` measures.
+    """
+    redrawn = chunk.held_out.redrawn
+    if redrawn is None or group not in redrawn.counterfactuals_of_b:
+        return
+    ends = {
+        0: (chunk.a, redrawn.counterfactuals[group][chunk.rows]),
+        1: (redrawn.counterfactuals_of_b[group][chunk.rows], chunk.b),
+    }
+    for others, (first, second) in ends.items():
+        differs = (first != second).any(axis=(1, 2, 3))
+        if not differs.any():
+            continue
+        first, second = first[differs], second[differs]
+        strengths = chunk.strengths(group, np.array(GHOST_STRENGTHS), others)[differs]
+        frames = chunk.method.morph(chunk.a[differs], chunk.b[differs], strengths)
+        for column, strength in enumerate(GHOST_STRENGTHS):
+            blends = pixel_blend(first, second, strength)
+            values.add(f"ghost_others_{others}.frames.{group}", nearest_error(frames[:, column], first, second))
+            values.add(f"ghost_others_{others}.blends.{group}", nearest_error(blends, first, second))
+
+
+def ghost_figures(values: PairValues) -> Figures:
+    """`ghost`, `ghost_floor`, `ghost_others_0`, `ghost_others_1`, `symmetry`; nothing where no frames were compared."""
+    if "ghost.frames" not in values:
+        return {}
+    blends = values.all("ghost.blends")
+    of_groups: Figures = {}
+    for name in ("ghost_others_0", "ghost_others_1"):
+        of_group: dict[str, float] = {
+            group: ghost(values.all(f"{name}.frames.{group}"), values.all(f"{name}.blends.{group}"))
+            for group in values.names(f"{name}.frames.")
+        }
+        if of_group:
+            of_groups[name] = of_group
+    return {
+        "ghost": ghost(values.all("ghost.frames"), blends),
+        "ghost_floor": ghost(values.all("ghost.floor"), blends),
+        **of_groups,
+        "symmetry": values.mean("symmetry"),
+    }
+
+
+def pixel_blend(a: Pictures, b: Pictures, strength: float) -> Pictures:
+    """(1 - v) a + v b: uint8 [N, 3, H, W] twice -> the same shape."""
+    strengths = np.full((len(a), 1, 1), strength, dtype=np.float32)
+    return PixelBlend().morph(a, b, strengths)[:, 0]

@@ -16,16 +16,18 @@ from PIL import Image
 
 from homomorph.errors import DataError
 from homomorph.evaluation.evaluate import Evaluation, Example
-from homomorph.evaluation.measure import STRENGTHS, Measured
-from homomorph.evaluation.report import responses_figure, shown, table_rows
-from homomorph.evaluation.systems import Pictures
+from homomorph.evaluation.plots import responses_figure
+from homomorph.evaluation.redrawn import Pictures
+from homomorph.evaluation.results import MethodResult
+from homomorph.evaluation.single_group import GROUP_FRAMES
+from homomorph.evaluation.table import format_figure, table_rows
 from homomorph_client.sheet import named_strips
 
 SECTIONS = ("measured", "figures", "cost", "strips", "curves")
 """What a page has marks for."""
 _COST = "cost "
-SHOWN = (0, 2, 5, 8, 10)
-"""Which of a strip's strengths a page shows: enough for the eye, and half of the bytes."""
+DISPLAYED_FRAMES = (0, 2, 5, 8, 10)
+"""Frames of a strip that a page shows, by number: enough for the eye, and half of the bytes."""
 
 
 def check_page(page: Path) -> str:
@@ -55,17 +57,15 @@ def write_page(page: Path, evaluation: Evaluation) -> None:
         DataError: as `check_page`.
     """
     text = check_page(page)
-    measured = evaluation.measured
-    rows = [(name, values) for name, values, _, part in table_rows(measured) if not part]
+    results = evaluation.results
+    rows = [(name, values) for name, values, _, part in table_rows(results) if not part]
     sections = {
         "measured": _measured(evaluation.meta),
-        "figures": _table(measured, [row for row in rows if not row[0].startswith(_COST)]),
-        "cost": _table(
-            measured, [(name.removeprefix(_COST), values) for name, values in rows if name.startswith(_COST)]
-        )
+        "figures": _table(results, [row for row in rows if not row[0].startswith(_COST)]),
+        "cost": _table(results, [(name.removeprefix(_COST), values) for name, values in rows if name.startswith(_COST)])
         + _trained_on(evaluation.meta),
         "strips": "\n\n".join(_strips(page, evaluation)),
-        "curves": _curves(page, measured),
+        "curves": _curves(page, results),
     }
     for section, content in sections.items():
         text = _section(section).sub(lambda found, new=content: f"{found[1]}\n{new}\n{found[3]}", text)  # type: ignore[misc]
@@ -81,14 +81,14 @@ def _section(name: str) -> re.Pattern[str]:
 def _measured(meta: dict[str, Any]) -> str:
     environment = meta["environment"]
     pairs = [f"{meta['pairs']} pairs"]
-    pairs += [f"{n} of them for `{name}`" for name, n in meta["pairs_of_systems"].items() if n < meta["pairs"]]
-    floors = [f"{shown(floor)} for `{name}`" for name, floor in meta["frechet_floor_of_translations"].items()]
+    pairs += [f"{n} of them for `{name}`" for name, n in meta["pairs_of_methods"].items() if n < meta["pairs"]]
+    floors = [f"{format_figure(floor)} for `{name}`" for name, floor in meta["frechet_floor_of_translations"].items()]
     weights = ", ".join(f"`{name}` ({sha[:8]})" for name, sha in meta["weights"].items())
     return (
         f"Measured on {', '.join(pairs)}, by a judge that reads "
         f"{meta['evaluator']['accuracy']:.1%} of the labels of real pictures right; d is {meta['d']}. "
-        f"Real pictures would get a `frechet` of {', '.join([shown(meta['frechet_floor']), *floors])}. "
-        f"Drawn pictures that could stand between a and b would get {shown(meta['frechet_drawn'])}. "
+        f"Real pictures would get a `frechet` of {', '.join([format_figure(meta['frechet_floor']), *floors])}. "
+        f"Drawn pictures that could stand between a and b would get {format_figure(meta['frechet_drawn'])}. "
         f"Runs, with the first digits of their weights' SHA-256: {weights}. {environment['cpu']}, "
         f"{environment['threads']} threads, torch {environment['torch']}."
     )
@@ -98,23 +98,23 @@ def _trained_on(meta: dict[str, Any]) -> str:
     """Say what the hours and the times are those of."""
     said = [f"`{name}` was trained on {machine}." for name, machine in meta["trained_on"].items()]
     if reference_ms := meta["timing"]["reference_ms"]:
-        said.append(f"A frame of homomorph's took {shown(reference_ms)} ms.")
+        said.append(f"A frame of homomorph's took {format_figure(reference_ms)} ms.")
     return "\n\n" + " ".join(said) if said else ""
 
 
-def _table(measured: dict[str, Measured], rows: list[tuple[str, list[float | None]]]) -> str:
-    lines = [["figure", *measured], ["---", *("---:" for _ in measured)]]
-    lines += [[f"`{name}`", *(shown(value) for value in values)] for name, values in rows]
+def _table(results: dict[str, MethodResult], rows: list[tuple[str, list[float | None]]]) -> str:
+    lines = [["figure", *results], ["---", *("---:" for _ in results)]]
+    lines += [[f"`{name}`", *(format_figure(value) for value in values)] for name, values in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _strips(page: Path, evaluation: Evaluation) -> list[str]:
-    """Draw each example as it is and moved, all systems below each other."""
+    """Draw each example as it is and moved, all methods below each other."""
     paragraphs = []
     for example in evaluation.examples:
         name = f"{page.stem}-{example.name.replace('_', '-')}"
         group = example.group.replace("_", " ")
-        still, moved = _frames(evaluation, example), _moved_frames(evaluation, example)
+        still, moved = _frames(evaluation, example), _shifted_frames(evaluation, example)
         _save(Image.fromarray(named_strips(still)), page.with_name(f"{name}.png"))
         _save(Image.fromarray(named_strips(moved)), page.with_name(f"{name}-moved.png"))
         paragraphs.append(
@@ -127,30 +127,38 @@ def _strips(page: Path, evaluation: Evaluation) -> list[str]:
 
 
 def _frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
-    """The systems' strips of one group, between a and b: uint8 [SHOWN + 2, H, W, 3] by the system's name."""
+    """The methods' strips of one group, between a and b: uint8 [DISPLAYED_FRAMES + 2, H, W, 3] by the method's name."""
     a, b = (side[example.pair][None] for side in (evaluation.held_out.source, evaluation.held_out.target))
     return {
         name: _hwc(
-            np.concatenate([a, system.group_strips[example.group][system.shown.index(example.pair), list(SHOWN)], b])
+            np.concatenate(
+                [
+                    a,
+                    result.group_strips[example.group][
+                        result.displayed_pairs.index(example.pair), list(DISPLAYED_FRAMES)
+                    ],
+                    b,
+                ]
+            )
         )
-        for name, system in evaluation.measured.items()
-        if example.pair in system.shown
+        for name, result in evaluation.results.items()
+        if example.pair in result.displayed_pairs
     }
 
 
-def _moved_frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
+def _shifted_frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
     """The same of moved pictures, which stand at both ends of their strips."""
-    tiles = [0, *(1 + place for place in SHOWN), STRENGTHS + 1]
+    tiles = [0, *(1 + place for place in DISPLAYED_FRAMES), GROUP_FRAMES + 1]
     return {
-        name: _hwc(system.moved_strips[example.group][system.shown.index(example.pair), tiles])
-        for name, system in evaluation.measured.items()
-        if example.pair in system.shown
+        name: _hwc(result.shifted_strips[example.group][result.displayed_pairs.index(example.pair), tiles])
+        for name, result in evaluation.results.items()
+        if example.pair in result.displayed_pairs
     }
 
 
 def _strengths() -> str:
     """Name the strengths of a strip's frames."""
-    *most, last = (f"{place / (STRENGTHS - 1):g}" for place in SHOWN)
+    *most, last = (f"{place / (GROUP_FRAMES - 1):g}" for place in DISPLAYED_FRAMES)
     return f"{', '.join(most)} and {last}"
 
 
@@ -158,11 +166,11 @@ def _hwc(frames: Pictures) -> Pictures:
     return frames.transpose(0, 2, 3, 1)
 
 
-def _curves(page: Path, measured: dict[str, Measured]) -> str:
-    """Draw what every system's probability of b's labels does along the strength."""
+def _curves(page: Path, results: dict[str, MethodResult]) -> str:
+    """Draw what every result's probability of b's labels does along the strength."""
     file = page.with_name(f"{page.stem}-curves.png")
     partial = file.with_name(f".{file.name}.partial")
-    responses_figure(measured).savefig(partial, format="png", dpi=100)
+    responses_figure(results).savefig(partial, format="png", dpi=100)
     partial.replace(file)
     return (
         f"![Probability of b's labels along the strength]({file.name})\n\n"

@@ -1,4 +1,4 @@
-"""What each system is measured on: which pairs, which groups, which labels of them."""
+"""What each method is measured on: which pairs, which groups, which labels of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from homomorph.errors import DataError
 from homomorph.evaluation.held_out import HeldOut
-from homomorph.evaluation.systems import System
+from homomorph.evaluation.methods import Method
 from homomorph.evaluation.translation import Direction, Translation
 from homomorph.models.cyclegan import CycleGAN
 
 
 @dataclass(frozen=True)
 class Task:
-    """One system, and what it is asked to do."""
+    """One method, and what it is asked to do."""
 
-    system: System
+    method: Method
     rows: NDArray[np.intp]
     """The pairs that count."""
     columns: dict[str, slice]
@@ -28,10 +28,10 @@ class Task:
     """Changes of one attribute, for which it is held against CycleGANs on the same pairs."""
 
 
-def whole_task(system: System, held_out: HeldOut, directions: Sequence[Direction] = ()) -> Task:
+def whole_task(method: Method, held_out: HeldOut, directions: Sequence[Direction] = ()) -> Task:
     """Every group of every pair."""
     columns = {group: held_out.columns(group) for group in held_out.groups}
-    return Task(system, np.arange(len(held_out.source)), columns, tuple(directions))
+    return Task(method, np.arange(len(held_out.source)), columns, tuple(directions))
 
 
 def translation_tasks(model: CycleGAN, directions: Sequence[Direction], held_out: HeldOut) -> list[Task]:

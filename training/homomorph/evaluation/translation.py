@@ -1,4 +1,4 @@
-"""A CycleGAN among the systems that are compared: a picture as it is, or changed, and nothing between."""
+"""A CycleGAN among the methods that are compared: a picture as it is, or changed, and nothing between."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from homomorph.errors import DataError
 from homomorph.evaluation.held_out import HeldOut
-from homomorph.evaluation.systems import Pictures
+from homomorph.evaluation.methods import Pictures
 from homomorph.models.config import served_name
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.translator import Translator

@@ -1,4 +1,4 @@
-"""The systems that are compared: each turns two pictures and strengths into frames."""
+"""The methods that are compared: each turns two pictures and strengths into frames."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from homomorph.models.pixels import from_normalised, normalise
 Pictures = NDArray[np.uint8]
 
 
-class System(Protocol):
-    """One way to morph. Systems without groups have one slider for everything, moved by the largest strength."""
+class Method(Protocol):
+    """A way to morph. Methods without groups have one slider for everything, moved by the largest strength."""
 
     has_groups: bool
     switches: bool
-    """Whether there is nothing between a picture as it is and the changed one."""
+    """Whether it has no frames between a picture as it is and the changed one."""
     parameters: int
     """Weights of the networks, in numbers."""
     attributes: int
     """How many attributes it can change while the others stay."""
 
     def reconstruct(self, pictures: Pictures) -> Pictures | None:
-        """Show pictures after they have been through the networks: uint8 [B, 3, H, W] -> the same shape.
+        """Return pictures after they have been through the networks: uint8 [B, 3, H, W] -> the same shape.
 
-        For a system that switches that is there and back, of pictures that can be changed; None if it has no way back.
+        For a method that switches that is there and back, of pictures that can be changed; None if it has no way back.
         """
         ...
 
@@ -39,7 +39,7 @@ class System(Protocol):
         ...
 
 
-class Pixel:
+class PixelBlend:
     """Linear blend of the pixels."""
 
     has_groups = False
@@ -58,8 +58,8 @@ class Pixel:
         return result
 
 
-class _Coded:
-    """What the systems with an encoder and a decoder share."""
+class _ModelMethod:
+    """What the methods with an encoder and a decoder share."""
 
     has_groups = False
     switches = False
@@ -78,7 +78,7 @@ class _Coded:
     @torch.no_grad()
     def morph(self, source: Pictures, target: Pictures, strengths: NDArray[np.float32]) -> Pictures:
         """D of the mixed features."""
-        features = self._mix(self._encode(source), self._encode(target), torch.from_numpy(strengths))
+        features = self._mix(self._encode(source), self._encode(target), torch.from_numpy(strengths).to(self._device))
         frames = self._decode(features.flatten(0, 1))
         return frames.reshape(*strengths.shape[:2], *frames.shape[1:])
 
@@ -87,31 +87,35 @@ class _Coded:
         raise NotImplementedError
 
     def _encode(self, pictures: Pictures) -> Tensor:
-        normalised = normalise(torch.from_numpy(pictures), self.model.config.network)
+        normalised = normalise(torch.from_numpy(pictures).to(self._device), self.model.config.network)
         features: Tensor = self.model.encoder(normalised.contiguous(memory_format=torch.channels_last))
         return features
 
     def _decode(self, features: Tensor) -> Pictures:
         decoded = self.model.decoder(features.contiguous(memory_format=torch.channels_last))
-        result: Pictures = from_normalised(decoded, self.model.config.network).contiguous().numpy()
+        result: Pictures = from_normalised(decoded, self.model.config.network).contiguous().cpu().numpy()
         return result
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
-class Latent(_Coded):
+
+class LatentBlend(_ModelMethod):
     """Features mixed linearly."""
 
     def _mix(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
         return linear(source.unsqueeze(1), target.unsqueeze(1), strengths.amax(dim=2))
 
 
-class Slerp(_Coded):
+class SlerpBlend(_ModelMethod):
     """Features mixed along a great circle."""
 
     def _mix(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
         return spherical(source.unsqueeze(1), target.unsqueeze(1), strengths.amax(dim=2))
 
 
-class Homomorph(_Coded):
+class Homomorph(_ModelMethod):
     """F_a + sum_i v_i T_i(F_b - F_a)."""
 
     has_groups = True
@@ -125,6 +129,6 @@ class Homomorph(_Coded):
         return interpolate(source, self.model.deltas(source, target), strengths)
 
 
-def systems_of(model: MorphModel) -> dict[str, System]:
-    """The systems that one model gives, by their names."""
-    return {"latent": Latent(model), "slerp": Slerp(model), "homomorph": Homomorph(model)}
+def methods_of(model: MorphModel) -> dict[str, Method]:
+    """The methods that one model gives, by their names."""
+    return {"latent": LatentBlend(model), "slerp": SlerpBlend(model), "homomorph": Homomorph(model)}

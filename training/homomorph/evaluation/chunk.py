@@ -1,0 +1,82 @@
+"""Some pairs of a task, with what every figure of them needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homomorph.data.labels import UNKNOWN
+from homomorph.evaluation.held_out import HeldOut
+from homomorph.evaluation.judge import Judge
+from homomorph.evaluation.methods import Method
+from homomorph.evaluation.redrawn import Pictures
+from homomorph.evaluation.tasks import Task
+from homomorph.models.config import RESIDUAL
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """B pairs."""
+
+    task: Task
+    held_out: HeldOut
+    rows: NDArray[np.intp]
+    """Numbers of the pairs, [B]."""
+    reconstructed_a: Pictures | None
+    """D(E(a)), uint8 [B, 3, H, W]; None for a method without a way back."""
+    reconstructed_b: Pictures | None
+    """D(E(b)); None for a method that takes nothing from b."""
+    labels_a: Labels
+    """a's labels as far as they count for `transfer`, `UNKNOWN` where they do not, [B, L]."""
+    labels_b: Labels
+    """b's, the same."""
+    preserved_labels: Labels
+    """What shall still be read outside a group that moves, [B, L]."""
+
+    @property
+    def method(self) -> Method:
+        """What is measured."""
+        return self.task.method
+
+    @cached_property
+    def a(self) -> Pictures:
+        """Source pictures, uint8 [B, 3, H, W]."""
+        return self.held_out.source[self.rows]
+
+    @cached_property
+    def b(self) -> Pictures:
+        """Target pictures, uint8 [B, 3, H, W]."""
+        return self.held_out.target[self.rows]
+
+    @property
+    def branches(self) -> list[str]:
+        """Names of the strengths' columns, K of them."""
+        return [*self.held_out.groups, RESIDUAL]
+
+    def strengths(self, group: str, values: NDArray[np.float64], others: float = 0) -> NDArray[np.float32]:
+        """Strengths of one group, and of all others: [S] -> [B, S, K]."""
+        strengths = np.full((len(self.rows), len(values), len(self.branches)), others, dtype=np.float32)
+        strengths[:, :, self.branches.index(group)] = values
+        return strengths
+
+
+def make_chunk(task: Task, held_out: HeldOut, rows: NDArray[np.intp], judge: Judge) -> Chunk:
+    """Reconstruct the pictures of some pairs, and find which of their labels count."""
+    a, b = held_out.source[rows], held_out.target[rows]
+    reconstructed_a = task.method.reconstruct(a)
+    reconstructed_b = None if reconstructed_a is None or task.method.switches else task.method.reconstruct(b)
+    labels_a, labels_b = held_out.labels_a[rows], held_out.labels_b[rows]
+    preserved = labels_a
+    if judge.reads_reconstructions:
+        # A method that switches shows a picture as it is.
+        first = a if reconstructed_a is None or task.method.switches else reconstructed_a
+        preserved = (judge.judge(first)[0] > 0.5).astype(np.uint8)
+        read_b = judge.judge(b if reconstructed_b is None else reconstructed_b)[0] > 0.5
+        labels_a = np.where(preserved == labels_a, labels_a, UNKNOWN).astype(np.uint8)
+        labels_b = np.where(read_b == labels_b, labels_b, UNKNOWN).astype(np.uint8)
+    return Chunk(task, held_out, rows, reconstructed_a, reconstructed_b, labels_a, labels_b, preserved)

@@ -1,0 +1,91 @@
+"""What reads pictures in an evaluation: labels, features for `frechet`, and maps for d."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from homomorph.data.labels import UNKNOWN
+from homomorph.evaluation.efficientnet import EfficientNetJudge, load_efficientnet
+from homomorph.evaluation.evaluator import Evaluator, train_evaluator
+from homomorph.evaluation.held_out import HeldOut
+from homomorph.progress import Progress, Report, silent
+
+JudgeChoice = Literal["classifier", "efficientnet"]
+"""`classifier` is trained from random weights; `efficientnet` is a linear classifier on an ImageNet network."""
+
+
+class Judge(Protocol):
+    """Reads labels. It was trained on real pictures only and shares nothing with any model's training."""
+
+    reads_reconstructions: bool
+    """Whether labels count only where it reads them rightly in D(E(a)) and D(E(b)).
+
+    A judge that is often wrong about real pictures would else count its own errors as a method's.
+    """
+
+    def judge(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Read pictures: uint8 [N, 3, H, W] -> probabilities [N, L] and features [N, F]."""
+        ...
+
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """Pictures uint8 [B, 3, H, W] -> maps of several layers, [B, C, h, w] each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often a judge is right about real pictures that did not train it."""
+
+    per_label: NDArray[np.float64]
+    """Share of the known labels that it reads rightly, [L]; NaN where none is known."""
+    balanced: NDArray[np.float64]
+    """Mean of the shares among pictures that have the label and among those that do not, [L]; .5 is chance."""
+    pictures: int
+    """Number of pictures that trained it."""
+
+
+def train_judge(
+    choice: JudgeChoice, held_out: HeldOut, steps: int, report: Report = silent, *, seed: int = 0
+) -> tuple[Judge, Accuracy]:
+    """Train a judge on nine tenths of its pictures, and see how good it is on the first tenth.
+
+    Args:
+        choice: which judge.
+        held_out: pictures and labels.
+        steps: batches that train the `classifier`; the other is fitted to its end.
+        report: called for each step.
+        seed: of the classifier's weights, batches and augmentation.
+
+    Raises:
+        ConfigError: the packages of `efficientnet` are not installed.
+    """
+    kept = len(held_out.pictures) // 10
+    pictures, labels = held_out.pictures[kept:], held_out.labels[kept:]
+    judge: Judge
+    if choice == "efficientnet":
+        judge = EfficientNetJudge(load_efficientnet(), pictures, labels, report)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            judge = Evaluator(labels.shape[1])
+        for step, _ in enumerate(train_evaluator(judge, pictures, labels, steps=steps, seed=seed), start=1):
+            report(Progress("judge", step, steps))
+    return judge, _accuracy(judge, held_out.pictures[:kept], held_out.labels[:kept], len(pictures))
+
+
+def _accuracy(judge: Judge, pictures: NDArray[np.uint8], labels: NDArray[np.uint8], trained_on: int) -> Accuracy:
+    right = (judge.judge(pictures)[0] > 0.5) == labels
+    rates = [_share(right, labels == value) for value in (0, 1)]
+    return Accuracy(_share(right, labels != UNKNOWN), (rates[0] + rates[1]) / 2, trained_on)
+
+
+def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of the counted labels that are right, per column."""
+    count = counted.sum(axis=0)
+    return np.divide((right & counted).sum(axis=0), count, out=np.full(right.shape[1], np.nan), where=count > 0)
