@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from homomorph_cli.options import Out, RunOption, Server, asks_server, morpher, parse_strength
+from homomorph_cli.options import Out, RunOption, Server, asks_server, parse_strength
+from homomorph_cli.works import EditWork, FormatOption, work_on_folder
 from homomorph_client import LabelError
-from homomorph_client.names import EDIT
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
-from homomorph_client.strengths import DEFAULT_STEPS, even_ramp
+from homomorph_client.strengths import DEFAULT_STEPS
 
 
 @asks_server
 def edit(
-    source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change.")],
+    source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change, or a folder of them.")],
     looks: Annotated[
         list[str],
         typer.Option(
@@ -32,19 +32,27 @@ def edit(
     server: Server,
     steps: Annotated[int, typer.Option(min=2, help="Frames, the picture itself included.")] = DEFAULT_STEPS,
     run: RunOption = None,
+    kind: FormatOption = "png",
 ) -> None:
     """Change a picture towards labels, without a second picture to take the look from.
 
-    A running server computes or, with --run, this process.
+    A running server computes or, with --run, this process. Of a folder, each picture in it is changed; what --out has
+    already is skipped, so that an interrupted run goes on.
     """
     # Validate all that needs no limit of the model's before the first request.
+    labels, ends = parse_looks(looks)
+    work = EditWork(server, run, labels, ends, steps)
+    if source.is_dir():
+        from homomorph.batch import folder_items
+
+        items = list(folder_items(source))
+        work_on_folder(items, work, out, kind, len(items))
+        return
     for path in out:
         check_output(path)
-    labels, ends = parse_looks(looks)
     picture = load_picture(source)
-    with morpher(server, run) as model:
-        ramp = even_ramp(model.served_model(EDIT), steps)
-        frames = model.edit(picture, labels, strengths={group: end * ramp for group, end in ends.items()})
+    with work.open() as compute:
+        frames = compute([picture])
     for path in out:
         write_output(path, frames)
         typer.echo(path)

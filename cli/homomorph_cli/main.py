@@ -9,7 +9,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from homomorph_cli import bench, edit, evaluate, export, grid, import_run, label, morph, render, serve, train, translate
+from homomorph_cli import (
+    batch,
+    bench,
+    edit,
+    evaluate,
+    export,
+    grid,
+    import_run,
+    label,
+    morph,
+    render,
+    serve,
+    train,
+    translate,
+)
 from homomorph_cli.one_line_errors import run_app
 from homomorph_client.version import __version__
 
@@ -41,6 +55,7 @@ app.command("morph")(morph.morph)
 app.command("edit")(edit.edit)
 app.command("grid")(grid.grid)
 app.command("translate")(translate.translate)
+app.command("batch")(batch.batch)
 app.add_typer(import_run.app, name="import")
 app.add_typer(bench.app, name="bench")
 

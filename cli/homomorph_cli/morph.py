@@ -6,24 +6,21 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
-from homomorph_cli.options import MethodOption, Out, RunOption, Server, asks_server, morpher, parse_strength
+from homomorph_cli.options import MethodOption, Out, RunOption, Server, asks_server, parse_strength
+from homomorph_cli.works import FormatOption, MorphWork, work_on_folder
 from homomorph_client import MethodError, StrengthError
-from homomorph_client.methods import blending_model
 from homomorph_client.names import HOMOMORPH
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import load_picture
-from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import DEFAULT_STEPS, even_ramp, to_strengths
+from homomorph_client.strengths import DEFAULT_STEPS
 
 
 @asks_server
 def morph(
-    source: Annotated[Path, typer.Argument(metavar="A", help="Picture to start from.")],
-    target: Annotated[Path, typer.Argument(metavar="B", help="Picture to reach.")],
+    source: Annotated[Path, typer.Argument(metavar="A", help="Picture to start from, or a folder of them.")],
+    target: Annotated[Path, typer.Argument(metavar="B", help="Picture to reach, or a folder of them.")],
     out: Out,
     server: Server,
     steps: Annotated[int, typer.Option(min=2, help="Frames, A and B included.")] = DEFAULT_STEPS,
@@ -38,24 +35,32 @@ def morph(
     ] = None,
     method: MethodOption = HOMOMORPH,
     run: RunOption = None,
+    kind: FormatOption = "png",
 ) -> None:
     """Morph one picture into another, on a running server or, with --run, here.
 
-    Pictures may have any size: their centre is cropped to a square and resized as the model wants it.
+    Pictures may have any size: their centre is cropped to a square and resized as the model wants it. Of folders, the
+    pictures of the same name are morphed; what --out has already is skipped, so that an interrupted run goes on.
     """
     # Validate all that needs no limit of the model's before the first request.
-    for path in out:
-        check_output(path)
     ends = parse_sliders(sliders or [])
     if ends and method != HOMOMORPH:
         raise MethodError(f"--set is for --method {HOMOMORPH}: {method} has one slider for everything")
+    work = MorphWork(server, run, ends, steps, method)
+    if source.is_dir() or target.is_dir():
+        from homomorph.batch import paired_items
+
+        items, said = paired_items(source, target)
+        typer.echo(f"{len(items)} pairs: {said}", err=True)
+        work_on_folder(items, work, out, kind, len(items))
+        return
+    for path in out:
+        check_output(path)
     pictures = load_picture(source), load_picture(target)
 
-    with morpher(server, run) as client:
-        model = client.served_model(blending_model(method))
-        strengths = slider_strengths(model, ends, steps)
+    with work.open() as compute:
         start = time.perf_counter()
-        frames = client.morph(*pictures, strengths=strengths, method=method)
+        frames = compute(pictures)
         latency_ms = (time.perf_counter() - start) * 1000
 
     for path in out:
@@ -80,14 +85,3 @@ def parse_sliders(sliders: list[str]) -> dict[str, float]:
             raise StrengthError(f"--set names {group!r} twice")
         ends[group] = parse_strength(slider, value)
     return ends
-
-
-def slider_strengths(model: ServedModel, ends: dict[str, float], steps: int) -> npt.NDArray[np.float32]:
-    """Return float32 [S, K]: the named groups go from 0 to their value, the others stay 0; without names all go to 1.
-
-    Raises:
-        StrengthError: a group is unknown, or a value or the number of frames is more than the model allows.
-    """
-    ends = ends or dict.fromkeys(model.groups, 1.0)
-    ramp = even_ramp(model, steps)
-    return to_strengths(model, {group: end * ramp for group, end in ends.items()})

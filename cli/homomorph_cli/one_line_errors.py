@@ -20,6 +20,7 @@ _EXTRAS = {
     "import": ("import a checkpoint", "export"),
     "serve": ("serve", "serve"),
     "translate": ("translate without a server", "train"),
+    "batch": ("work on many machines", "ray"),
     "bench": ("measure", "bench"),
 }
 """By command, what it is for and the extra that it needs. The others need none."""

@@ -5,20 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from homomorph_cli.options import Out, Server, asks_server, check_no_server
+from homomorph_cli.works import FormatOption, TranslateWork, work_on_folder
 from homomorph_client import DirectionError
 from homomorph_client.output import check_output, write_output
-from homomorph_client.pictures import fit_picture, load_picture
-from homomorph_client.translation import check_directions
+from homomorph_client.pictures import load_picture
 
 
 @asks_server
 def translate(
-    source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change.")],
+    source: Annotated[Path, typer.Argument(metavar="PICTURE", help="Picture to change, or a folder of them.")],
     steps: Annotated[
         str,
         typer.Option(
@@ -36,31 +34,30 @@ def translate(
             "May be given several times.",
         ),
     ] = None,
+    kind: FormatOption = "png",
 ) -> None:
-    """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server."""
+    """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server.
+
+    Of a folder, each picture in it is changed; what --out has already is skipped, so that an interrupted run goes on.
+    """
     # Validate all that needs no limit of the model's before the first request.
     if run:
         check_no_server(server)
-    for path in out:
-        check_output(path)
     names = [name.strip() for name in steps.split(",")]
     if not all(names):
         raise DirectionError("a step has no name: give directions such as smiling, with commas between several")
+    work = TranslateWork(server, run or [], names)
+    if source.is_dir():
+        from homomorph.batch import folder_items
+
+        items = list(folder_items(source))
+        work_on_folder(items, work, out, kind, len(items))
+        return
+    for path in out:
+        check_output(path)
     picture = load_picture(source)
-    if run:
-        frames = _computed_here(picture, names, run)
-    else:
-        with server.client() as client:
-            frames = client.translate(picture, names)
+    with work.open() as compute:
+        frames = compute([picture])
     for path in out:
         write_output(path, frames)
         typer.echo(path)
-
-
-def _computed_here(picture: npt.NDArray[np.uint8], names: list[str], runs: list[str]) -> npt.NDArray[np.uint8]:
-    from homomorph.runs.cyclegan import load_translator
-    from homomorph.runs.run import resolve_run
-
-    translator = load_translator([resolve_run(run) for run in runs])
-    check_directions(translator.directions, names)
-    return translator.chained(fit_picture(picture, translator.picture_size), names)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from homomorph_cli.morph import parse_sliders, slider_strengths
+from homomorph_cli.morph import parse_sliders
+from homomorph_cli.works import slider_strengths
 from homomorph_client.errors import StrengthError
 from homomorph_client.served_model import ServedModel
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from homomorph_cli.morph import slider_strengths
+from homomorph_cli.works import slider_strengths
 from homomorph_client.pictures import load_picture
 from homomorph_export import torchscript
 from homomorph_export.errors import OperatorError

@@ -1,0 +1,72 @@
+"""`homomorph batch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from homomorph_cli.edit import parse_looks
+from homomorph_cli.options import RunOption, Server, asks_server
+from homomorph_cli.progress import progress_display
+from homomorph_cli.works import EditWork, FormatOption, MorphWork, TranslateWork, say, work_on_folder
+from homomorph_client import SettingsError
+from homomorph_client.strengths import DEFAULT_STEPS
+
+
+@asks_server
+def batch(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Pictures, in folders within it too; or parquet files with pictures inside."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of results. What it has already is skipped.")],
+    server: Server,
+    looks: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="GROUP=LABEL[:V]", help="Change each picture towards labels, as `edit` does."),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="Morph each picture into this one, as `morph` does.")
+    ] = None,
+    translate: Annotated[
+        str | None,
+        typer.Option(metavar="DIRECTION[,...]", help="Change each picture by CycleGANs, as `translate` does."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Frames of each result; not of --translate.")] = DEFAULT_STEPS,
+    run: RunOption = None,
+    kind: FormatOption = "png",
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="local: this process. ray: processes of Ray Data, on this machine or on a cluster's."),
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="With --engine ray: processes, each with the model.")] = 2,
+) -> None:
+    """Edit, morph or translate whole folders, on one machine or on many.
+
+    With Ray, RAY_ADDRESS says where the cluster is, and all its machines see the folders at the same paths. A process
+    that dies loses nothing.
+    """
+    if sum(given is not None for given in (looks, target, translate)) != 1:
+        raise SettingsError("give one of --set, --target and --translate: what to do to each picture")
+    work: EditWork | MorphWork | TranslateWork
+    if looks is not None:
+        work = EditWork(server, run, *parse_looks(looks), steps)
+    elif target is not None:
+        work = MorphWork(server, run, {}, steps, target=target.absolute())
+    else:
+        names = [name.strip() for name in (translate or "").split(",")]
+        work = TranslateWork(server, [run] if run else [], names)
+    if engine == "local":
+        from homomorph.batch import folder_items
+
+        work_on_folder(folder_items(folder), work, [out], kind, None)
+        return
+    from homomorph.batch_ray import run_on_ray
+
+    with progress_display() as report:
+        outcome = run_on_ray(folder, work, out, kind=kind, workers=workers, report=report)
+    say(outcome, out)

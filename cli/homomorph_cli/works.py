@@ -1,0 +1,192 @@
+"""What `morph`, `edit`, `translate` and `batch` do to a picture or a pair, and how they do it to whole folders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from homomorph_cli.options import Server, check_no_server, morpher
+from homomorph_cli.progress import progress_display
+from homomorph_client import HomomorphError, SettingsError
+from homomorph_client.methods import blending_model
+from homomorph_client.names import EDIT, HOMOMORPH, Method
+from homomorph_client.pictures import fit_picture, load_picture
+from homomorph_client.served_model import ServedModel
+from homomorph_client.strengths import even_ramp, to_strengths
+
+if TYPE_CHECKING:
+    from homomorph.batch import Compute, Format, Item, Outcome
+
+TOGETHER = 4
+"""Items of a folder that a server is asked for at once."""
+
+FormatOption = Annotated[
+    Literal["png", "gif", "mp4", "frames"],
+    typer.Option(
+        "--format",
+        help="Of folders: what each result is: all frames side by side, a loop, a film, or a folder of pictures.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class MorphWork:
+    """A picture becomes another; where `target` is given, each picture becomes that one."""
+
+    server: Server
+    run: str | None
+    ends: dict[str, float]
+    """Strength of each group at the end; none is 1 of all."""
+    steps: int
+    method: Method = HOMOMORPH
+    target: Path | None = None
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether a server computes."""
+        return self.run is None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the results depend on."""
+        chosen = {"ends": self.ends, "steps": self.steps, "method": self.method, "target": _text(self.target)}
+        return {"work": "morph", "run": self.run, **chosen}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Compute]:
+        """Connect to the server, or load the run."""
+        with morpher(self.server, self.run) as model:
+            served = model.served_model(blending_model(self.method))
+            strengths = slider_strengths(served, self.ends, self.steps)
+            others = () if self.target is None else (load_picture(self.target),)
+            yield lambda pictures: model.morph(*pictures, *others, strengths=strengths, method=self.method)
+
+
+@dataclass(frozen=True)
+class EditWork:
+    """A picture gets labels."""
+
+    server: Server
+    run: str | None
+    labels: dict[str, list[str]]
+    ends: dict[str, float]
+    steps: int
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether a server computes."""
+        return self.run is None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the results depend on."""
+        return {"work": "edit", "run": self.run, "labels": self.labels, "ends": self.ends, "steps": self.steps}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Compute]:
+        """Connect to the server, or load the run."""
+        with morpher(self.server, self.run) as model:
+            ramp = even_ramp(model.served_model(EDIT), self.steps)
+            strengths = {group: end * ramp for group, end in self.ends.items()}
+            yield lambda pictures: model.edit(pictures[0], self.labels, strengths=strengths)
+
+
+@dataclass(frozen=True)
+class TranslateWork:
+    """A picture is changed by CycleGANs, in one direction after the other."""
+
+    server: Server
+    runs: Sequence[str]
+    directions: list[str]
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether a server computes."""
+        return not self.runs
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the results depend on."""
+        return {"work": "translate", "runs": list(self.runs), "directions": self.directions}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Compute]:
+        """Connect to the server, or load the runs."""
+        if not self.runs:
+            with self.server.client() as client:
+                yield lambda pictures: client.translate(pictures[0], self.directions)
+            return
+        check_no_server(self.server)
+        from homomorph.runs.cyclegan import load_translator
+        from homomorph.runs.run import resolve_run
+        from homomorph_client.translation import check_directions
+
+        model = load_translator([resolve_run(run) for run in self.runs])
+        check_directions(model.directions, self.directions)
+        yield lambda pictures: model.chained(fit_picture(pictures[0], model.picture_size), self.directions)
+
+
+def slider_strengths(model: ServedModel, ends: dict[str, float], steps: int) -> npt.NDArray[np.float32]:
+    """Return float32 [S, K]: the named groups go from 0 to their value, the others stay 0; without names all go to 1.
+
+    Raises:
+        StrengthError: a group is unknown, or a value or the number of frames is more than the model allows.
+    """
+    ends = ends or dict.fromkeys(model.groups, 1.0)
+    ramp = even_ramp(model, steps)
+    return to_strengths(model, {group: end * ramp for group, end in ends.items()})
+
+
+def work_on_folder(
+    items: Iterable[Item], work: MorphWork | EditWork | TranslateWork, out: list[Path], kind: Format, total: int | None
+) -> None:
+    """Make the results of a folder, show how far it is, and say what came of it.
+
+    Raises:
+        HomomorphError: some pictures gave no result; the others did.
+    """
+    from homomorph.batch import run_local
+
+    folder = one_folder(out)
+    with progress_display() as report:
+        outcome = run_local(
+            items,
+            work,
+            folder,
+            kind=kind,
+            total=total,
+            together=TOGETHER if work.asks_server else 1,
+            report=report,
+        )
+    say(outcome, folder)
+
+
+def say(outcome: Outcome, folder: Path) -> None:
+    """Print how many results there are.
+
+    Raises:
+        HomomorphError: some pictures gave none.
+    """
+    typer.echo(f"{folder}: {outcome.written} written, {outcome.skipped} were there already")
+    if outcome.failed:
+        first = next(iter(outcome.failed.values()))
+        raise HomomorphError(f"{len(outcome.failed)} pictures gave no result, the first: {first}")
+
+
+def one_folder(out: list[Path]) -> Path:
+    """Return the folder of results.
+
+    Raises:
+        SettingsError: there is not exactly one.
+    """
+    if len(out) != 1:
+        raise SettingsError("of a folder of pictures, give --out once: a folder; --format says what each result is")
+    return out[0]
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,257 @@
+"""Whole folders: each picture, or each pair, becomes one file in another folder; what is there already is skipped.
+
+homomorph morph faces others --out films
+homomorph batch faces --out edited --run avatars64 --set glasses=round_glasses --engine ray
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homomorph.data.parquet_pictures import picture_of, read_rows
+from homomorph.data.picture_names import PictureNames
+from homomorph.errors import DataError
+from homomorph.progress import Progress, Report, silent
+from homomorph_client.errors import PictureError
+from homomorph_client.files import write_text
+from homomorph_client.output import write_output
+from homomorph_client.picture_files import is_picture
+from homomorph_client.pictures import Picture
+
+SETTINGS_FILE = "batch.json"
+"""In the folder of results: what they were made with, so that others do not get among them."""
+Format = Literal["png", "gif", "mp4", "frames"]
+"""What each result is: all frames side by side, a loop, a film, or a folder of one PNG each."""
+Compute = Callable[[Sequence[Picture]], NDArray[np.uint8]]
+"""Makes frames, uint8 [S, H, W, 3], of a picture or a pair."""
+
+_log = logging.getLogger(__name__)
+
+
+class Work(Protocol):
+    """What is done to each item. It can be pickled, so that other processes and machines can do it too."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the results depend on, in plain values."""
+        ...
+
+    def open(self) -> AbstractContextManager[Compute]:
+        """Connect to a server, or load a model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """One or two pictures, and the name of what becomes of them."""
+
+    name: str
+    """Relative path of the result, without an ending."""
+    pictures: tuple[Path | bytes, ...]
+    """Files, or their content."""
+
+
+@dataclass
+class Outcome:
+    """What became of the items."""
+
+    written: int = 0
+    """Results that were made now."""
+    skipped: int = 0
+    """Results that were there already."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Items that gave none, by name, with the reason."""
+
+
+def folder_items(folder: Path) -> Iterator[Item]:
+    """Yield the pictures in a folder and below it; where there are none, those in its parquet files.
+
+    Raises:
+        DataError: there is no picture.
+    """
+    names = _picture_names(folder)
+    if names:
+        yield from (Item(_stem(name), (folder / name,)) for name in names)
+        return
+    files = sorted(folder.rglob("*.parquet"))
+    if not files:
+        raise DataError(f"{folder} holds no pictures, nor parquet files with pictures")
+    for file in files:
+        for row in read_rows(file):
+            yield row_item(row, file)
+
+
+def row_item(row: dict[str, Any], file: Path | str) -> Item:
+    """Return the picture in a row of a parquet file; its name has a part of its checksum, so that it is unique.
+
+    Raises:
+        DataError: there is none in it.
+    """
+    picture = picture_of(row)
+    if picture is None:
+        raise DataError(f"{file} holds no pictures: expected is a column of bytes, or of bytes and path")
+    _, content, path = picture
+    stem = PurePosixPath(path or "").stem or "picture"
+    return Item(f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}", (content,))
+
+
+def paired_items(source: Path, target: Path) -> tuple[list[Item], str]:
+    """Pair the pictures of two folders, or one picture with each of a folder.
+
+    Pictures of the same name (endings aside) are a pair. Where no name is in both folders and they hold equally many,
+    the first is paired with the first, and so on.
+
+    Returns:
+        The pairs, and how they were made and what was left out, in words.
+
+    Raises:
+        DataError: no pairs can be made.
+    """
+    if not source.is_dir() or not target.is_dir():
+        folder = source if source.is_dir() else target
+        names = _picture_names(folder)
+        if not names:
+            raise DataError(f"{folder} holds no pictures")
+        pairs = [(source / name, target) if folder is source else (source, target / name) for name in names]
+        return [Item(_stem(name), pair) for name, pair in zip(names, pairs, strict=True)], "one picture with each"
+    ours, others = ({_stem(name): name for name in _picture_names(folder)} for folder in (source, target))
+    both = [name for name in ours if name in others]
+    if both:
+        left = len(ours) + len(others) - 2 * len(both)
+        said = "pictures of the same name" + (f"; left out: {left} without a partner" if left else "")
+        return [Item(name, (source / ours[name], target / others[name])) for name in both], said
+    if not ours or len(ours) != len(others):
+        raise DataError(
+            f"{source} ({len(ours)} pictures) and {target} ({len(others)}) have no picture of the same name, and are "
+            "not equally many: name those that belong together alike"
+        )
+    pairs = [(source / one, target / other) for one, other in zip(ours.values(), others.values(), strict=True)]
+    return [Item(name, pair) for name, pair in zip(ours, pairs, strict=True)], "in order, as no name is in both"
+
+
+def prepare(out: Path, work: Work, kind: Format) -> None:
+    """Make the folder of results, or check that those in it were made with the same settings.
+
+    Raises:
+        DataError: they were not, or the folder holds something else.
+        OutputError: it cannot be made.
+    """
+    settings = json.dumps({**work.settings(), "format": kind}, indent=2, sort_keys=True) + "\n"
+    file = out / SETTINGS_FILE
+    if file.is_file():
+        if file.read_text(encoding="utf-8") != settings:
+            raise DataError(f"{out} holds results of other settings ({SETTINGS_FILE}): give a new folder")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} already holds something else: give a new folder")
+    write_text(file, settings)
+
+
+def result_path(out: Path, name: str, kind: Format) -> Path:
+    """Return where a result lies."""
+    return out / name if kind == "frames" else out / f"{name}.{kind}"
+
+
+def make(item: Item, compute: Compute, out: Path, kind: Format) -> str:
+    """Make and write one result, unless it is there.
+
+    Returns:
+        `written` or `skipped`, or the reason why it failed.
+
+    Raises:
+        HomomorphError: others will fail in the same way, for want of a server for example.
+    """
+    path = result_path(out, item.name, kind)
+    if path.exists():
+        return "skipped"
+    try:
+        frames = compute(item.pictures)
+    except PictureError as error:
+        return str(error)
+    write_output(path, frames)
+    return "written"
+
+
+def count(outcome: Outcome, name: str, said: str) -> None:
+    """Add what `make` said to an outcome."""
+    if said == "written":
+        outcome.written += 1
+    elif said == "skipped":
+        outcome.skipped += 1
+    else:
+        outcome.failed[name] = said
+        _log.warning("failed: %s", said)
+
+
+def run_local(
+    items: Iterable[Item],
+    work: Work,
+    out: Path,
+    *,
+    kind: Format = "png",
+    total: int | None = None,
+    together: int = 1,
+    report: Report = silent,
+) -> Outcome:
+    """Make the results of all items in this process.
+
+    Args:
+        items: what to work on; read as it is needed.
+        work: what to do.
+        out: folder of results, see `prepare`.
+        kind: what each result is.
+        total: how many items there are, for reports.
+        together: how many are asked for at once, of a server.
+        report: called after each item.
+
+    Raises:
+        DataError: `out` holds something else.
+        HomomorphError: the work cannot go on; what was written stays, and the next run goes on from there.
+    """
+    prepare(out, work, kind)
+    outcome, done = Outcome(), 0
+    waiting: dict[Future[str], str] = {}
+    with work.open() as compute, ThreadPoolExecutor(together) as pool:
+        try:
+            for item in _and_end(items):
+                if item is not None:
+                    waiting[pool.submit(make, item, compute, out, kind)] = item.name
+                    if len(waiting) < 2 * together:
+                        continue
+                while waiting:
+                    finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        count(outcome, waiting.pop(future), future.result())
+                        done += 1
+                        report(Progress("pictures", done, total))
+                    if item is not None:
+                        break
+        finally:
+            for future in waiting:
+                future.cancel()
+    return outcome
+
+
+def _and_end(items: Iterable[Item]) -> Iterator[Item | None]:
+    """Yield the items, then None."""
+    yield from items
+    yield None
+
+
+def _picture_names(folder: Path) -> list[str]:
+    names = PictureNames(folder)
+    return [name for name in names.files if is_picture(folder / name)]
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
