@@ -54,4 +54,4 @@ comparison: $(STAMP) ## Measure all systems, and write docs/comparison.md again 
 
 clean: ## Remove what was built, exported and measured; keep .venv
 	rm -rf out build
-	find triton_repo -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	git clean -fdXq triton_repo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,26 @@ def test_files_that_it_names_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
+def kept_in_version_control(files: list[str]) -> set[str]:
+    """Return the files of a repository that git would not ignore in `triton_repo/`."""
+    paths = "\n".join(f"triton_repo/{file}" for file in files)
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    ignored = subprocess.run(command, cwd=ROOT, input=paths, capture_output=True, text=True, check=True).stdout
+    return set(files) - {path.removeprefix("triton_repo/") for path in ignored.splitlines()}
+
+
+def committed() -> set[str]:
+    """Return the files of `triton_repo/` that are in version control, beside its README."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT / "triton_repo", capture_output=True, text=True, check=True)
+    return set(listed.stdout.split()) - {"README.md"}
+
+
 @pytest.mark.server
 def test_the_program_runs_on_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export_run("avatars64", tmp_path / "triton_repo")
+    manifest = export_run("avatars64", tmp_path / "triton_repo")
+    assert kept_in_version_control([*manifest.files, "manifest.json"]) == committed()
+    for name in committed():
+        assert (tmp_path / "triton_repo" / name).read_text() == (ROOT / "triton_repo" / name).read_text(), name
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}
     with TritonServer(tmp_path / "triton_repo", models=("morph", "edit")) as server:

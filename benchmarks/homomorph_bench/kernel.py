@@ -22,7 +22,7 @@ from homomorph.environment import environment
 from homomorph.progress import Progress, Report, silent
 from homomorph_bench.results import Record
 from homomorph_bench.timing import Timing, time_in_turns, wall_ms
-from homomorph_export.ops.interpolate import load
+from homomorph_export.ops.interpolate import load_operator
 from homomorph_export.serving.backend.memory import keep_freed_memory
 
 OPERATOR = "homomorph::interpolate"
@@ -263,7 +263,7 @@ def _candidates(case: Case, device: str) -> dict[str, Callable[[], Tensor]]:
     in_memory = samples.permute(0, 2, 3, 1) if case.layout == "channels_last" else samples
     rows = in_memory.reshape(1, 1 + case.branches, -1).expand(case.batch, -1, -1)
     flat_source, flat_deltas = rows[:, :1].contiguous(), rows[:, 1:].contiguous()
-    native = load()
+    native = load_operator()
 
     def features(rows: Tensor) -> Tensor:
         channels, height, width = case.features

@@ -24,7 +24,7 @@ from homomorph.progress import Report
 from homomorph_bench import branches
 from homomorph_bench.runtimes import RuntimeModel, runtime_models
 from homomorph_bench.timing import Timing, wall_ms
-from homomorph_export.ops.interpolate import load
+from homomorph_export.ops.interpolate import load_operator
 from homomorph_export.parts import exported_parts
 from homomorph_export.precision import DTYPES
 
@@ -151,7 +151,7 @@ def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[Rem
 def _answer(connection: Connection, runtime: str, setup: Setup) -> None:
     """Answer questions until nobody is there to ask any."""
     torch.set_num_threads(setup.threads)
-    load()
+    load_operator()
     loaded = _RuntimeWorker(runtime, setup, lambda progress: connection.send(("report", progress)))
     with torch.inference_mode():
         while True:

@@ -1,7 +1,7 @@
 """The served models, once. Configurations, files of each format, comparisons and the repository are made from this.
 
 To add a served model, add it here, and what it computes to `servable.py`: if it gives frames, with what the run itself
-makes of the same inputs (`expected`); otherwise as a step of a model that does.
+makes of the same inputs (`reference`); otherwise as a step of a model that does.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
         Model,
         inputs=(*pair, strengths),
         outputs=(frames,),
-        expected=reference.morphed,
+        reference=reference.morphed,
         client_parameters=parameters,
     )
     return (
@@ -196,7 +196,7 @@ def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[M
                 *_INTERPOLATE,
                 _DECODE,
             ),
-            expected=reference.edited,
+            reference=reference.edited,
             client_parameters=parameters,
         ),
     )
@@ -217,7 +217,7 @@ def _blending_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[
             (tensors.frames(),),
             computation,
             steps=steps,
-            expected=partial(reference.blended, method),
+            reference=partial(reference.blended, method),
             client_parameters=parameters,
         )
 
@@ -275,7 +275,7 @@ def translation_models(strides: Mapping[str, int], picture_size: int) -> tuple[M
                 (picture("IMAGE", stride),),
                 (picture("FRAME", stride),),
                 _generator(direction),
-                expected=partial(reference.changed, direction),
+                reference=partial(reference.changed, direction),
             )
             for direction, stride in strides.items()
         ),
@@ -289,7 +289,7 @@ def translation_models(strides: Mapping[str, int], picture_size: int) -> tuple[M
                 scripted=lambda *directions: TranslateServable(directions),
                 onnx=onnx_graphs.translate,
             ),
-            expected=reference.chained,
+            reference=reference.chained,
             client_parameters={
                 "directions": ",".join(strides),
                 "picture_size": str(picture_size),

@@ -120,9 +120,9 @@ class Model:
     steps: tuple[Step, ...] = ()
     python_steps: tuple[Step, ...] = ()
     """Of an ensemble, its steps where the Python backend runs them, if it has a faster way than `steps`."""
-    expected: Callable[..., torch.Tensor] | None = None
-    """From the run's own networks, the frames found and the inputs to the right frames, of a model that gives frames.
-    Each other model must be a step of such a model, so that an export compares it."""
+    reference: Callable[..., torch.Tensor] | None = None
+    """Of a model that gives frames, what the run's own networks make of the same inputs: from the run, the frames found
+    and the inputs. Every other model must be a step of such a model, so that an export compares it."""
     compared_as: Model | None = None
     """An ensemble that is not served and has this model as a step, where no served ensemble has it."""
     client_parameters: Mapping[str, str] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from homomorph_export.errors import ExportError
 from homomorph_export.formats import eager_modules, onnx_models, torchscript_models
 from homomorph_export.manifest import Manifest, Parity, versions
 from homomorph_export.ops.build import build
-from homomorph_export.ops.library import load
+from homomorph_export.ops.library import load_library
 from homomorph_export.parts import exported_generators, exported_parts
 from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
 from homomorph_export.quantisation import CalibrationPictures, calibration_inputs
@@ -177,7 +177,7 @@ class _Exported:
     parts: Callable[[torch.dtype], Any]
     """What the catalogue's computations are made of, in a number format."""
     run: Any
-    """What `Model.expected` computes with."""
+    """What `Model.reference` computes with."""
     record: dict[str, Any]
     """Fields of the manifest."""
     calibration_inputs: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -201,7 +201,7 @@ def _export(
     if any(model.needs_operator for model in models):
         report(Progress("Building the operator"))
         library = build()
-        load(library)
+        load_library(library)
     with staging(repository) as staged:
         parts = exported.parts(DTYPES[IN_TORCHSCRIPT[precision]])
         modules = torchscript_models(models, parts, report)

@@ -49,7 +49,7 @@ def compare(
     Args:
         models: the catalogue.
         exported: what runs the files of one format, as read back from them.
-        run: what `Model.expected` computes with.
+        run: what `Model.reference` computes with.
         kind: name of the file format, for the message.
         precision: number format of these files, which decides the tolerance.
         pictures: what the networks see.
@@ -65,7 +65,7 @@ def compare(
         if model.name not in compared and not (model.joint and model.name not in exported)
     ]:
         raise ExportError(
-            f"nothing compares {', '.join(missed)} with the run: a model that gives frames needs `expected`, another "
+            f"nothing compares {', '.join(missed)} with the run: a model that gives frames needs `reference`, another "
             "one must be a step of such a model; nothing was written"
         )
     # Models of the same steps compute the same.
@@ -78,35 +78,35 @@ def compare(
             _Case(batch, {"H": size, "W": size, "P": 4}, pictures),
             _Case(batch, {"H": 2 * size, "W": size, "P": 2}, pictures),
         ):
-            right: dict[Any, torch.Tensor] = {}
+            references: dict[Any, torch.Tensor] = {}
             for model, steps in ways:
                 inputs = {tensor.name: case.value(tensor) for tensor in model.inputs}
                 found = _run(steps, exported, by_name, inputs)[model.outputs[0].name]
-                assert model.expected is not None
-                if model.expected not in right:  # many models have to give the same frames
-                    right[model.expected] = model.expected(run, found, *inputs.values())
-                pairs.append((found, right[model.expected]))
-    return judged(pairs, kind=kind, precision=precision)
+                assert model.reference is not None
+                if model.reference not in references:  # several models give the same frames
+                    references[model.reference] = model.reference(run, found, *inputs.values())
+                pairs.append((found, references[model.reference]))
+    return measure_parity(pairs, kind=kind, precision=precision)
 
 
-def judged(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], *, kind: str, precision: str) -> Parity:
-    """Measure how far pictures are from what they should be, and check that it is not too far.
+def measure_parity(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], *, kind: str, precision: str) -> Parity:
+    """Measure the difference of frames to the run's own, and check that it is within the tolerance.
 
     Args:
-        pairs: what files of the format gave, and what the run gives: both uint8 [B, ..., H, W, 3].
+        pairs: frames of the files, and of the run: both uint8 [B, ..., H, W, 3].
         kind: name of the file format, for the message.
         precision: number format of these files, which decides the tolerance.
 
     Raises:
         ExportError: the difference is beyond the tolerance.
     """
-    difference = torch.cat([(found.int() - expected.int()).abs().double().flatten() for found, expected in pairs])
+    difference = torch.cat([(found.int() - reference.int()).abs().double().flatten() for found, reference in pairs])
     parity = Parity(
         precision=precision,
         mean=float(difference.mean()),
         max=float(difference.max()),
-        batch_sizes=tuple(sorted({expected.shape[0] for _, expected in pairs})),
-        picture_sizes=tuple(sorted({(expected.shape[-3], expected.shape[-2]) for _, expected in pairs})),
+        batch_sizes=tuple(sorted({reference.shape[0] for _, reference in pairs})),
+        picture_sizes=tuple(sorted({(reference.shape[-3], reference.shape[-2]) for _, reference in pairs})),
     )
     tolerance = TOLERANCES[precision]
     # Written so that NaN is not within the tolerance.
@@ -156,7 +156,7 @@ class _Case:
 def _ways(models: Sequence[Model], exported: Exported) -> Iterator[tuple[Model, tuple[Step, ...]]]:
     """Yield the models that give frames, with the steps by which the files that are there compute them."""
     candidates = [candidate for entry in models for candidate in (entry, entry.compared_as)]
-    for model in (candidate for candidate in candidates if candidate and candidate.expected):
+    for model in (candidate for candidate in candidates if candidate and candidate.reference):
         itself = Step(
             model.name,
             {tensor.name: tensor.name for tensor in model.inputs},

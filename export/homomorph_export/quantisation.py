@@ -40,18 +40,18 @@ class CalibrationPictures:
         Raises:
             ExportError: there is no folder and the run has other labels, or there are too few pictures.
         """
-        wanted, size = _PICTURES + PICTURES, config.picture_size
+        needed, size = _PICTURES + PICTURES, config.picture_size
         if folder is None:
             from homomorph.data import avatars
 
             if config.groups != avatars.groups(avatars.FEATURES):
                 raise ExportError("int8 needs pictures like those of the training to calibrate on: --calibration DIR")
-            arrays = [avatars.render(avatars.draw_looks(0, index), size) for index in range(wanted)]
+            arrays = [avatars.render(avatars.draw_looks(0, index), size) for index in range(needed)]
         else:
             paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-            if len(paths) < wanted:
-                raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 takes {wanted}")
-            arrays = [fit_picture(path, size) for path in paths[:wanted]]
+            if len(paths) < needed:
+                raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 takes {needed}")
+            arrays = [fit_picture(path, size) for path in paths[:needed]]
         pictures = torch.from_numpy(np.stack(arrays))
         self.pictures = pictures[:_PICTURES]
         self._held_out = pictures[_PICTURES:]

@@ -92,7 +92,7 @@ def test_branches_at_once_compute_the_same(network: CompactConfig | PublishedCon
     morph = MorphModel(ModelConfig(CELEBA_GROUPS, 32, network)).eval().requires_grad_(False)
     for parameter in morph.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    interpolate.load()
+    interpolate.load_operator()
     parts = exported_parts(morph, None, torch.float32)
     features = torch.randn(4, network.feature_channels, 4, 4)
     strengths = torch.rand(2, 3, 6)

@@ -21,7 +21,7 @@ from homomorph.runs.run import load_model
 from homomorph_client.errors import OutputError
 from homomorph_export import torchscript
 from homomorph_export.exporter import export_run
-from homomorph_export.ops.interpolate import load
+from homomorph_export.ops.interpolate import load_operator
 
 NARROW = PublishedConfig(feature_channels=16, widths=(4, 6, 8, 12))
 FILES = ("encoder-latest.pth", "interp_net-latest.pth", "decoder-latest.pth")
@@ -150,7 +150,7 @@ def test_an_export_computes_what_the_run_computes(
     assert manifest.groups == (*CELEBA_GROUPS, "residual")
     assert all(parity.mean <= 0.02 and parity.max <= 1 for parity in manifest.parity.values())
 
-    load()
+    load_operator()
     names = ("encoder_pair", "interpolator", "decoder")
     modules = {name: torchscript.load(tmp_path / "repository" / name / "1" / "model.pt") for name in names}
     source, target = torch.randint(0, 256, (2, 3, 64, 96, 3), generator=torch.manual_seed(0)).to(torch.uint8)

@@ -22,7 +22,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 
 from homomorph.models.morph import MorphModel
 from homomorph.training.strips import morph_pixels
-from homomorph_export.ops.interpolate import load
+from homomorph_export.ops.interpolate import load_operator
 
 
 class TritonError(Exception):
@@ -286,7 +286,7 @@ def test_an_instance_computes_where_its_group_says(backend, repository: Path):
 
 def test_no_model_insists_on_the_cpu(repository: Path):
     """Weights move to a GPU when they are loaded; what a graph itself says of devices would not."""
-    load()
+    load_operator()
     for path in sorted(repository.glob("*/1/model.pt")):
         module = torch.jit.load(path)
         for name in ("encode", "interpolate", "decode") if path.parents[1].name == "morpher" else ("forward",):

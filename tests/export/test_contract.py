@@ -27,7 +27,7 @@ from homomorph_export.contract import (
     Model,
 )
 from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
-from homomorph_export.ops.interpolate import load
+from homomorph_export.ops.interpolate import load_operator
 
 TORCH_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
 SHAPES = [
@@ -154,7 +154,7 @@ def test_backends_get_only_parameters_that_they_take(repository: Path, name: str
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_torchscript_takes_and_gives_what_its_configuration_says(repository: Path, name: str):
-    load()
+    load_operator()
     config = read(repository, name, LIBTORCH)
     module = torchscript.load(repository / name / "1" / "model.pt")
     arguments = module.forward.schema.arguments[1:]  # without self

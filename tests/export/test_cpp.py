@@ -97,7 +97,7 @@ def python_frames(
     repository: Path, pictures: tuple[Path, Path], strengths: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.uint8]:
     """Return what the same files compute in Python."""
-    library.load(repository / "interpolator" / "1" / LIBRARY_FILE)
+    library.load_library(repository / "interpolator" / "1" / LIBRARY_FILE)
     encoder_pair, interpolator, decoder = (
         torchscript.load(repository / name / "1" / "model.pt") for name in ("encoder_pair", "interpolator", "decoder")
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from homomorph_export.errors import OperatorError
-from homomorph_export.ops.interpolate import interpolate, load
+from homomorph_export.ops.interpolate import interpolate, load_operator
 
 # (B, K, S, C, h, w): typical, single, more than a tile of 512 with a rest, many steps, many branches, both, no step, no
 # branch, no sample.
@@ -172,7 +172,7 @@ def test_refuses_tensors_on_different_devices(elsewhere):
     inputs = list(sample_inputs(dtype=torch.float32, device="cuda"))
     inputs[elsewhere] = inputs[elsewhere].cpu()
     with pytest.raises(RuntimeError, match=r"same device; got source .* on the CPU"):
-        load()(*inputs)
+        load_operator()(*inputs)
 
 
 def test_a_device_without_kernel_is_refused(monkeypatch):
@@ -192,14 +192,16 @@ def test_refuses_integers():
 @pytest.mark.parametrize("device", DEVICES)
 def test_first_and_second_derivatives(device):
     inputs = sample_inputs(shape=(2, 2, 3, 2, 2, 1), requires_grad=True, device=device)
-    assert torch.autograd.gradcheck(load(), inputs)
-    assert torch.autograd.gradgradcheck(load(), inputs)
+    assert torch.autograd.gradcheck(load_operator(), inputs)
+    assert torch.autograd.gradgradcheck(load_operator(), inputs)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_torch_finds_schema_fake_and_autograd_consistent(channels_last, device):
-    torch.library.opcheck(load(), sample_inputs(channels_last=channels_last, requires_grad=True, device=device))
+    torch.library.opcheck(
+        load_operator(), sample_inputs(channels_last=channels_last, requires_grad=True, device=device)
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
@@ -213,7 +215,7 @@ def test_traces_by_name():
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_scripts_by_name():
-    load()
+    load_operator()
     scripted = torch.jit.script(call_operator)
     assert "homomorph::interpolate" in str(scripted.graph)
     inputs = sample_inputs(dtype=torch.float32)
@@ -230,7 +232,7 @@ class Interpolate(torch.nn.Module):
 
 
 def test_exports_by_name_for_every_batch_size_and_number_of_steps():
-    load()
+    load_operator()
     batch, steps = torch.export.Dim("batch"), torch.export.Dim("steps")
     exported = torch.export.export(
         Interpolate(),

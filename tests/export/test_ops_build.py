@@ -12,7 +12,7 @@ import torch
 
 from homomorph_export.errors import OperatorError
 from homomorph_export.ops.build import SOURCES, build, find_compiler, find_tool, library_path
-from homomorph_export.ops.library import is_loaded, load
+from homomorph_export.ops.library import is_loaded, load_library
 from homomorph_export.ops.nvcc import find_nvcc
 
 TORCH_LIBRARIES = ("libtorch_cpu.so", "libc10.so")
@@ -46,14 +46,14 @@ def test_what_it_needs_is_in_every_torch():
 
 
 def test_holds_a_cuda_kernel_where_torch_and_nvcc_do():
-    load(build())
+    load_library(build())
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key("homomorph::interpolate", "CUDA")
     assert has_kernel == (find_nvcc() is not None)
 
 
 def test_a_second_load_is_harmless():
-    load(build())
-    load(build())
+    load_library(build())
+    load_library(build())
     assert is_loaded()
 
 

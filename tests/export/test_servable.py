@@ -8,7 +8,7 @@ import torch
 from homomorph.models.config import CompactConfig
 from homomorph.models.morph import MorphModel, interpolate
 from homomorph_export import torchscript
-from homomorph_export.ops.interpolate import load
+from homomorph_export.ops.interpolate import load_operator
 from homomorph_export.servable import BranchServable, DecoderServable, EncoderServable, InterpolatorServable
 
 
@@ -21,7 +21,7 @@ class Poison(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def poisoned(model: MorphModel) -> torch.jit.ScriptModule:
-    load()
+    load_operator()
     example = torch.zeros(2, 16, 4, 4)
     branches = [BranchServable(model.branches["hair"]), BranchServable(Poison())]
     return torchscript.script(InterpolatorServable([torchscript.trace(branch, example) for branch in branches]))

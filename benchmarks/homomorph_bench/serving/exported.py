@@ -36,7 +36,7 @@ class ExportedMorph:
             if not file.is_file():
                 raise ServerError(f"the model repository {repository} has no {file.relative_to(repository)}")
         for operator in sorted(repository.resolve().glob("*/1/*.so"))[:1]:  # all are copies of one library
-            library.load(operator)
+            library.load_library(operator)
         self._device = torch.device(device)
         # As in the served models: no batch's size may change what is computed.
         torch.backends.cudnn.allow_tf32 = False

@@ -38,7 +38,7 @@ def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor, *, impl: Impl
     """
     if impl == "reference" or (impl == "auto" and not (library.is_loaded() or library_path().exists())):
         return morph.interpolate(source, deltas, strengths)
-    native = load()
+    native = load_operator()
     if library.has_kernel(source.device.type):
         return native(source, deltas, strengths)
     if impl == "auto":
@@ -50,14 +50,14 @@ def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor, *, impl: Impl
 
 
 @functools.cache
-def load() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def load_operator() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return the native operator, its library built and loaded and its Python half registered.
 
     Raises:
         OperatorError: the library cannot be built or loaded.
     """
     if not library.is_loaded():
-        library.load(build())
+        library.load_library(build())
     torch.library.register_fake("homomorph::interpolate", _fake)
     torch.library.register_autograd("homomorph::interpolate", _backward, setup_context=_setup_context)
     return cast(Callable[[Tensor, Tensor, Tensor], Tensor], torch.ops.homomorph.interpolate.default)

@@ -22,7 +22,7 @@ def has_kernel(device_type: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key("homomorph::interpolate", key)
 
 
-def load(path: Path) -> None:
+def load_library(path: Path) -> None:
     """Load the library, unless the operator is registered already: a second copy would end the process.
 
     Raises:

@@ -1,0 +1,138 @@
+"""Triton Python backend for models whose frames leave one by one, as they are decoded.
+
+It computes nothing itself: it asks the models of its steps, as an ensemble would, but the last one once for each frame.
+So the weights are in memory once, the frames are those of the ensemble of the same steps, frames of several requests
+are decoded as one batch, and other requests get their turn between two frames of a long sequence. Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+STREAMS = 8
+"""Requests that are answered at once; Triton's queue, which is bounded, holds the rest."""
+
+
+class Turns:
+    """Whose turn it is to have a frame decoded: while urgent streams are answered, all others wait.
+
+    Triton's own priorities end where a Python model asks another one.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing urgent."""
+        self.urgent = 0
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def stream(self, *, urgent: bool) -> Iterator[None]:
+        """Hold all other streams up within, if this one is urgent."""
+        self.add(int(urgent))
+        try:
+            yield
+        finally:
+            self.add(-int(urgent))
+
+    def add(self, count: int) -> None:
+        """Count urgent streams that begin, or end."""
+        with self.changed:
+            self.urgent += count
+            self.changed.notify_all()
+
+    def wait(self, *, urgent: bool) -> None:
+        """Wait for a stream's turn."""
+        with self.changed:
+            self.changed.wait_for(lambda: urgent or not self.urgent)
+
+
+class StepError(Exception):
+    """A step refused its inputs; holds Triton's error."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error.message())
+        self.error = error
+
+
+class TritonPythonModel:
+    """One instance of a model; Triton calls `initialize` once, `execute` for requests, and `finalize` at the end."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the steps; `args` come from Triton."""
+        config = json.loads(args["model_config"])
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        *self.steps, self.last = json.loads(config["parameters"]["steps"]["string_value"])
+        self.turns = Turns()
+        self.free = threading.Semaphore(STREAMS)
+        self.pool = ThreadPoolExecutor(STREAMS)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take requests on; their answers leave later, from other threads."""
+        for request in requests:
+            self.free.acquire()
+            self.pool.submit(self.answer, request)
+
+    def finalize(self) -> None:
+        """Let the frames leave that are on their way."""
+        self.pool.shutdown()
+
+    def answer(self, request: Any) -> None:
+        """Send all frames of one request, or an error after those that went well; close its stream in any case."""
+        sender = request.get_response_sender()
+        error = None
+        try:
+            self.stream(request, sender)
+        except StepError as refused:
+            error = refused.error
+        except Exception as unforeseen:  # a stream that is not closed would keep its client waiting
+            error = pb_utils.TritonError(f"{type(unforeseen).__name__}: {unforeseen}", pb_utils.TritonError.INTERNAL)
+        finally:
+            self.free.release()
+        if error is None:
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        else:
+            response = pb_utils.InferenceResponse(error=error)
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def stream(self, request: Any, sender: Any) -> None:
+        """Send all frames of one request; stop without a word when its client is gone."""
+        tensors = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
+        for step in self.steps:
+            if sender.is_cancelled():
+                return
+            tensors |= run(step, tensors)
+        (sequence,) = self.last["inputs"].values()
+        frames = tensors[sequence]  # (B, S, ...)
+        urgent = bool(json.loads(request.parameters() or "{}").get("urgent"))
+        with self.turns.stream(urgent=urgent):
+            for index in range(frames.shape[1]):
+                self.turns.wait(urgent=urgent)
+                if sender.is_cancelled():
+                    return
+                outputs = run(self.last, {sequence: frames[:, index : index + 1]})
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(name, x) for name, x in outputs.items()]))
+
+
+def run(step: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+    """Ask the model of one step, and return its outputs by the names that the step gives them.
+
+    Raises:
+        StepError: the model refused.
+    """
+    response = pb_utils.InferenceRequest(
+        model_name=step["model"],
+        inputs=[pb_utils.Tensor(name, tensors[source]) for name, source in step["inputs"].items()],
+        requested_output_names=list(step["outputs"]),
+    ).exec()
+    if response.has_error():
+        raise StepError(response.error())
+    return {
+        target: pb_utils.get_output_tensor_by_name(response, name).as_numpy()
+        for name, target in step["outputs"].items()
+    }

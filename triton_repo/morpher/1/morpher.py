@@ -1,0 +1,280 @@
+"""Computes morphs: pictures in, frames out, each request answered as soon as its own frames are decoded.
+
+`model.py` beside this file hands requests to a `Morpher`, and `scheduler.py` decides what runs next. A morph is three
+kinds of tasks: encoding pictures and mixing their features (for several requests at once where several wait, which
+costs less), and decoding a few frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from scheduler import Job, Scheduler, Task
+from torch import Tensor
+
+MAX_ELEMENTS_OF_ONE_THREAD = 1 << 14
+"""Up to this many elements a picture, or its features, one thread is faster than two: starting the second costs more
+than it saves."""
+MAX_BATCH_SIZE = 8
+"""Largest number of requests that are encoded and mixed together."""
+PIXELS_PER_TASK = 1 << 15
+"""Pixels that one task decodes, which is 8 frames of 64x64; at least one frame. A task is not interrupted."""
+EFFICIENT_FRAMES = 3
+"""From this many frames a task on, a frame takes about as long to decode as in a larger task."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Morph(Job):
+    """One request: B pairs of pictures, and S rows of K strengths for each pair."""
+
+    source: Tensor
+    """uint8 [B, H, W, 3]."""
+    target: Tensor
+    """uint8 [B, H, W, 3]."""
+    strengths: Tensor
+    """float32 [B, S, K]."""
+    decoded: list[Tensor | None] = field(default_factory=list)
+    """Frames of each decoding task, in the order of the frames; None until the task has run."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames of the answer, B * S."""
+        return self.strengths.shape[:2].numel()
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the answer, B * S * H * W."""
+        return self.frames * self.source.shape[1:3].numel()
+
+
+class Morpher:
+    """Runs the networks of one joint model for any number of callers."""
+
+    def __init__(
+        self,
+        module: Any,
+        *,
+        threads: int,
+        device: torch.device,
+        max_queue_size: int,
+        max_queue_s: float,
+        cache_bytes: int = 0,
+        count: Callable[[str, float], None] = lambda name, value: None,
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            module: what `model.pt` holds, with the methods `encode`, `interpolate` and `decode`.
+            threads: number of threads that compute.
+            device: where the module is. A GPU decodes the frames of a batch together.
+            max_queue_size: number of requests that may wait, and of urgent ones beside them.
+            max_queue_s: seconds after which a request that still waits is refused.
+            cache_bytes: size of the cache of pictures' features; 0 for none.
+            count: called, from any thread, with numbers to add to metrics: pictures `known` from the cache or
+                `encoded`, and the scheduler's `queue_s` and `compute_s`.
+        """
+        self.module = module
+        self.device = device
+        self.decodes_together = device.type != "cpu"
+        self.pixel_s = 0.0
+        """Seconds to decode one pixel, a moving average; 0 until something has been decoded."""
+        self.cache = FeatureCache(cache_bytes) if cache_bytes else None
+        self._count = count
+        self._lock = threading.Lock()  # guards `pixel_s` and what tasks of one job share
+        self.scheduler = Scheduler(
+            self._encode,
+            threads=threads,
+            max_batch_size=MAX_BATCH_SIZE,
+            max_queue_size=max_queue_size,
+            max_queue_s=max_queue_s,
+            count=count,
+        )
+
+    def submit(
+        self,
+        source: Tensor,
+        target: Tensor,
+        strengths: Tensor,
+        *,
+        urgent: bool = False,
+        timeout_s: float = math.inf,
+    ) -> Future[Tensor]:
+        """Compute a morph in the background.
+
+        Args:
+            source: uint8 pictures [B, H, W, 3]. No tensor may change until the answer is there.
+            target: the same.
+            strengths: float32 [B, S, K].
+            urgent: whether it goes before all others.
+            timeout_s: seconds after which the answer is of no use. A request that cannot be answered by then is
+                refused when it has its turn; otherwise an overloaded server would answer all, each a little too late.
+
+        Returns:
+            A future of uint8 frames [B, S, H, W, 3], or of what went wrong.
+
+        Raises:
+            OverloadedError: the queue is full.
+        """
+        morph = Morph(
+            batch_key=(source.shape[1:], strengths.shape[1:]),
+            urgent=urgent,
+            timeout_s=timeout_s,
+            source=source,
+            target=target,
+            strengths=strengths,
+        )
+        morph.expected_s = morph.pixels * self.pixel_s / self.scheduler.threads
+        self.scheduler.submit(morph)
+        return morph.answer
+
+    def close(self) -> None:
+        """Answer what was submitted, and end the threads."""
+        self.scheduler.close()
+
+    @torch.inference_mode()  # it holds for the calling thread alone, so each task sets it
+    def _encode(self, jobs: list[Morph]) -> None:
+        """Encode the pictures of a batch that are not in the cache, on all idle threads; then mix."""
+        pictures = torch.cat([pictures for job in jobs for pictures in (job.source, job.target)])
+        # By a picture's content where there is a cache, so that equal pictures are encoded once; else by its index.
+        keys: list[Any] = [picture_key(picture) for picture in pictures] if self.cache else list(range(len(pictures)))
+        features = self._cached(keys)
+        missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in features}
+        if not missing:
+            self._mix(jobs, [features[key] for key in keys])
+            return
+        needed = len(features) + len(missing)
+
+        @torch.inference_mode()
+        def encode_some(some: list[Any]) -> None:
+            rows = torch.stack([missing[key] for key in some])
+            self._set_threads(rows)
+            encoded = self.module.encode(rows.to(self.device))
+            with self._lock:
+                for key, row in zip(some, encoded, strict=True):
+                    # The cache gets a copy: a row is a view that would keep the whole batch's features in memory.
+                    features[key] = self.cache.put(key, row.clone()) if self.cache else row
+                complete = len(features) == needed
+            if complete:
+                self._mix(jobs, [features[key] for key in keys])
+
+        to_encode = list(missing)
+        size = math.ceil(len(to_encode) / (1 + self.scheduler.idle_threads()))
+        mine, *others = [to_encode[start : start + size] for start in range(0, len(to_encode), size)]
+        self.scheduler.add([Task(jobs, partial(encode_some, some)) for some in others])
+        encode_some(mine)
+
+    def _cached(self, keys: list[Any]) -> dict[Any, Tensor]:
+        """Return the features of those pictures that the cache has."""
+        if not self.cache:
+            return {}
+        with self._lock:
+            found = {key: features for key in keys if (features := self.cache.get(key)) is not None}
+        unknown = len(set(keys) - found.keys())
+        self._count("known", len(keys) - unknown)
+        self._count("encoded", unknown)
+        return found
+
+    def _mix(self, jobs: list[Morph], features: list[Tensor]) -> None:
+        """Interpolate the features of a batch's pictures, and add the tasks that decode the frames.
+
+        Args:
+            jobs: the batch.
+            features: features of each picture, [C, h, w]: of each job, first its B sources, then its B targets.
+        """
+        sources, targets = [], []
+        for job in jobs:
+            pairs = len(job.source)
+            sources += features[:pairs]
+            targets += features[pairs : 2 * pairs]
+            features = features[2 * pairs :]
+        strengths = torch.cat([job.strengths for job in jobs])
+        self._set_threads(sources)
+        mixed = self.module.interpolate(torch.stack(sources), torch.stack(targets), strengths.to(self.device))
+        rows = mixed.flatten(0, 1).unsqueeze(1)  # (frames of all jobs, 1, C, h, w)
+        if self.decodes_together:
+            for job in jobs:
+                job.decoded = [None]
+            self.scheduler.add([Task(jobs, lambda: self._decode(jobs, 0, rows))])
+        else:
+            each = zip(jobs, rows.split([job.frames for job in jobs]), strict=True)
+            self.scheduler.add([task for job, own in each for task in self._decoding_tasks(job, own)])
+
+    def _decoding_tasks(self, job: Morph, rows: Tensor) -> list[Task]:
+        """Divide the decoding of a job's frames into tasks: equally many for each thread."""
+        efficient = EFFICIENT_FRAMES if self.scheduler.has_backlog() else 1
+        sharing = min(self.scheduler.threads, math.ceil(job.frames / efficient))
+        count = sharing * max(1, math.ceil(job.pixels / (PIXELS_PER_TASK * sharing)))
+        parts = rows.tensor_split(min(count, job.frames))
+        job.decoded = [None] * len(parts)
+
+        def task(index: int) -> Task:
+            return Task([job], lambda: self._decode([job], index, parts[index]))
+
+        return [task(index) for index in range(len(parts))]
+
+    @torch.inference_mode()
+    def _decode(self, jobs: list[Morph], index: int, rows: Tensor) -> None:
+        """Decode part number `index` of each job, and finish the jobs of which it was the last part."""
+        self._set_threads(rows)
+        start_s = time.perf_counter()
+        frames = self.module.decode(rows).cpu()
+        pixel_s = (time.perf_counter() - start_s) / frames.shape[:-1].numel()
+        each = [frames] if len(jobs) == 1 else frames.split([job.frames for job in jobs])
+        complete: list[tuple[Morph, list[Tensor]]] = []
+        with self._lock:
+            self.pixel_s += (pixel_s - self.pixel_s) / 8
+            for job, own in zip(jobs, each, strict=True):
+                job.decoded[index] = own
+                parts = [part for part in job.decoded if part is not None]
+                if len(parts) == len(job.decoded):
+                    complete.append((job, parts))
+        for job, parts in complete:
+            self.scheduler.finish(job, torch.cat(parts).view(*job.strengths.shape[:2], *frames.shape[2:]))
+
+    def _set_threads(self, rows: Tensor | list[Tensor]) -> None:
+        """Let this task's operations use the idle cores too, if rows are large enough to profit."""
+        large = rows[0].numel() > MAX_ELEMENTS_OF_ONE_THREAD
+        torch.set_num_threads(self.scheduler.threads_per_task() if large else 1)
+
+
+class FeatureCache:
+    """Features of the most recently used pictures, by their keys."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Start with nothing; never hold more than `max_bytes`."""
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.features: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def get(self, key: bytes) -> Tensor | None:
+        """Return a picture's features, which counts as a use of them, or None if they are not here."""
+        if key in self.features:
+            self.features.move_to_end(key)
+        return self.features.get(key)
+
+    def put(self, key: bytes, features: Tensor) -> Tensor:
+        """Store a picture's features, drop the least recently used ones if need be, and return them."""
+        if key in self.features:  # two requests brought the same picture at once
+            return self.features[key]
+        self.features[key] = features
+        self.bytes += features.nbytes
+        while self.bytes > self.max_bytes:
+            _, oldest = self.features.popitem(last=False)
+            self.bytes -= oldest.nbytes
+        return features
+
+
+def picture_key(picture: Tensor) -> bytes:
+    """Return a hash of a picture [H, W, 3]: its pixels and its size."""
+    pixels = picture.numpy()
+    return hashlib.blake2b(pixels.data, digest_size=32, salt=repr(pixels.shape[:2]).encode()).digest()

@@ -1,0 +1,164 @@
+"""Triton Python backend for every TorchScript model of a homomorph repository.
+
+This file stands beside its `model.pt` in each model's version folder, with the helpers that it imports, and needs torch
+and numpy alone. The requests that Triton batched run as one forward pass. Where `morpher.py` stands there too, each
+request is computed and answered by itself, in the scheduler's order. A request outside the model's limits gets an error
+of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# Read when OpenMP starts: idle threads must sleep instead of spinning, or the models' processes starve each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Triton adds this folder behind all others, where packages of the same names would come first.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import torch.utils.dlpack
+import triton_python_backend_utils as pb_utils
+from limits import RequestError, check
+from memory import keep_freed_memory
+
+
+class TritonPythonModel:
+    """One instance of a model; Triton calls `initialize` once and `execute` for each dynamic batch."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model; `args` come from Triton."""
+        config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+        threads = thread_count(parameters["intra_op_threads"])
+        torch.set_num_threads(threads)
+        keep_freed_memory()
+        folder = Path(args["model_repository"]) / args["model_version"]
+        library = folder / "libhomomorph_ops.so"  # there only if the model needs it
+        # Loading a library a second time into one process kills it.
+        if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
+            torch.ops.load_library(library)
+        self.device = torch_device(args["model_instance_kind"], args["model_instance_device_id"])
+        # A GPU would round to 10 bits, and differently for each size of a batch: what is asked for in float32 is
+        # computed in float32. For speed there is `homomorph export --precision`.
+        torch.backends.cudnn.allow_tf32 = False
+        self.module = torch.jit.load(folder / "model.pt", map_location=self.device)
+        self.morpher: Any = None
+        if (folder / "morpher.py").exists():
+            self._start_morpher(args["model_name"], threads, parameters)
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.outputs = [tensor["name"] for tensor in config["output"]]
+        self.checks = json.loads(parameters["checks"])
+
+    def _start_morpher(self, name: str, threads: int, parameters: dict[str, str]) -> None:
+        """Start what computes each request by itself."""
+        morpher, scheduler, metrics = map(importlib.import_module, ("morpher", "scheduler", "metrics"))
+        self.error_codes = {
+            RequestError: pb_utils.TritonError.INVALID_ARG,
+            scheduler.OverloadedError: pb_utils.TritonError.UNAVAILABLE,
+            # Clients send again what was unavailable. Triton has no code for "deadline exceeded".
+            scheduler.DeadlineExceededError: pb_utils.TritonError.CANCELLED,
+        }
+        self.metrics = metrics.Metrics(name)
+        self.morpher = morpher.Morpher(
+            self.module,
+            # On a GPU one thread copies while the other one's kernels run.
+            threads=threads if self.device.type == "cpu" else 2,
+            device=self.device,
+            max_queue_size=int(parameters["max_queue_size"]),
+            max_queue_s=float(parameters["queue_timeout_s"]),
+            cache_bytes=int(os.environ.get("HOMOMORPH_CACHE_MIB", "0")) << 20,
+            count=self.metrics.add,
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any] | None:
+        """Return one response for each request, in their order; None if the responses are sent later, one by one."""
+        if self.morpher:
+            for request in requests:
+                self._submit(request)
+            return None
+        responses: list[Any] = [None] * len(requests)
+        accepted: dict[int, list[torch.Tensor]] = {}
+        for index, request in enumerate(requests):
+            tensors = [read(request, name) for name in self.inputs]
+            try:
+                check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
+                accepted[index] = tensors
+            except RequestError as error:
+                responses[index] = error_response(error, pb_utils.TritonError.INVALID_ARG)
+        if accepted:
+            batch = [torch.cat(parts).to(self.device) for parts in zip(*accepted.values(), strict=True)]
+            with torch.inference_mode():
+                results = self.module(*batch)
+            if len(self.outputs) == 1:
+                results = (results,)
+            sizes = [tensors[0].shape[0] for tensors in accepted.values()]
+            shares = zip(*(result.cpu().split(sizes) for result in results), strict=True)
+            for index, parts in zip(accepted, shares, strict=True):
+                responses[index] = self._response(parts)
+        return responses
+
+    def _submit(self, request: Any) -> None:
+        """Have a request computed, and its response sent as soon as it is there."""
+        sender = request.get_response_sender()
+
+        def send(response: Any) -> None:
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        def send_error(error: Exception) -> None:  # of any kind: the client must not wait for ever
+            send(error_response(error, self.error_codes.get(type(error), pb_utils.TritonError.INTERNAL)))
+
+        def send_frames(frames: Any) -> None:
+            try:
+                send(self._response([frames.result()]))
+            except Exception as error:
+                send_error(error)
+
+        try:
+            tensors = [read(request, name) for name in self.inputs]
+            check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
+            self.morpher.submit(
+                *(tensor.clone() for tensor in tensors),  # the originals are Triton's again when `execute` returns
+                urgent=bool(json.loads(request.parameters() or "{}").get("urgent")),
+                timeout_s=request.timeout() / 1e6 or math.inf,
+            ).add_done_callback(send_frames)
+        except Exception as error:
+            send_error(error)
+
+    def _response(self, tensors: Iterable[torch.Tensor]) -> Any:
+        """Return the response that holds all outputs."""
+        named = zip(self.outputs, tensors, strict=True)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, tensor.numpy()) for name, tensor in named])
+
+    def finalize(self) -> None:
+        """Answer the requests that were submitted."""
+        if self.morpher:
+            self.morpher.close()
+            self.metrics.close()
+
+
+def error_response(error: Exception, code: Any) -> Any:
+    """Return a response that holds an error instead of outputs."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+
+
+def torch_device(kind: str, number: str) -> torch.device:
+    """Return the device of a model instance, from the kind of its instance group and the number of its GPU."""
+    return torch.device("cuda", int(number)) if kind == "GPU" else torch.device("cpu")
+
+
+def thread_count(setting: str) -> int:
+    """Return the number of threads that a model may use: a number, `all` cores, or `half` of them."""
+    cores = len(os.sched_getaffinity(0))
+    return {"all": cores, "half": max(1, cores // 2)}.get(setting) or int(setting)
+
+
+def read(request: Any, name: str) -> torch.Tensor:
+    """Return one input [B, ...] of a request, in place."""
+    return torch.utils.dlpack.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
