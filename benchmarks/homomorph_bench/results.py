@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from homomorph_bench.timing import Timing
+from homomorph_client.files import write_text
 
 RESULTS_FILE = "results.json"
 
@@ -75,9 +76,8 @@ def write(records: Sequence[Record], folder: Path) -> Path:
         record["meta"] = {name: value for name, value in record["meta"].items() if name not in shared}
         record |= {name: float(f"{record[name]:.8g}") for name in ("value", "ratio", "spread")}
     plain[0]["meta"]["environment"] = shared
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS_FILE
-    path.write_text("[\n" + ",\n".join(json.dumps(record) for record in plain) + "\n]\n")
+    write_text(path, "[\n" + ",\n".join(json.dumps(record) for record in plain) + "\n]\n")
     return path
 
 

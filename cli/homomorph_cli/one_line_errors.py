@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from typing import NoReturn
@@ -51,6 +52,8 @@ def run_app(app: typer.Typer) -> NoReturn:
     except HomomorphError as error:
         _fail(str(error))
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"the disk is full ({error.filename or error.strerror}): make room, and start again")
         if error.filename is None:  # not about a file that was named, so not for its user to mend
             raise
         _fail(f"{error.filename} cannot be used: {error.strerror}")

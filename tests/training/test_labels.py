@@ -133,6 +133,28 @@ def test_excel_and_parquet_are_read(folder: Path, kind: str, values: tuple[objec
     np.testing.assert_array_equal(data.labels, [[1, 0], [UNKNOWN, 1]])
 
 
+def test_tables_beside_the_pictures_folder_and_json_lines_are_read(folder: Path) -> None:
+    (folder / "Img" / "img_align_celeba").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (folder / name).rename(folder / "Img" / "img_align_celeba" / name)
+    (folder / "Anno").mkdir()
+    (folder / "Anno" / "list_attr_celeba.txt").write_text(CELEBA)
+    np.testing.assert_array_equal(read_labelled(folder).labels, [[1, 0], [0, 1]])
+    (folder / "train").mkdir()
+    rows = [
+        '{"file_name": "a.png", "smiling": true, "round": 0}',
+        '{"file_name": "b.png", "smiling": false, "round": 1}',
+    ]
+    (folder / "train" / "metadata.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError, match="has several tables"):
+        read_labelled(folder)
+    (folder / "Anno" / "list_attr_celeba.txt").unlink()
+    np.testing.assert_array_equal(read_labelled(folder).labels, [[1, 0], [0, 1]])
+    (folder / "train" / "metadata.jsonl").write_text('{"a": ' * 10_000)
+    with pytest.raises(DataError, match="JSON lines"):
+        read_labelled(folder)
+
+
 def test_names_in_another_encoding_or_form_of_accents_are_found(folder: Path) -> None:
     (folder / "a.png").rename(folder / "e\u0301te\u0301.png")  # as a Mac writes it
     for encoding in ("utf-8", "utf-16", "cp1252"):

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from homomorph_bench.serving.scenarios import Point, ServingMeasurements
+from homomorph_client.files import write_text
 
 REPORT_FILE = "report.html"
 
@@ -35,7 +36,7 @@ def write_report(measured: ServingMeasurements, folder: Path) -> Path:
         )
     )
     path = folder / REPORT_FILE
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

@@ -35,6 +35,7 @@ TABLE_FILES = (
     "attributes.parquet",
     "labels.csv",
     "metadata.csv",
+    "metadata.jsonl",
 )
 """Names of tables in a data folder. The first that is there is read."""
 NAME_COLUMNS = ("image", "image_id", "file_name", "filename", "file", "image_name", "image_path", "path", "img", "name")
@@ -71,8 +72,17 @@ class LabelTable:
 
 
 def find_table(folder: Path) -> Path | None:
-    """Return the table of labels in a folder; None if there is none."""
-    return next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None)
+    """Return the table of labels in a folder, or in one of the folders in it; None if there is none.
+
+    Raises:
+        DataError: several of the folders in it have one.
+    """
+    if here := next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None):
+        return here
+    below = [found for name in TABLE_FILES for found in sorted(folder.glob(f"*/{name}")) if found.is_file()]
+    if len(below) > 1:
+        raise DataError(f"{folder} has several tables, {below[0]} and {below[1]}: put the one to read into {folder}")
+    return below[0] if below else None
 
 
 def read_table(file: Path, attributes: Sequence[str]) -> LabelTable:
@@ -214,6 +224,8 @@ def _read_frame(file: Path) -> tuple[pd.DataFrame, int, str]:
     if content.startswith(b"\xd0\xcf\x11\xe0"):
         raise DataError(f"{file} is an Excel file of the old kind (.xls): save it as CSV")
     text, encoding = _decode(file, content)
+    if text.startswith("{"):
+        return _read_json_lines(file, text), 1, encoding
     frame, first_line = _read_text(file, text)
     return frame, first_line, encoding
 
@@ -312,6 +324,13 @@ def _check_rows(file: Path, text: str, columns: int, separator: str, skipped: in
                 )
     except csv.Error as error:  # a field of more than 131,072 characters, among others
         raise DataError(f"{file} cannot be read as a table: {error}") from error
+
+
+def _read_json_lines(file: Path, text: str) -> pd.DataFrame:
+    try:
+        return pd.read_json(io.StringIO(text), lines=True, dtype=False, convert_dates=False)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} begins as JSON lines and cannot be read: {_short(str(error), 200)}") from error
 
 
 def _read_excel(file: Path, content: bytes) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.results import MethodResult
 from homomorph.evaluation.single_group import GROUP_FRAMES
 from homomorph.evaluation.table import format_figure, table_rows
+from homomorph_client.files import replacing, write_text
 from homomorph_client.sheet import named_strips
 
 SECTIONS = ("measured", "figures", "cost", "strips", "curves")
@@ -69,9 +70,7 @@ def write_page(page: Path, evaluation: Evaluation) -> None:
     }
     for section, content in sections.items():
         text = _section(section).sub(lambda found, new=content: f"{found[1]}\n{new}\n{found[3]}", text)  # type: ignore[misc]
-    partial = page.with_name(page.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(page)
+    write_text(page, text)
 
 
 def _section(name: str) -> re.Pattern[str]:
@@ -169,9 +168,8 @@ def _hwc(frames: Pictures) -> Pictures:
 def _curves(page: Path, results: dict[str, MethodResult]) -> str:
     """Draw what every result's probability of b's labels does along the strength."""
     file = page.with_name(f"{page.stem}-curves.png")
-    partial = file.with_name(f".{file.name}.partial")
-    responses_figure(results).savefig(partial, format="png", dpi=100)
-    partial.replace(file)
+    with replacing(file) as partial:
+        responses_figure(results).savefig(partial, format="png", dpi=100)
     return (
         f"![Probability of b's labels along the strength]({file.name})\n\n"
         "*What the judge reads as a group's strength rises. First the mean over the groups, in the pairs that differ "
@@ -180,6 +178,5 @@ def _curves(page: Path, results: dict[str, MethodResult]) -> str:
 
 
 def _save(picture: Image.Image, file: Path) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    picture.save(partial, "PNG", optimize=True)
-    partial.replace(file)
+    with replacing(file) as partial:
+        picture.save(partial, "PNG", optimize=True)
