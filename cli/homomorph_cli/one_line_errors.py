@@ -20,7 +20,10 @@ _EXTRAS = {
     "export": ("export a run", "export"),
     "import": ("import a checkpoint", "export"),
     "serve": ("serve", "serve"),
-    "translate": ("translate without a server", "train"),
+    "morph": ("compute without a server", "train"),
+    "edit": ("compute without a server", "train"),
+    "grid": ("compute without a server", "train"),
+    "translate": ("compute without a server", "train"),
     "batch": ("work on many machines", "ray"),
     "bench": ("measure", "bench"),
 }

@@ -129,6 +129,7 @@ def serve(
     )
     if not (server.is_encrypted or is_loopback(host)):
         typer.echo(f"homomorph: warning: whoever reaches {host} can use this server: see docs/security.md", err=True)
+    server.check()  # before anything is installed
     with progress_display() as report:
         ensure_triton(report)
     console = Console(stderr=True)

@@ -63,6 +63,23 @@ def test_the_folder_is_taken_otherwise(folder: Path, monkeypatch: pytest.MonkeyP
     assert distribution.environment(found)["PYTHONPATH"] == f"{folder}{os.pathsep}/elsewhere"
 
 
+def test_without_torch_nothing_is_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServerError, match=r"to serve, pip install 'homomorph-interpolation\[export\]'.*torch"):
+        distribution.ensure_triton()
+    assert not folder.exists()
+
+
+def test_a_repository_that_cannot_be_served_is_refused_before_anything_is_installed(
+    homomorph: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distribution, "make_triton_folder", lambda: pytest.fail("it was installed"))
+    monkeypatch.setattr(distribution.importlib.metadata, "version", lambda name: "2.3.5")
+    outcome = homomorph("serve", "--repository", tmp_path / "absent")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "no model repository" in outcome.err
+
+
 def test_pip_fills_the_folder_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 

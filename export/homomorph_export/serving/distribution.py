@@ -43,9 +43,11 @@ def ensure_triton(report: Report = silent) -> None:
     """Install Triton into a folder of its own, if it cannot run from this environment and is not there yet.
 
     Raises:
-        ServerError: it cannot be installed.
+        ServerError: it cannot be installed, or torch is missing, with which models compute.
         OutputError: the folder cannot be written.
     """
+    if importlib.util.find_spec("torch") is None:
+        raise ServerError(f"to serve, {install_hint('export')}: models compute with torch, which is not installed")
     if _usable()[0] is None and not triton_folder().is_dir():
         report(Progress(f"Installing Triton into {triton_folder()}, once (75 MB)"))
         make_triton_folder()

@@ -146,6 +146,14 @@ class TritonServer:
         """Return the host and port on which `grpc`, `metrics` or `http` listens."""
         return (LOOPBACK if self._tls and service != "grpc" else self.host), self.ports[service]
 
+    def check(self) -> None:
+        """Check that the repository has what is to be served.
+
+        Raises:
+            ServerError: it lacks a model or the flavour's files.
+        """
+        check_repository(self.repository, self.models, self._configurations)
+
     def start(self) -> None:
         """Start the server and wait until it has loaded all models.
 
@@ -154,7 +162,7 @@ class TritonServer:
                 flavour's files, there are not so many cores, a port is in use, a model does not load, or it takes too
                 long.
         """
-        check_repository(self.repository, self.models, self._configurations)
+        self.check()
         distribution = find_distribution()
         backend = find_backend(self.flavour, self._backends)
         ports_may_change = None in self._asked_ports.values()
