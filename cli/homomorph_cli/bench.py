@@ -6,15 +6,18 @@ import os
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from homomorph_cli.options import PresetName, gpus_option
+from homomorph_cli.options import gpus_option
 from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 from homomorph_client.output import check_writable
 from homomorph_client.version import install_hint
+
+if TYPE_CHECKING:
+    from homomorph.training.settings import MorphPreset
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -132,45 +135,39 @@ def _parse_features(text: str) -> tuple[int, int, int]:
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder that results.json is written into.")],
-    preset: Annotated[PresetName, typer.Option(help="Networks, picture size and batch.")] = "avatars64",
-    recipe: Annotated[Literal["ours", "published"], typer.Option(help="Terms of the loss.")] = "ours",
-    phi: Annotated[
-        Literal["small", "vgg19"], typer.Option(help="Shape of the perceptual network; its weights are random.")
-    ] = "small",
+    preset: Annotated[str, typer.Option(help="Networks, picture size, batch and recipe.")] = "avatars64",
     repeats: Repeats = 10,
     threads: Threads = None,
 ) -> None:
-    """Time a training step in each memory format and precision, against contiguous float32, on the CPU."""
+    """Time a training step in each precision, and up to where its time goes, on the CPU."""
     from rich.console import Console
 
-    from homomorph.models.perceptual import SmallVgg, Vgg19
-    from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
-    from homomorph.training.recipe import PRESETS, PUBLISHED, Recipe
     from homomorph_bench import train as benchmark
     from homomorph_bench.results import RESULTS_FILE, table, write
 
+    chosen = _read_preset(preset)
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
-    network = PRESETS[preset].network
     with progress_display() as report:
-        records = benchmark.run(
-            PRESETS[preset],
-            PUBLISHED if recipe == "published" else Recipe(),
-            Vgg19(network.picture_mean, network.picture_std, pretrained=False)
-            if phi == "vgg19"
-            else SmallVgg(sum(map(len, CELEBA_GROUPS.values()))),
-            repeats=repeats,
-            threads=_threads(threads),
-            report=report,
-        )
+        records = benchmark.run(chosen, repeats=repeats, threads=_threads(threads), report=report)
     path = write(records, out)
     Console().print(table(records, f"one training step, {preset}"))
     typer.echo(path)
 
 
+def _read_preset(name: str) -> MorphPreset:
+    """Read a preset of E, T_i and D."""
+    from homomorph.training.settings import MorphPreset, read_preset
+
+    preset = read_preset(name)
+    if not isinstance(preset, MorphPreset):
+        raise HomomorphError(f"--preset {name} is for --method {preset.method}: take one of homomorph's")
+    return preset
+
+
 @app.command()
 def model(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and model.png.")],
-    preset: Annotated[PresetName, typer.Option(help="Sizes of the networks.")] = "published",
+    preset: Annotated[str, typer.Option(help="Sizes of the networks.")] = "published",
     picture_size: Annotated[int, typer.Option(min=16, help="Height and width of the pictures, in pixels.")] = 128,
     frames: Annotated[int, typer.Option(min=1, help="Frames of the sequence.")] = 17,
     runtime: Annotated[
@@ -202,7 +199,6 @@ def model(
 
     from homomorph.data.avatars import GROUPS
     from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
-    from homomorph.training.recipe import PRESETS
     from homomorph_bench import model as benchmark
     from homomorph_bench import model_picture
     from homomorph_bench.results import RESULTS_FILE, table, write
@@ -215,7 +211,7 @@ def model(
         chosen = ("torchscript", "onnxruntime", *(["openvino"] if find_spec("openvino") else []))
     if packages is not None and "aotinductor" not in chosen:
         raise HomomorphError("--packages keeps AOTInductor's packages: give --runtime aotinductor too")
-    network = PRESETS[preset].network
+    network = _read_preset(preset).network
     if picture_size % network.stride:
         raise HomomorphError(f"--picture-size must be a multiple of {network.stride} for {preset}, not {picture_size}")
     check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down

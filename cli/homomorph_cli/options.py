@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -37,9 +37,6 @@ MethodOption = Annotated[
         "--model` loads."
     ),
 ]
-
-PresetName = Literal["avatars64", "avatars128", "celeba128", "published"]
-"""Names of `homomorph.training.recipe.PRESETS`, which takes seconds to import."""
 
 
 def gpus_option(use: str) -> Any:

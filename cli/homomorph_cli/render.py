@@ -20,6 +20,15 @@ def render(
         int, typer.Option(min=0, help="Which set: each seed gives its own pictures, the same everywhere.")
     ] = 0,
     style: Annotated[str, typer.Option(help="DiceBear style; any name that is none lists them.")] = "avataaars",
+    between: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of pictures whose hair, skin and clothes have colours between two of the palette's, and whose "
+            "colour labels are unknown: for training alone.",
+        ),
+    ] = 0.0,
     workers: Annotated[
         int | None, typer.Option(min=0, show_default="every usable core", help="Processes; 0 renders in this one.")
     ] = None,
@@ -28,5 +37,14 @@ def render(
     from homomorph.data.render_set import render_set
 
     with progress_display() as report:
-        render_set(folder, count=count, size=size, seed=seed, workers=workers, style=style, report=report)
+        render_set(
+            folder,
+            count=count,
+            size=size,
+            seed=seed,
+            workers=workers,
+            style=style,
+            between=between,
+            report=report,
+        )
     print(f"{count} pictures of {size}x{size} pixels in {folder}")

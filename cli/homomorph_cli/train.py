@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBars
 
 from homomorph_cli.options import AllowMissing
 from homomorph_client.errors import HomomorphError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from homomorph.progress import Progress
 
-    from homomorph.data.augmented import Jitter
-    from homomorph.training.loop import Progress
-    from homomorph.training.recipe import Recipe
-
-_SHOWN = ("phi", "label_prior", "pixel", "projection", "picture", "adversarial", "cycle", "discriminator")
-"""Terms whose values are shown beside the bar, where a method has them."""
+_DISPLAYED = ("reconstruction", "conditional", "front", "phi", "phi3", "pixel", "adversarial", "cycle", "pictures/s")
+"""Terms that are shown while training, where a method has them; TensorBoard has all."""
 
 
 def train(
@@ -33,71 +26,67 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run folder to write: config.json, model.safetensors, strips.png, logs.")],
-    method: Annotated[str, typer.Option(help="homomorph, or cyclegan: two networks that switch one attribute.")] = (
-        "homomorph"
-    ),
-    attribute: Annotated[str, typer.Option(help="With --method cyclegan: the attribute to add and to take away.")] = "",
+    method: Annotated[
+        Literal["homomorph", "cyclegan"], typer.Option(help="cyclegan: two networks that switch one --attribute.")
+    ] = "homomorph",
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            show_default="avatars64, or cyclegan64",
-            help="Networks, picture size, batch and rates: avatars64, avatars128, celeba128, published; with --method "
-            "cyclegan cyclegan64, cyclegan256.",
-        ),
-    ] = "",
-    generator: Annotated[
-        str,
-        typer.Option(
-            show_default="the preset's",
-            help="With --method cyclegan: resnet_6blocks, resnet_9blocks, unet_64, unet_128 or unet_256.",
-        ),
-    ] = "",
-    recipe: Annotated[
-        str, typer.Option(help="Weights of the terms: even (ours), published (as in the paper).")
-    ] = "even",
-    steps: Annotated[int, typer.Option(help="Training steps in all; 0 takes the preset's.")] = 0,
-    term: Annotated[
-        list[str],
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Another value for one of the recipe's, --set l_path=0; repeatable."
-        ),
-    ] = [],  # noqa: B006  (typer copies it)
-    learning_rate: Annotated[
-        float, typer.Option(help="Adam's rate at the start, for E, T_i and D; 0 takes the preset's.")
-    ] = 0.0,
-    batch_size: Annotated[
-        int, typer.Option(help="Pictures a step, even; 0 takes the preset's. A GPU has room for many more than a CPU.")
-    ] = 0,
-    jitter: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            show_default="the preset's",
-            help="Share of the pictures that are shifted, scaled and rotated a little; 0 if yours are always aligned.",
+            show_default="avatars64 or cyclegan64",
+            help="Networks, picture size, recipe, batch, steps and rates: avatars64, avatars128, celeba128, published; "
+            "cyclegan64, cyclegan256; or a YAML file of your own.",
         ),
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, gpu.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, or bf16: layers compute in bfloat16, weights and losses stay float32.")
-    ] = "fp32",
-    phi: Annotated[str, typer.Option(help="Perceptual network: small (trained first, no download), vgg19.")] = "small",
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and strengths.")] = 0,
-    init: Annotated[
-        str, typer.Option(help="Run folder, or the name of a shipped model, to start from instead of random weights.")
-    ] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
-    workers: Annotated[
-        int,
+    recipe: Annotated[
+        Literal["default", "published"] | None,
+        typer.Option(show_default="the preset's", help="The losses: default (ours), published (the paper's)."),
+    ] = None,
+    attribute: Annotated[
+        str | None, typer.Option(help="With --method cyclegan: the attribute to add and to take away.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
         typer.Option(
-            min=0, show_default="one for every two cores, at most 8", help="Processes that read and move pictures."
+            "--set",
+            metavar="NAME=VALUE",
+            help="Another value than the preset's, such as steps=4000, learning_rate=2e-4, recipe.front=0, "
+            "jitter.probability=0, generator=unet_64; repeatable. --dry-run prints all names.",
         ),
-    ] = 0,
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, show_default="the preset's", help="Training steps in all.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Run folder, or the name of a shipped model, to start from instead of random weights; of other groups "
+            "than yours, E and D alone are taken."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and strengths.")] = 0,
+    accelerator: Annotated[
+        Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes a GPU where there is one.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        typer.Option(help="bf16: layers compute in bfloat16, weights and losses stay float32; slow on older CPUs."),
+    ] = "fp32",
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, show_default="one for every two cores, at most 8", help="Processes that read and augment pictures."
+        ),
+    ] = None,
     allow_missing: AllowMissing = False,
     max_bad_pictures: Annotated[
         int | None,
-        typer.Option(help="Unreadable pictures that are skipped before the run stops; 1 % of the set, at least 10."),
+        typer.Option(
+            min=0,
+            show_default="1 % of the set, at least 10",
+            help="Unreadable pictures that are skipped before the run stops.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -106,165 +95,65 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a morph model on labelled pictures.
+    """Train a model on labelled pictures.
 
     Several GPUs or machines: `torchrun --nproc-per-node N --no-python homomorph train …` divides each batch among them.
     """
-    from homomorph.data.labels import read_labelled
-    from homomorph.data.loading import default_workers
-    from homomorph.training.parallel import PRECISIONS, Processes
+    from homomorph.data.labels import fingerprint, read_labelled
+    from homomorph.data.loading import default_workers, report_skipped
+    from homomorph.progress import silent
+    from homomorph.runs.run import resolve_run
+    from homomorph.training.loop import train as run_training
+    from homomorph.training.methods import make_method
+    from homomorph.training.morph_method import MorphMethod
+    from homomorph.training.parallel import Processes
+    from homomorph.training.settings import read_preset
+    from homomorph_cli.progress import progress_display
 
-    _choose("--method", method, ["homomorph", "cyclegan"])
-    _choose("--phi", phi, ["small", "vgg19"])
-    _choose("--accelerator", accelerator, ["auto", "cpu", "gpu"])
-    _choose("--precision", precision, list(PRECISIONS))
-    if min(steps, batch_size) < 0 or checkpoint_every < 1 or not 0 <= learning_rate < 1:
-        raise HomomorphError(
-            "--steps and --batch-size must not be negative, --checkpoint-every must be at least 1, --learning-rate "
-            "from 0 to 1"
-        )
-    if max_bad_pictures is not None and max_bad_pictures < 0:
-        raise HomomorphError(f"--max-bad-pictures must not be negative, not {max_bad_pictures}")
+    # What the options say goes over what the preset says.
+    given = list(changes or [])
+    if steps is not None:
+        given.append(f"steps={steps}")
+    if attribute is not None:
+        given.append(f"attribute={attribute}")
+    if method == "cyclegan" and attribute is None:
+        raise HomomorphError("--method cyclegan needs --attribute NAME, one of the labels")
+    default = "cyclegan64" if method == "cyclegan" else "avatars64"
+    chosen = read_preset(preset or default, given, recipe=recipe)
+    if chosen.method != method:
+        raise HomomorphError(f"--preset {preset} is for --method {chosen.method}")
+    initial = resolve_run(init) if init else None
+    data = read_labelled(folder, allow_missing=allow_missing)
+    processes = Processes(accelerator, precision)
+    if dry_run:
+        from homomorph.training.dry_run import describe
 
-    given = {"learning_rate": learning_rate, "batch_size": batch_size}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value}
-    if method == "cyclegan":
-        from homomorph.models.cyclegan_config import GENERATORS
-        from homomorph.training.cyclegan_recipe import CYCLEGAN_PRESETS
-        from homomorph.training.cyclegan_trainer import train_cyclegan
-
-        _refuse(
-            "is not offered with --method cyclegan",
-            {
-                "--set": term,
-                "--init": init,
-                "--dry-run": dry_run,
-                "--recipe": recipe != "even",
-                "--phi": phi != "small",
-            },
-        )
-        if not attribute:
-            raise HomomorphError("--method cyclegan needs --attribute NAME, one of the labels")
-        pair = CYCLEGAN_PRESETS[_choose("--preset", preset or "cyclegan64", list(CYCLEGAN_PRESETS))]
-        if generator:
-            changes["generator"] = _choose("--generator", generator, list(GENERATORS))
-        pair = dataclasses.replace(pair, jitter=_with_probability(pair.jitter, jitter), **changes)
-        processes = Processes(accelerator, precision)
-        data = read_labelled(folder, allow_missing=allow_missing)
-        reports = train_cyclegan(
-            data,
-            attribute,
+        typer.echo(describe(data, chosen, seed=seed))
+        return
+    training = make_method(data, chosen, seed=seed, max_bad_pictures=max_bad_pictures, processes=processes)
+    if initial is not None:
+        if not isinstance(training, MorphMethod):
+            raise HomomorphError("--init is for --method homomorph")
+        training.start_from(initial)
+    with progress_display() as report:
+        skipped = run_training(
+            training,
             out,
-            preset=pair,
-            steps=steps or pair.steps,
+            steps=chosen.steps,
             seed=seed,
             resume=resume,
             checkpoint_every=checkpoint_every,
-            workers=workers or default_workers(),
-            max_bad_pictures=max_bad_pictures,
+            workers=default_workers() if workers is None else workers,
+            data_hash=fingerprint(data),
             processes=processes,
+            report=(lambda progress: report(_few(progress))) if processes.first else silent,
         )
-    else:
-        from homomorph.runs.run import resolve_run
-        from homomorph.training.recipe import PRESETS, RECIPES
-        from homomorph.training.trainer import train as train_homomorph
-
-        _refuse("is for --method cyclegan", {"--attribute": attribute, "--generator": generator})
-        chosen = PRESETS[_choose("--preset", preset or "avatars64", list(PRESETS))]
-        chosen = dataclasses.replace(chosen, jitter=_with_probability(chosen.jitter, jitter), **changes)
-        weights = RECIPES[_choose("--recipe", recipe, list(RECIPES))]
-        weights = dataclasses.replace(weights, **_recipe_values(term, weights))
-        initial = resolve_run(init) if init else None
-        data = read_labelled(folder, allow_missing=allow_missing)
-        processes = Processes(accelerator, precision)
-        if dry_run:
-            from homomorph.training.dry_run import plan
-
-            print(
-                plan(
-                    data,
-                    preset=chosen,
-                    recipe=weights,
-                    steps=steps or chosen.steps,
-                    phi=phi,
-                    seed=seed,
-                    init=initial,
-                    processes=processes,
-                )
-            )
-            return
-        reports = train_homomorph(
-            data,
-            out,
-            preset=chosen,
-            recipe=weights,
-            steps=steps or chosen.steps,
-            phi=phi,
-            seed=seed,
-            resume=resume,
-            init=initial,
-            checkpoint_every=checkpoint_every,
-            workers=workers or default_workers(),
-            max_bad_pictures=max_bad_pictures,
-            processes=processes,
-        )
-    _show(reports, data.summary(), shown=processes.first)
     if processes.first:
-        print(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
+        report_skipped(len(skipped), data)
+        typer.echo(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
 
 
-def _show(reports: Generator[Progress, None, None], summary: str, *, shown: bool) -> None:
-    """Run a training, say what it begins from, and show how far it is."""
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[report]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with ProgressBars(*columns, disable=not shown) as progress, contextlib.closing(reports):
-        task = progress.add_task("", total=None, report="")
-        for report in reports:
-            if summary and shown:
-                progress.console.print(summary, soft_wrap=True, markup=False, highlight=False)
-                summary = ""
-            terms = "  ".join(f"{name} {report.terms[name]:.3f}" for name in _SHOWN if name in report.terms)
-            progress.update(
-                task,
-                description=report.phase,
-                completed=report.step,
-                total=report.steps,
-                report=f"{terms}  {report.pictures_per_s:.0f} pictures/s",
-            )
-
-
-def _recipe_values(given: list[str], recipe: Recipe) -> dict[str, Any]:
-    """Read `--set name=value`; whole numbers stay whole."""
-    values: dict[str, Any] = {}
-    for item in given:
-        name, _, text = item.partition("=")
-        if name not in vars(recipe):
-            raise HomomorphError(f"--set {item}: the recipe has no {name!r}, but {', '.join(vars(recipe))}")
-        try:
-            values[name] = type(getattr(recipe, name))(text)
-        except ValueError as error:
-            raise HomomorphError(f"--set {item}: {text!r} is no number such as {getattr(recipe, name)}") from error
-    return values
-
-
-def _refuse(why: str, given: dict[str, object]) -> None:
-    """Refuse options that the method would ignore."""
-    for option, value in given.items():
-        if value:
-            raise HomomorphError(f"{option} {why}")
-
-
-def _with_probability(jitter: Jitter, probability: float | None) -> Jitter:
-    return jitter if probability is None else dataclasses.replace(jitter, probability=probability)
-
-
-def _choose(option: str, value: str, allowed: list[str]) -> str:
-    if value not in allowed:
-        raise HomomorphError(f"{option} must be {' or '.join(allowed)}, not {value!r}")
-    return value
+def _few(progress: Progress) -> Progress:
+    """Leave only the figures that fit beside a progress bar."""
+    figures = {name: progress.figures[name] for name in _DISPLAYED if name in progress.figures}
+    return dataclasses.replace(progress, figures=figures)

@@ -1,7 +1,8 @@
-"""`homomorph bench train`: whole steps with all terms, each case against the same one."""
+"""`homomorph bench train`: whole steps with all terms, and parts of one."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,40 +11,43 @@ from typing import Any
 import pytest
 
 from homomorph.models.config import CompactConfig
-from homomorph.models.perceptual import SmallVgg
 from homomorph.progress import Progress
-from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
-from homomorph.training.recipe import PUBLISHED, Preset, Recipe
+from homomorph.training.default.recipe import TERMS, DefaultRecipe
+from homomorph.training.published.recipe import PublishedRecipe
+from homomorph.training.settings import MorphPreset
 from homomorph_bench import train
 
 NETWORK = CompactConfig(
     feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
 )
-PRESET = Preset(picture_size=32, network=NETWORK, batch_size=4)
-PHI = SmallVgg(sum(map(len, CELEBA_GROUPS.values())))
+PRESET = MorphPreset(picture_size=32, network=NETWORK, batch_size=4)
 
 
 def test_each_case_is_a_record() -> None:
     reports: list[Progress] = []
-    records = train.run(PRESET, PUBLISHED, PHI, repeats=10, threads=1, report=reports.append)
-    assert [record.name for record in records] == [f"{case}, training step" for case in train.CASES]
-    assert {record.baseline for record in records} == {f"{train.BASELINE}, training step"}
+    records = train.run(PRESET, repeats=10, threads=1, report=reports.append)
+    assert records[0].name == f"{train.BASELINE}, training"
+    assert {record.baseline for record in records} == {records[0].name}
     assert records[0].ratio == 1
     assert all(record.value > 0 for record in records)
     assert records[0].meta["threads"] == 1
-    assert reports[-1] == Progress("steps", 11, 11)
+    assert (reports[-1].done, reports[-1].total) == (11, 11)
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), PUBLISHED], ids=["ours", "published"])
-def test_a_step_has_all_terms_of_its_recipe(recipe: Recipe) -> None:
-    take_step = train.prepare_step(train.CASES["bf16, channels_last"], PRESET, recipe, PHI)
-    terms = take_step()
-    assert {"pixel", "gan", "homomorphism"} <= terms.keys()
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [(DefaultRecipe(), {*TERMS, "judgement"}), (PublishedRecipe(), {"phi3", "gan", "homomorphism", "penalty"})],
+    ids=["default", "published"],
+)
+def test_a_step_has_all_terms_of_its_recipe(recipe: DefaultRecipe | PublishedRecipe, names: set[str]) -> None:
+    take_step = train.prepare_step(dataclasses.replace(PRESET, recipe=recipe), "bf16")
+    terms = {name: value.item() for name, value in take_step().items()}
+    assert names <= terms.keys()
     assert all(math.isfinite(value) for value in terms.values())
-    assert take_step() != terms, "the networks learn"
+    assert {name: value.item() for name, value in take_step().items()} != terms, "the networks learn"
 
 
 def test_an_unknown_preset_is_refused(homomorph: Callable[..., Any], tmp_path: Path) -> None:
     outcome = homomorph("bench", "train", "--out", tmp_path, "--preset", "none")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "'none' is not one of" in outcome.err
+    assert "there is no preset 'none'" in outcome.err

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import typer
 
-from homomorph.training.recipe import PRESETS
 from homomorph_cli.main import app
-from homomorph_cli.options import PresetName
 
 
 def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -26,17 +24,13 @@ def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words != ("train",)], ids=" ".join)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_what_is_not_given_is_none(words: tuple[str, ...]) -> None:
     """Not an empty word, nor a number that stands for something else."""
     for parameter in COMMANDS[words].params:
         assert parameter.default != "", parameter.name
         help_text = getattr(parameter, "help", None) or ""
         assert "0 takes" not in help_text, parameter.name
-
-
-def test_the_names_of_presets_are_those_that_there_are() -> None:
-    assert get_args(PresetName) == tuple(PRESETS)
 
 
 @pytest.mark.parametrize(

@@ -10,28 +10,36 @@ from typing import Any
 import pytest
 import torch
 
-from homomorph.training.recipe import Recipe
+from homomorph.training.default.recipe import DefaultRecipe
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--set", "l_pth=0"], "--set l_pth=0: the recipe has no 'l_pth', but warmup, "),
-        (["--set", "l_path=much"], "--set l_path=much: 'much' is no number such as "),
-        (["--set", "path_steps=1.5"], "'1.5' is no number such as "),
-        (["--set", "path_steps=0"], "recipe.path_steps must be at least 1, not 0"),
-        (["--set", "warmup=2"], "recipe.warmup is a share of the steps"),
+        (["--set", "recipe.frnt=0"], "preset avatars64: recipe.frnt: Unexpected keyword argument"),
+        (["--set", "recipe.front=much"], "recipe.front: Input should be a valid number"),
+        (["--set", "recipe.front=-1"], "recipe.front must not be negative"),
+        (["--set", "recipe.front"], "--set recipe.front: expected NAME=VALUE"),
+        (["--set", "steps.x=1"], "--set steps.x=1: steps is a value"),
+        (["--set", "recipe=[1"], "--set recipe=[1 is not YAML"),
+        (["--set", "batch_size=0"], "batch_size must be at least 1, not 0"),
+        (["--set", "jitter.probability=2"], "jitter.probability must be from 0 to 1, not 2"),
+        (["--recipe", "published", "--set", "recipe.front=0"], "recipe.front: Unexpected keyword argument"),
         (["--init", "nowhere"], "no run at nowhere"),
-        (["--precision", "fp8"], "--precision must be fp32 or bf16, not 'fp8'"),
-        (["--accelerator", "tpu"], "--accelerator must be auto or cpu or gpu, not 'tpu'"),
-        (["--method", "stargan"], "--method must be homomorph or cyclegan, not 'stargan'"),
+        (["--precision", "fp8"], "'fp8' is not one of 'fp32', 'bf16'"),
+        (["--accelerator", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+        (["--method", "stargan"], "'stargan' is not one of 'homomorph', 'cyclegan'"),
         (["--method", "cyclegan"], "--method cyclegan needs --attribute NAME"),
-        (["--method", "cyclegan", "--attribute", "a", "--set", "l_path=0"], "--set is not offered with --method"),
-        (["--method", "cyclegan", "--attribute", "a", "--phi", "vgg19"], "--phi is not offered with --method"),
-        (["--method", "cyclegan", "--attribute", "a", "--generator", "vit"], "--generator must be resnet_6blocks or "),
-        (["--method", "cyclegan", "--attribute", "a", "--preset", "avatars64"], "--preset must be cyclegan64 or "),
-        (["--attribute", "smiling"], "--attribute is for --method cyclegan"),
-        (["--preset", "avatars32"], "--preset must be avatars64 or avatars128 or celeba128 or published"),
+        (["--method", "cyclegan", "--attribute", "a", "--set", "recipe.front=0"], "recipe: Unexpected"),
+        (
+            ["--method", "cyclegan", "--attribute", "a", "--set", "generator=vit"],
+            "generator must be resnet_6blocks or",
+        ),
+        (["--method", "cyclegan", "--attribute", "a", "--preset", "avatars64"], "attribute: Unexpected keyword"),
+        (["--preset", "cyclegan64"], "--preset cyclegan64 is for --method cyclegan"),
+        (["--attribute", "smiling"], "attribute: Unexpected keyword argument"),
+        (["--preset", "avatars32"], "there is no preset 'avatars32': give one of avatars128, avatars64, "),
+        (["--preset", "nowhere.yaml"], "preset nowhere.yaml cannot be read"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_code_2(
@@ -53,35 +61,31 @@ def test_a_gpu_that_is_not_there_is_asked_for_in_vain(homomorph: Callable[..., A
     assert not (tmp_path / "run").exists()
 
 
-def test_options_change_what_recipe_and_preset_say(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_preset_can_be_a_file_and_options_go_over_it(homomorph: Callable[..., Any], tmp_path: Path) -> None:
     assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 32).code == 0
-    outcome = homomorph(
-        "train",
-        tmp_path / "data",
-        "--out",
-        tmp_path / "run",
-        "--set",
-        "l_path=0",
-        "--set",
-        "path_steps=5",
-        "--precision",
-        "bf16",
-        "--jitter",
-        "0",
-        "--dry-run",
+    preset = tmp_path / "mine.yaml"
+    preset.write_text(
+        "picture_size: 32\nnetwork: {family: compact, feature_channels: 16, widths: [8, 12, 16]}\n"
+        "batch_size: 4\nsteps: 9\nrecipe: {name: default, blended: [skin], keep: 2}\n"
+        "method: homomorph\n"
     )
-    settings = json.loads(outcome.out[outcome.out.index("\n{") :])
-    assert settings["precision"] == "bf16"
-    assert settings["preset"]["jitter"]["probability"] == 0
-    assert settings["preset"]["jitter"]["shift"] > 0
-    resolved = settings["recipe"]
-    assert resolved == vars(Recipe(l_path=0.0, path_steps=5))
-    assert isinstance(resolved["path_steps"], int)
+    words = ["--preset", preset, "--steps", 2, "--set", "recipe.front=0", "--set", "learning_rate=1e-4"]
+    outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "run", *words)
+    assert outcome.code == 0, outcome.err
+    settings = json.loads((tmp_path / "run" / "training.json").read_text())["settings"]
+    assert (settings["steps"], settings["preset"]["learning_rate"]) == (2, 1e-4)
+    recipe = settings["recipe"]
+    assert (recipe["blended"], recipe["keep"], recipe["front"]) == (["skin"], 2, 0)
+    assert recipe["share"] == DefaultRecipe().share
+    # A run that goes on must have the same.
+    outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "run", "--preset", preset, "--resume")
+    assert outcome.code == 2
+    assert "was trained with another preset, recipe, steps" in outcome.err
 
 
 def test_a_cyclegan_is_trained_for_one_attribute(homomorph: Callable[..., Any], tmp_path: Path) -> None:
     assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 64).code == 0
-    words = ["--method", "cyclegan", "--generator", "unet_64", "--steps", 1]
+    words = ["--method", "cyclegan", "--set", "generator=unet_64", "--steps", 1]
     outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "none", *words, "--attribute", "wings")
     assert outcome.code == 2
     assert "the pictures have no attribute 'wings', but smiling, " in outcome.err

@@ -9,7 +9,7 @@ import pytest
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.render_set import render_set
 from homomorph.models.config import CompactConfig
-from homomorph.training.recipe import Preset
+from homomorph.training.settings import MorphPreset
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +35,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Preset:
+def tiny() -> MorphPreset:
     """A preset of a few thousand parameters."""
     network = CompactConfig(
-        feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
+        feature_channels=16,
+        widths=(8, 12, 16),
+        encoder_blocks=(0, 0, 1),
+        decoder_blocks=(0, 0, 1),
+        decoder_layers=2,
+        branch_width=8,
     )
-    return Preset(picture_size=32, network=network, batch_size=4, steps=6, phi_steps=4, prior_steps=3)
+    return MorphPreset(picture_size=32, network=network, batch_size=8, steps=6)

@@ -127,3 +127,25 @@ def test_a_middle_colour_lies_between_and_changes_nothing_else() -> None:
     assert avatars.middle_colours(ours, theirs, "glasses") == {}
     ends = [avatars.render(looks, 32).astype(float) for looks in (ours, avatars.with_group(ours, theirs, "skin"))]
     assert np.abs(avatars.render(ours, 32, middle) - (ends[0] + ends[1]) / 2).max() < 3
+
+
+def test_pictures_between_two_colours_have_unknown_colour_labels(tmp_path: Path) -> None:
+    render_set(tmp_path / "plain", count=40, size=32, seed=5, workers=0)
+    render_set(tmp_path / "mixed", count=40, size=32, seed=5, workers=0, between=0.5)
+    plain, mixed = read_labelled(tmp_path / "plain"), read_labelled(tmp_path / "mixed")
+    names = [name for group in mixed.groups.values() for name in group]
+    hair = [names.index(name) for name in mixed.groups["hair_colour"]]
+    colours = (*avatars.GROUPS["hair_colour"], *avatars.GROUPS["skin"])
+    others = [index for index, name in enumerate(names) if name not in colours]
+    between = ~mixed.known[:, hair].all(axis=1)
+    assert 10 < between.sum() < 30
+    assert mixed.known[:, others].all()
+    np.testing.assert_array_equal(mixed.labels[mixed.known], plain.labels[mixed.known])
+    for row in range(40):
+        same = mixed.paths[row].read_bytes() == plain.paths[row].read_bytes()
+        assert same == (not between[row])
+
+
+def test_colours_between_are_for_a_style_with_known_colours(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--between is for --style avataaars"):
+        render_set(tmp_path / "set", count=1, size=32, style="bottts", between=0.5)

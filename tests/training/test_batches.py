@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from homomorph.data.augmented import Jitter
-from homomorph.data.batches import PairedBatches, Peers
+from homomorph.data.batches import ALL_GROUPS, GroupValues, PairedBatches, Twins
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph_client.pictures import fit_picture
 
@@ -27,37 +27,80 @@ def test_a_step_has_one_batch(data: LabelledPictures) -> None:
     assert not torch.equal(batches[7].pictures, batches[8].pictures)
 
 
-def test_mined_pairs_differ_in_one_group_when_the_data_has_such_pictures() -> None:
-    # All combinations of two groups of one label: every picture has partners.
-    labels = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.uint8)
-    batches = PairedBatches(
-        LabelledPictures([Path("a"), Path("b"), Path("c"), Path("d")], labels, {"x": ("p",), "y": ("q",)}),
-        batch_size=4,
-        picture_size=32,
-        jitter=Jitter(),
-        seed=0,
-    )
+def test_a_group_draws_pairs_of_different_known_values_however_rare() -> None:
+    labels = np.zeros((300, 2), dtype=np.uint8)
+    labels[:3] = (0, 1)
+    labels[3:5] = (1, 0)
+    labels[5:9, 1] = UNKNOWN
+    group = GroupValues(labels)
+    assert len(group) == 3
     generator = np.random.default_rng(0)
-    for index in range(4):
-        for _ in range(10):
-            partner = batches._partner(index, generator)
-            assert (labels[partner] != labels[index]).sum() == 1
+    pairs = np.array([group.draw_pair(generator) for _ in range(400)])
+    assert (labels[pairs] != UNKNOWN).all()
+    assert (labels[pairs[:, 0]] != labels[pairs[:, 1]]).any(axis=1).all()
+    rare = np.isin(pairs, [3, 4]).mean()
+    assert 0.28 < rare < 0.39
+    assert len(GroupValues(np.full((5, 2), UNKNOWN, dtype=np.uint8))) == 0
 
 
-def test_peers_agree_outside_the_group_and_are_fully_labelled() -> None:
+def test_three_quarters_of_the_pairs_are_drawn_for_a_group_in_which_they_differ(data: LabelledPictures) -> None:
+    batches = _batches(data)
+    ends = np.cumsum([len(names) for names in data.groups.values()])
+    seen = set()
+    for step in range(12):
+        batch = batches[step]
+        every = (batch.group == ALL_GROUPS).nonzero().squeeze(1)
+        assert torch.equal(every, batches.rows_of_all_groups)
+        assert len(every) == 2
+        for pair in (batch.group != ALL_GROUPS).nonzero().squeeze(1).tolist():
+            group = int(batch.group[pair])
+            seen.add(group)
+            columns = slice(int(ends[group]) - len(list(data.groups.values())[group]), int(ends[group]))
+            a, b = batch.labels[batch.source[pair], columns], batch.labels[batch.target[pair], columns]
+            assert not torch.equal(a, b)
+    assert seen == set(range(len(data.groups)))
+
+
+def test_twins_agree_outside_the_group_and_differ_within_it() -> None:
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, size=(300, 6)).astype(np.uint8)
     labels[:40, 3] = UNKNOWN
     data = LabelledPictures(
         [Path(str(index)) for index in range(300)], labels, {"x": ("p", "q"), "y": ("r",), "z": ("s", "t", "u")}
     )
-    peers = Peers(data)
-    for group, columns in enumerate(([0, 1], [2], [3, 4, 5])):
-        rest = np.delete(labels, columns, axis=1)
+    columns = {0: slice(0, 2), 1: slice(2, 3), 2: slice(3, 6)}
+    twins = Twins(data, columns)
+    for group, own in columns.items():
+        rest = np.delete(labels, np.arange(6)[own], axis=1)
         for index in (0, 39, 40, 150, 299):
-            agree = (rest == rest[index]).all(axis=1) & data.known.all(axis=1)
-            expected = np.flatnonzero(agree) if index >= 40 else []
-            np.testing.assert_array_equal(peers.of(index, group), expected)
+            alike = (rest == rest[index]).all(axis=1) & (labels[:, own] != labels[index, own]).any(axis=1)
+            expected = np.flatnonzero(alike & data.known.all(axis=1)) if index >= 40 else []
+            np.testing.assert_array_equal(twins.of(index, group), expected)
+        pair = twins.draw_pair(group, generator)
+        assert pair is not None
+        assert pair[1] in twins.of(pair[0], group)
+    assert (
+        Twins(LabelledPictures(data.paths, np.full_like(labels, UNKNOWN), data.groups), columns).draw_pair(0, generator)
+        is None
+    )
+
+
+def test_twins_are_drawn_where_the_data_has_them() -> None:
+    # All combinations of three groups of one label: every picture has twins.
+    labels = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=np.uint8)
+    data = LabelledPictures([Path(str(index)) for index in range(8)], labels, {"x": ("p",), "y": ("q",), "z": ("r",)})
+    generator = np.random.default_rng(0)
+    for share, same in ((1.0, 1.0), (0.0, 0.25)):
+        batches = PairedBatches(data, batch_size=8, picture_size=32, jitter=Jitter(), seed=0, twins=share)
+        pairs = [batches._draw_couple(generator, one_group=True)[:2] for _ in range(400)]
+        found = np.mean([(labels[a] != labels[b]).sum() == 1 for a, b in pairs])
+        assert abs(found - same) < 0.08
+
+
+def test_without_labels_all_pairs_are_drawn_for_all_groups(data: LabelledPictures) -> None:
+    batches = _batches(dataclasses.replace(data, labels=np.full_like(data.labels, UNKNOWN)))
+    assert (batches[0].group == ALL_GROUPS).all()
+    assert batches.rows_of_all_groups.tolist() == list(range(8))
 
 
 def test_unknown_labels_are_masked_in_a_batch(data: LabelledPictures) -> None:
@@ -122,20 +165,19 @@ def test_the_placement_repeats_the_augmentation(data: LabelledPictures) -> None:
     assert (moved.pictures - placed).abs().mean() < 0.5
 
 
-def test_mined_pairs_are_moved_alike_and_random_pairs_are_not(data: LabelledPictures) -> None:
-    batch = _batches(data)[0]
-    placed = batch.placement
-    mined, others = slice(None, 4), slice(4, None)
-    assert torch.equal(placed[batch.source[mined]], placed[batch.target[mined]])
-    assert len(placed.unique(dim=0)) == 4
-    differ = (placed[batch.source[others]] != placed[batch.target[others]]).flatten(1).any(dim=1)
-    assert differ.any()
+def test_pairs_are_moved_alike_but_for_half_of_those_at_random(data: LabelledPictures) -> None:
+    batches = PairedBatches(data, batch_size=16, picture_size=32, jitter=Jitter(probability=1), seed=1)
+    batch = batches[0]
+    alike = (batch.placement[batch.source] == batch.placement[batch.target]).flatten(1).all(dim=1)
+    one_group = batch.group != ALL_GROUPS
+    assert alike[one_group].all()
+    assert alike[~one_group].float().mean().item() == 0.5
 
 
-def test_pairs_name_pictures_of_the_batch(data: LabelledPictures) -> None:
+def test_each_picture_is_a_of_one_pair_and_b_of_another(data: LabelledPictures) -> None:
     batch = _batches(data)[0]
     assert batch.pictures.shape == (8, 3, 32, 32)
     assert batch.pictures.dtype == torch.uint8
     assert batch.labels.shape == (8, 28)
-    assert not (batch.source[:4] == batch.target[:4]).any()
-    assert set(batch.source.tolist()) | set(batch.target.tolist()) <= set(range(8))
+    assert sorted(batch.source.tolist()) == sorted(batch.target.tolist()) == list(range(8))
+    assert not (batch.source == batch.target).any()

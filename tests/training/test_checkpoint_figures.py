@@ -13,10 +13,10 @@ from homomorph.errors import DataError
 from homomorph.evaluation.checkpoint_figures import prepare_checkpoint_figures
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
-from homomorph.training.recipe import Preset
+from homomorph.training.settings import MorphPreset
 
 
-def test_a_model_in_training_gets_figures_and_stays_as_it_was(folder: Path, tiny: Preset) -> None:
+def test_a_model_in_training_gets_figures_and_stays_as_it_was(folder: Path, tiny: MorphPreset) -> None:
     stages = set()
     figures = prepare_checkpoint_figures(
         folder, 32, pairs=16, judge_steps=3, report=lambda progress: stages.add(progress.stage)

@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
 
 from homomorph.data.augmented import Jitter
 from homomorph.data.domains import DomainBatches
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import CheckpointError, ConfigError, DataError, TrainingError
 from homomorph.models.cyclegan_config import CycleGANConfig
+from homomorph.progress import Progress
 from homomorph.runs.cyclegan import load_cyclegan
-from homomorph.runs.record import TRAINING_FILE, TrainingRecord, machine, read_record, write_record
-from homomorph.training import cyclegan_losses as losses
-from homomorph.training.cyclegan_recipe import CYCLEGAN_PRESETS, CycleGANPreset
-from homomorph.training.cyclegan_trainer import CycleNetworks, CycleStep, train_cyclegan
-from homomorph.training.image_pool import ImagePool
-from homomorph.training.parallel import Processes
+from homomorph.runs.record import TRAINING_FILE, machine, read_record, write_record
+from homomorph.training import loop
+from homomorph.training.cyclegan import losses
+from homomorph.training.cyclegan.image_pool import ImagePool, PoolDraws, draw_exchange
+from homomorph.training.cyclegan.method import CycleGANMethod
+from homomorph.training.cyclegan.recipe import CycleGANPreset
+from homomorph.training.methods import make_method
+from homomorph.training.settings import read_preset
 
-TINY = CycleGANPreset(
-    generator="resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2, steps=4, pool=3
-)
 ATTRIBUTE = "round_glasses"
+TINY = CycleGANPreset(
+    ATTRIBUTE,
+    generator="resnet_6blocks",
+    filters=2,
+    discriminator_filters=2,
+    picture_size=32,
+    batch_size=2,
+    steps=4,
+    pool=3,
+)
+TERMS = ("adversarial", "cycle", "identity", "discriminator")
 
 
 def _train(data: LabelledPictures, out: Path, preset: CycleGANPreset = TINY, **other: Any) -> list[dict[str, float]]:
-    options: dict[str, Any] = {"steps": preset.steps, "checkpoint_every": 2, "workers": 0}
-    return [report.terms for report in train_cyclegan(data, ATTRIBUTE, out, preset=preset, **(options | other))]
+    reports: list[Progress] = []
+    options: dict[str, Any] = {"steps": preset.steps, "checkpoint_every": 2, "workers": 0} | other
+    loop.train(make_method(data, preset), out, report=reports.append, **options)
+    return [{name: report.figures[name] for name in TERMS} for report in reports]
 
 
 def test_terms_are_their_equations() -> None:
@@ -52,9 +62,9 @@ def test_a_pool_fills_then_exchanges_half() -> None:
     pool = ImagePool(4, 2)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.arange(200.0).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    first = pool.exchange(pictures[:4], generator)
+    first = pool.exchange(pictures[:4], draw_exchange(4, generator))
     assert torch.equal(first, pictures[:4])
-    returned = torch.cat([pool.exchange(picture[None], generator) for picture in pictures[4:]])
+    returned = torch.cat([pool.exchange(picture[None], draw_exchange(1, generator)) for picture in pictures[4:]])
     kept = sorted(pool.pictures[:, 0, 0, 0].tolist())
     fresh = (returned == pictures[4:]).all(dim=(1, 2, 3)).float().mean()
     assert 0.35 < fresh < 0.65
@@ -63,7 +73,8 @@ def test_a_pool_fills_then_exchanges_half() -> None:
     assert sorted(seen)[:4] == [0, 1, 2, 3]
     assert len(set(seen)) == len(seen) == 200
     assert not returned.requires_grad
-    assert torch.equal(ImagePool(0, 2).exchange(pictures[:3], generator), pictures[:3])
+    always = PoolDraws(torch.ones(3, dtype=torch.bool), torch.full((3,), 0.999))
+    assert torch.equal(ImagePool(0, 2).exchange(pictures[:3], always), pictures[:3])
 
 
 def test_domains_are_divided_by_the_label(data: LabelledPictures) -> None:
@@ -108,16 +119,23 @@ def test_training_writes_a_run_and_reports_its_terms(data: LabelledPictures, tmp
 
 @pytest.mark.parametrize("stop_after", [2, 3])
 def test_a_resumed_run_is_the_uninterrupted_one(data: LabelledPictures, tmp_path: Path, stop_after: int) -> None:
-    preset = dataclasses.replace(TINY, pool=1)  # full after one picture: what is exchanged depends on its content
-    expected = _train(data, tmp_path / "whole", preset, steps=5)
-    reports = train_cyclegan(data, ATTRIBUTE, tmp_path / "parts", preset=preset, steps=5, checkpoint_every=2, workers=0)
-    for _ in range(stop_after):
-        next(reports)
-    reports.close()  # as a kill would: what came after the last checkpoint is lost
-    interrupted = TrainingRecord(pictures=2 * 4, hours=1.5, machine="slow")
-    assert read_record(tmp_path / "parts") == dataclasses.replace(interrupted, hours=ANY, machine=ANY)
-    write_record(tmp_path / "parts", interrupted)
-    resumed = _train(data, tmp_path / "parts", preset, steps=5, resume=True)
+    preset = dataclasses.replace(TINY, pool=1, steps=5)  # full after one picture: its content decides what is exchanged
+    expected = _train(data, tmp_path / "whole", preset)
+
+    class _Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.done == stop_after:  # what came after the last checkpoint is lost
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        loop.train(make_method(data, preset), tmp_path / "parts", steps=5, checkpoint_every=2, workers=0, report=kill)
+    earlier = read_record(tmp_path / "parts")
+    assert earlier is not None
+    assert earlier.pictures == 2 * 4
+    write_record(tmp_path / "parts", dataclasses.replace(earlier, hours=1.5, machine="slow"))
+    resumed = _train(data, tmp_path / "parts", preset, resume=True)
     assert resumed == expected[2:]
     record = read_record(tmp_path / "parts")
     assert record is not None
@@ -129,45 +147,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(data: LabelledPictures, tmp_path
 
 
 def test_each_network_learns_from_its_own_terms_only(data: LabelledPictures) -> None:
-    config = CycleGANConfig((ATTRIBUTE, f"not_{ATTRIBUTE}"), TINY.generator, TINY.filters, TINY.picture_size)
-
-    def moved(**weights: float) -> dict[str, bool]:
-        preset = dataclasses.replace(TINY, **weights)
-        torch.manual_seed(0)
-        nets = CycleNetworks(config, preset)
-        before = {name: value.clone() for name, value in nets.state_dict().items()}
-        optimizers = {
-            "generators": torch.optim.Adam(nets.model.parameters(), 1e-3),
-            "discriminators": torch.optim.Adam(nets.discriminators.parameters(), 1e-3),
-        }
-        gradients: dict[str, list[Tensor | None]] = {}
-        """At each update, those of the generators, then those of the discriminators."""
-
-        def spy(name: str, step: Callable[[], Any]) -> Callable[[], Any]:
-            def spied() -> Any:
-                parameters = (*nets.model.parameters(), *nets.discriminators.parameters())
-                gradients[name] = [None if p.grad is None else p.grad.clone() for p in parameters]
-                return step()
-
-            return spied
-
-        for name, optimizer in optimizers.items():
-            optimizer.step = spy(name, optimizer.step)  # type: ignore[method-assign]
-        CycleStep(nets, optimizers, preset, seed=0, processes=Processes())(
-            torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1, 0
-        )
-        count = len(list(nets.model.parameters()))
-        assert all(gradient is None for gradient in gradients["generators"][count:]), "reached the discriminators"
-        before_and_after = zip(gradients["generators"][:count], gradients["discriminators"][:count], strict=True)
-        assert all(a is None or torch.equal(a, b) for a, b in before_and_after), "reached the generators"  # type: ignore[arg-type]
-        after = nets.state_dict()
-        return {
-            part: any(not torch.equal(after[name], before[name]) for name in before if name.startswith(part))
-            for part in ("model.generators", "discriminators", "ema")
-        }
-
-    assert moved() == {"model.generators": True, "discriminators": True, "ema": False}
-    assert moved(l_cycle=0, l_identity=0)["model.generators"]
+    method = make_method(data, TINY)
+    assert isinstance(method, CycleGANMethod)
+    batch = method.prepare(method.batches[0])
+    draws = method.draw(batch, 0, torch.Generator().manual_seed(0))
+    output = method.forward(batch, draws)
+    networks = method.networks
+    (judged,) = method.critic_terms(batch, draws, output, 0).values()
+    judged.backward()
+    assert all(parameter.grad is None for parameter in method.model.parameters())
+    assert all(parameter.grad is not None for parameter in networks.get_submodule("discriminators").parameters())
+    networks.zero_grad(set_to_none=True)
+    for name, value in method.terms(batch, draws, output).items():
+        networks.zero_grad(set_to_none=True)
+        value.backward(retain_graph=True)
+        reached = any(p.grad is not None and p.grad.abs().max() > 0 for p in method.model.parameters())
+        assert reached, name
 
 
 def test_a_small_training_learns_the_cycle(data: LabelledPictures, tmp_path: Path) -> None:
@@ -190,7 +185,9 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_presets_name_networks_that_there_are() -> None:
-    for preset in CYCLEGAN_PRESETS.values():
+    for name in ("cyclegan64", "cyclegan256"):
+        preset = read_preset(name)
+        assert isinstance(preset, CycleGANPreset)
         assert CycleGANConfig(("a", "not_a"), preset.generator, preset.filters, preset.picture_size).stride >= 4
     with pytest.raises(ConfigError, match="l_cycle must not be negative"):
         CycleGANPreset(l_cycle=-1)

@@ -1,43 +1,52 @@
-"""`homomorph train --dry-run` says what a training would be, and does nothing."""
+"""`homomorph train --dry-run` says what a training would be, and writes nothing."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from homomorph.data.labels import LabelledPictures
-from homomorph.models.config import ModelConfig
-from homomorph.models.perceptual import SmallVgg
-from homomorph.training.dry_run import plan
-from homomorph.training.networks import Networks
-from homomorph.training.recipe import PRESETS, Preset, Recipe
+from homomorph.training.cyclegan.recipe import CycleGANPreset
+from homomorph.training.dry_run import describe
+from homomorph.training.methods import make_method
+from homomorph.training.published.recipe import PublishedRecipe
+from homomorph.training.settings import MorphPreset
 
 
-@pytest.mark.parametrize("phi", ["small", "vgg19"])
 def test_the_command_prints_the_plan_and_writes_nothing(
-    homomorph: Callable[..., Any], avatars_folder: Path, tmp_path: Path, phi: str
+    homomorph: Callable[..., Any], avatars_folder: Path, tmp_path: Path
 ) -> None:
-    outcome = homomorph("train", avatars_folder, "--out", tmp_path / "run", "--steps", 70, "--phi", phi, "--dry-run")
+    words = ["--steps", 70, "--set", "batch_size=2", "--set", "recipe.front=2", "--set", "jitter.probability=0"]
+    outcome = homomorph("train", avatars_folder, "--out", tmp_path / "run", *words, "--dry-run")
     assert (outcome.code, outcome.err) == (0, "")
     assert list(tmp_path.iterdir()) == []
-    text, settings = outcome.out.split("{", 1)
-    assert "120 pictures, 120 with all labels" in text
-    assert "T_residual" in text
+    text, settings = outcome.out.split("\nmodel:", 1)
+    assert "120 pictures, 120 with all labels, 100 % of all labels known" in text
     assert "memory: about" in text
-    resolved = json.loads("{" + settings)
-    assert (resolved["steps"], resolved["phi"]) == (70, phi)
-    assert resolved["preset"]["batch_size"] == PRESETS["avatars64"].batch_size
+    resolved = yaml.safe_load("model:" + settings)
+    assert (resolved["preset"]["steps"], resolved["recipe"]["front"]) == (70, 2)
+    assert resolved["preset"]["jitter"]["probability"] == 0
+    assert resolved["preset"]["jitter"]["shift"] > 0
 
 
-def test_it_counts_the_parameters_that_training_has(data: LabelledPictures, tiny: Preset) -> None:
-    described = plan(data, preset=tiny, recipe=Recipe(), steps=6, phi="small", seed=0)
-    config = ModelConfig(groups=data.groups, picture_size=tiny.picture_size, network=tiny.network)
-    nets = Networks(config, SmallVgg(len(config.attributes)))
-    everything = sum(value.numel() for value in nets.parameters())
-    mean = sum(value.numel() for value in nets.ema.parameters())
-    assert sum(described.parameters.values()) == everything - mean
-    assert described.activation_bytes > 0
+@pytest.mark.parametrize("method", ["default", "published", "cyclegan"])
+def test_it_counts_the_parameters_that_training_has(data: LabelledPictures, tiny: MorphPreset, method: str) -> None:
+    preset: MorphPreset | CycleGANPreset = tiny
+    if method == "published":
+        preset = dataclasses.replace(tiny, recipe=PublishedRecipe(phi_steps=1))
+    elif method == "cyclegan":
+        preset = CycleGANPreset(
+            "smiling", generator="resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2
+        )
+    described = describe(data, preset)
+    made = make_method(data, preset)
+    for name in made.optimizers:
+        count = sum(value.numel() for value in made.networks.get_submodule(name).parameters())
+        assert f"{name} {count:,}" in described
+    assert " MB for a step's activations" in described
+    assert " and 0 MB for a step" not in described

@@ -35,7 +35,7 @@ from homomorph.models.morph import MorphModel
 from homomorph.models.perceptual import perceptual_distance
 from homomorph.progress import Progress
 from homomorph.runs.run import save_model
-from homomorph.training.recipe import Preset
+from homomorph.training.settings import MorphPreset
 from homomorph_cli.main import app
 
 PAIRS = 40
@@ -85,7 +85,7 @@ def evaluator(held_out: HeldOut) -> Evaluator:
 
 
 @pytest.fixture(scope="module")
-def model(tiny: Preset, held_out: HeldOut) -> MorphModel:
+def model(tiny: MorphPreset, held_out: HeldOut) -> MorphModel:
     """Untrained."""
     torch.manual_seed(0)
     return MorphModel(ModelConfig(groups=held_out.groups, picture_size=32, network=tiny.network)).eval()

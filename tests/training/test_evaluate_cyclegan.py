@@ -30,9 +30,10 @@ from homomorph.models.morph import MorphModel
 from homomorph.models.translator import Translator
 from homomorph.runs.record import read_record
 from homomorph.runs.run import save_model
-from homomorph.training.cyclegan_recipe import CycleGANPreset
-from homomorph.training.cyclegan_trainer import train_cyclegan
-from homomorph.training.recipe import Preset
+from homomorph.training import loop
+from homomorph.training.cyclegan.recipe import CycleGANPreset
+from homomorph.training.methods import make_method
+from homomorph.training.settings import MorphPreset
 
 PAIRS = 24
 
@@ -133,13 +134,15 @@ def test_only_pairs_that_differ_its_way_count(
 
 
 def test_the_command_compares_it_with_the_others(
-    homomorph: Callable[..., Any], folder: Path, data: LabelledPictures, tiny: Preset, tmp_path: Path
+    homomorph: Callable[..., Any], folder: Path, data: LabelledPictures, tiny: MorphPreset, tmp_path: Path
 ) -> None:
-    preset = CycleGANPreset("resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2)
-    steps = list(train_cyclegan(data, "dark_skin", tmp_path / "skin", preset=preset, steps=3, workers=0))
+    preset = CycleGANPreset(
+        "dark_skin", generator="resnet_6blocks", filters=2, discriminator_filters=2, picture_size=32, batch_size=2
+    )
+    loop.train(make_method(data, preset), tmp_path / "skin", steps=3, workers=0)
     record = read_record(tmp_path / "skin")
     assert record is not None
-    assert record.pictures == 2 * 2 * len(steps)
+    assert record.pictures == 2 * 2 * 3
     torch.manual_seed(0)
     config = ModelConfig(groups=read_labelled(folder).groups, picture_size=32, network=tiny.network)
     save_model(tmp_path / "morph", MorphModel(config))
@@ -233,7 +236,7 @@ def test_a_page_without_marks_is_refused_at_once(homomorph: Callable[..., Any], 
 
 
 def test_what_cannot_be_compared_is_refused_at_once(
-    homomorph: Callable[..., Any], folder: Path, cyclegan_runs: tuple[Path, Path], tiny: Preset, tmp_path: Path
+    homomorph: Callable[..., Any], folder: Path, cyclegan_runs: tuple[Path, Path], tiny: MorphPreset, tmp_path: Path
 ) -> None:
     groups = read_labelled(folder).groups
     save_model(tmp_path / "morph", MorphModel(ModelConfig(groups=groups, picture_size=32, network=tiny.network)))

@@ -17,12 +17,12 @@ from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import normalise
 from homomorph.runs.label_features import LABEL_FEATURES_FILE, load_label_features, save_label_features
 from homomorph.training.fit_label_features import fit_label_features
-from homomorph.training.recipe import Preset
+from homomorph.training.settings import MorphPreset
 from homomorph_client.pictures import fit_picture
 
 
 @pytest.fixture
-def model(data: LabelledPictures, tiny: Preset) -> MorphModel:
+def model(data: LabelledPictures, tiny: MorphPreset) -> MorphModel:
     torch.manual_seed(0)
     return MorphModel(ModelConfig(groups=data.groups, picture_size=32, network=tiny.network)).eval()
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
 
 from homomorph.errors import ConfigError
-from homomorph.models.config import CompactConfig, ModelConfig
-from homomorph.models.growth import grow
+from homomorph.models.compact import Layers
+from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel, interpolate, parameter_counts
-from homomorph.training.recipe import PRESETS, Preset
+from homomorph.training.settings import MorphPreset, read_preset
 
 GROUPS = {"expression": ("smiling",), "glasses": ("round", "square")}
 
 
 @pytest.fixture
-def model(tiny: Preset) -> MorphModel:
+def model(tiny: MorphPreset) -> MorphModel:
     torch.manual_seed(0)
     model = MorphModel(ModelConfig(GROUPS, 32, tiny.network))
     for parameter in model.parameters():  # leave the identity that training starts from
@@ -45,7 +44,7 @@ def test_any_multiple_of_the_stride(model: MorphModel, height: int, width: int) 
 
 
 def test_branches_start_as_complementary_projections() -> None:
-    network = PRESETS["avatars64"].network
+    network = read_preset("avatars64").network
     model = MorphModel(ModelConfig(GROUPS, 64, network))
     source, target = torch.randn(2, 128, 4, 4), torch.randn(2, 128, 4, 4)
     deltas = model.deltas(source, target)
@@ -70,15 +69,29 @@ def test_a_result_does_not_depend_on_its_batch(model: MorphModel) -> None:
     torch.testing.assert_close(model(a, b, v)[3:4], model(a[3:4], b[3:4], v[3:4]), atol=1e-5, rtol=1e-5)
 
 
+def test_layers_show_the_candidate_that_their_logits_choose() -> None:
+    candidates = torch.randn(2, 3 * 3, 4, 4)
+    logits = torch.full((2, 3, 4, 4), -10.0)
+    logits[:, 1] = 10
+    picture = Layers(3)(torch.cat([candidates, logits], dim=1))
+    torch.testing.assert_close(picture, candidates[:, 3:6])
+    even = Layers(3)(torch.cat([candidates, torch.zeros(2, 3, 4, 4)], dim=1))
+    torch.testing.assert_close(even, candidates.unflatten(1, (3, 3)).mean(dim=1))
+
+
 def test_parameters_of_a_preset_are_counted() -> None:
-    counts = parameter_counts(MorphModel(ModelConfig(GROUPS, 64, PRESETS["avatars64"].network)))
+    counts = parameter_counts(MorphModel(ModelConfig(GROUPS, 64, read_preset("avatars64").network)))
     assert list(counts) == ["encoder", "branches", "decoder"]
     assert counts["branches"] == 3 * 128 * 64 * (2 * 9 + 1)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"picture_size": 60}, "multiple of 8"), ({"groups": {}}, "at least one"), ({"network": {"depth": 3}}, "depth")],
+    [
+        ({"picture_size": 60}, "multiple of 8"),
+        ({"groups": {}}, "at least one"),
+        ({"network": {"family": "compact", "depth": 3}}, "depth"),
+    ],
 )
 def test_bad_configurations_are_refused(values: dict[str, object], message: str) -> None:
     good = ModelConfig(GROUPS).to_dict()
@@ -87,37 +100,7 @@ def test_bad_configurations_are_refused(values: dict[str, object], message: str)
         ModelConfig.from_dict(good | values)
 
 
-def test_a_grown_model_computes_the_same(model: MorphModel, tiny: Preset) -> None:
-    larger = dataclasses.replace(
-        tiny.network,
-        encoder_blocks=(1, 0, 2),
-        decoder_blocks=(1, 2, 1),
-        branch_kernel=tiny.network.branch_kernel + 2,
-        branch_context=True,
-    )
-    grown = grow(model, ModelConfig(GROUPS, 32, larger))
-    for part in ("decoder", "branches"):
-        assert parameter_counts(grown)[part] > parameter_counts(model)[part]
-    a, b, strengths = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32), torch.rand(2, 4, 3)
-    torch.testing.assert_close(grown(a, b, strengths), model(a, b, strengths))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"encoder_blocks": (0, 0, 0)}, "its networks have more residual blocks"),
-        ({"branch_kernel": 1}, "its T_i have larger kernels"),
-        ({"widths": (8, 12, 20), "branch_width": 4}, "its networks have other branch_width, widths"),
-    ],
-)
-def test_a_model_cannot_shrink_or_change_otherwise(
-    model: MorphModel, tiny: Preset, change: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        grow(model, ModelConfig(GROUPS, 32, dataclasses.replace(tiny.network, **change)))
-
-
-def test_context_carries_what_b_shows_elsewhere_and_is_not_dropped(tiny: Preset) -> None:
+def test_context_carries_what_b_shows_elsewhere_and_is_not_dropped(tiny: MorphPreset) -> None:
     config = ModelConfig(GROUPS, 32, dataclasses.replace(tiny.network, branch_context=True))
     branch = MorphModel(config).branches["glasses"]
     corner = torch.zeros(1, 16, 8, 8)
@@ -126,13 +109,3 @@ def test_context_carries_what_b_shows_elsewhere_and_is_not_dropped(tiny: Preset)
     torch.nn.init.normal_(branch.context.weight)
     assert branch(corner)[..., 6:, 6:].any()
     torch.testing.assert_close(branch(3 * corner), 3 * branch(corner))
-    with pytest.raises(ConfigError, match="or T_i with context"):
-        grow(MorphModel(config), ModelConfig(GROUPS, 32, tiny.network))
-
-
-def test_a_run_from_before_e_and_d_had_blocks_of_their_own_is_read() -> None:
-    values = ModelConfig(GROUPS).to_dict()
-    del values["network"]["encoder_blocks"], values["network"]["decoder_blocks"]
-    network = ModelConfig.from_dict(values | {"network": values["network"] | {"blocks": [0, 1, 2]}}).network
-    assert isinstance(network, CompactConfig)
-    assert network.encoder_blocks == network.decoder_blocks == (0, 1, 2)

@@ -12,16 +12,23 @@ import torch
 from homomorph_client.version import __version__
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of homomorph, Python and torch."""
+    return {
+        "homomorph": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+
+
 def environment() -> dict[str, Any]:
     """Return the hardware, versions and number of threads that a measurement depends on."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "homomorph": __version__,
-        "python": platform.python_version(),
         "platform": platform.platform(),
+        **versions(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import albumentations as A
 import cv2
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homomorph.data.labels import LabelledPictures
-from homomorph.errors import DataError
+from homomorph.errors import ConfigError, DataError
 from homomorph_client.errors import PictureError
 from homomorph_client.pictures import fit_picture
 
@@ -19,6 +20,8 @@ from homomorph_client.pictures import fit_picture
 @dataclass(frozen=True)
 class Jitter:
     """Positional augmentation, so that a picture that is a little off still morphs well."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     shift: float = 0.1
     """Largest shift along each axis, as a share of the picture's side."""
@@ -28,6 +31,12 @@ class Jitter:
     """Largest rotation in degrees."""
     probability: float = 0.75
     """Share of the pictures that are moved at all."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ConfigError(f"jitter.probability must be from 0 to 1, not {self.probability}")
+        if min(self.shift, self.scale, self.rotation_deg) < 0 or self.scale >= 1:
+            raise ConfigError("jitter.shift, scale and rotation_deg must not be negative, and scale below 1")
 
 
 def positional_augmentation(jitter: Jitter) -> A.Compose:

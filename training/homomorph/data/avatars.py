@@ -134,6 +134,26 @@ def with_group(looks: Looks, other: Looks, group: str) -> Looks:
     )
 
 
+def draw_between(seed: int, index: int, looks: Looks) -> tuple[dict[str, str], set[str]]:
+    """Draw colours for picture `index` of the set `seed` that lie between its own and those of another picture.
+
+    Returns:
+        Colours, DiceBear's option -> 'rrggbb', as `render` takes them; and the groups whose labels are unknown then.
+    """
+    generator = np.random.default_rng((seed, index, 1))
+    # The hair's colour is always between two, so that no such picture passes for one of the palette's.
+    other = tuple(
+        str(generator.choice([look for look in feature.looks if look != ours or feature.group != "hair_colour"]))
+        for feature, ours in zip(FEATURES, looks, strict=True)
+    )
+    unknown = {
+        feature.group
+        for feature, ours, theirs in zip(FEATURES, looks, other, strict=True)
+        if _mixes(feature) and ours != theirs and feature.group
+    }
+    return mixed_colours(looks, other, generator.uniform(0.1, 0.9)), unknown
+
+
 def middle_colours(looks: Looks, other: Looks, group: str) -> dict[str, str]:
     """Return the colours half way between two pictures, DiceBear's option -> 'rrggbb'; none if `group` is no colour."""
     mixed = mixed_colours(looks, other, 0.5)

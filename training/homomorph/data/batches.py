@@ -19,10 +19,15 @@ from homomorph.data.augmented import AugmentedPictures, Jitter
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import ConfigError
 
+_TRIES = 8
+"""Pictures that are tried before a pair is drawn without a twin."""
+ALL_GROUPS = -1
+"""Stands for a group's index where a pair is drawn for all sliders together."""
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B pictures, their labels, and B pairs among them."""
+    """B pictures, their labels, and B pairs among them: each picture is a of one pair and b of another."""
 
     pictures: Tensor
     """uint8 [B, 3, H, W]."""
@@ -36,6 +41,8 @@ class Batch:
     """Index into the pictures, [B]: a of each pair."""
     target: Tensor
     """Index into the pictures, [B]: b of each pair."""
+    group: Tensor
+    """Index of the group in whose known labels a and b differ, or `ALL_GROUPS`, [B]."""
     bad: dict[int, str]
     """Pictures of the data that were drawn but cannot be read, with the reason; others stand in their places."""
 
@@ -45,45 +52,81 @@ class Batch:
         return Batch(**moved)
 
 
-class Peers:
-    """For each group, the pictures that agree in all labels of the other groups; only those whose labels are all known.
+class GroupValues:
+    """The values that one group's labels take together, and the pictures that have each of them.
 
-    Three arrays of integers a group, however many pictures there are: 24 bytes a picture and group at most.
+    Pictures with an unknown label in the group are left out.
     """
 
-    def __init__(self, data: LabelledPictures) -> None:
-        complete = np.flatnonzero(data.known.all(axis=1)).astype(np.int32)
-        self._groups: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]] = []
-        ends = np.cumsum([len(names) for names in data.groups.values()]).tolist()
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            rest = data.labels[complete]
-            rest[:, start:end] = 0
-            # One key of a few bytes per picture; pictures of one key stay in their order.
-            packed = np.packbits(rest, axis=1)
-            _, found = np.unique(packed.view(f"V{packed.shape[1]}").reshape(-1), return_inverse=True)
-            order = complete[np.argsort(found, kind="stable")]
-            starts = np.concatenate([[0], np.cumsum(np.bincount(found))]).astype(np.int32)
-            keys = np.full(len(data.labels), -1, dtype=np.int32)
-            keys[complete] = found
-            self._groups.append((keys, order, starts))
+    def __init__(self, labels: NDArray[np.uint8]) -> None:
+        """Sort the pictures by their values; `labels` are the group's columns, 0, 1 or `UNKNOWN`, [N, l]."""
+        rows = np.flatnonzero((labels != UNKNOWN).all(axis=1)).astype(np.int32)
+        _, value = np.unique(np.packbits(labels[rows], axis=1), axis=0, return_inverse=True)
+        value = value.reshape(-1)
+        counts = np.bincount(value) if len(rows) else np.zeros(0, dtype=np.int64)
+        self._rows = rows[np.argsort(value, kind="stable")]
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
 
     def __len__(self) -> int:
-        """Return the number of groups."""
-        return len(self._groups)
+        """Return how many different values there are."""
+        return len(self._starts) - 1
+
+    def draw_pair(self, generator: np.random.Generator) -> tuple[int, int]:
+        """Draw two pictures of different values; each value is as likely as any other, however rare it is."""
+        first, second = generator.choice(len(self), size=2, replace=False)
+        return self._draw(int(first), generator), self._draw(int(second), generator)
+
+    def _draw(self, value: int, generator: np.random.Generator) -> int:
+        return int(self._rows[generator.integers(self._starts[value], self._starts[value + 1])])
+
+
+class Twins:
+    """For each group, the pictures that agree with a picture in all labels of the other groups.
+
+    Pictures with an unknown label have none. Three arrays of integers a group: 24 bytes a picture and group at most.
+    """
+
+    def __init__(self, data: LabelledPictures, groups: Mapping[int, slice]) -> None:
+        """Sort the pictures; `groups` maps a group's index to its columns of the labels."""
+        self._labels = data.labels
+        self._complete = np.flatnonzero(data.known.all(axis=1)).astype(np.int32)
+        self._groups: dict[int, tuple[slice, NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]] = {}
+        for group, columns in groups.items():
+            rest = data.labels[self._complete]
+            rest[:, columns] = 0
+            _, found = np.unique(np.packbits(rest, axis=1), axis=0, return_inverse=True)
+            found = found.reshape(-1).astype(np.int32)
+            order = self._complete[np.argsort(found, kind="stable")]
+            starts = np.concatenate([[0], np.cumsum(np.bincount(found))]) if len(found) else np.zeros(1, np.int64)
+            keys = np.full(len(data.labels), -1, dtype=np.int32)
+            keys[self._complete] = found
+            self._groups[group] = (columns, keys, order, starts)
 
     def of(self, index: int, group: int) -> NDArray[np.int32]:
-        """Return the pictures that agree with this one outside the group, itself included, in ascending order."""
-        keys, order, starts = self._groups[group]
-        key = int(keys[index])
-        return order[starts[key] : starts[key + 1]] if key >= 0 else order[:0]
+        """Return the pictures that agree with this one outside the group and differ within it, in ascending order."""
+        columns, keys, order, starts = self._groups[group]
+        if (key := int(keys[index])) < 0:
+            return order[:0]
+        alike = order[starts[key] : starts[key + 1]]
+        twins: NDArray[np.int32] = alike[(self._labels[alike, columns] != self._labels[index, columns]).any(axis=1)]
+        return twins
+
+    def draw_pair(self, group: int, generator: np.random.Generator) -> tuple[int, int] | None:
+        """Draw two such pictures; None if a few tries find none."""
+        for _ in range(_TRIES if len(self._complete) else 0):
+            index = int(generator.choice(self._complete))
+            if len(twins := self.of(index, group)):
+                return index, int(generator.choice(twins))
+        return None
 
 
 class PairedBatches(Dataset[Batch]):
     """Item `step` is the batch of that training step.
 
-    The first half of the pairs is mined: a and b differ in one labelled group, as far as the data has such a
-    picture, and both are moved alike: they show each branch what its group alone changes. The second half pairs
-    pictures at random, each moved in its own way.
+    Three quarters of the pairs differ in the known labels of one group, each group as often as any other. A share of
+    them, `twins`, agrees in all other labels, as far as the data has such pictures. The other pairs are two pictures at
+    random. The augmentation moves both pictures of a pair alike, but for half of the pairs at
+    random: a movement is nothing that the slider of a group should learn.
     """
 
     def __init__(
@@ -94,6 +137,7 @@ class PairedBatches(Dataset[Batch]):
         picture_size: int,
         jitter: Jitter,
         seed: int,
+        twins: float = 0.0,
         max_bad_pictures: int | None = None,
         shard: int = 0,
         shards: int = 1,
@@ -106,15 +150,16 @@ class PairedBatches(Dataset[Batch]):
             picture_size: height and width in pixels.
             jitter: positional augmentation.
             seed: of everything that is drawn.
+            twins: share of the pairs of one group that agree in all other labels, in [0, 1].
             max_bad_pictures: how many may be unreadable, see `default_max_bad_pictures`.
             shard: this part.
             shards: parts that each batch has. Together they hold the pictures of the one batch that is drawn
-                otherwise; each pairs its own.
+                otherwise.
 
         Raises:
             ConfigError: a batch cannot be divided into pairs for that many parts.
         """
-        if batch_size % (2 * shards):
+        if batch_size < 2 or batch_size % (2 * shards):
             raise ConfigError(f"batches of {batch_size} pictures cannot be divided into pairs for {shards} processes")
         self.data = data
         self.batch_size = batch_size
@@ -123,38 +168,47 @@ class PairedBatches(Dataset[Batch]):
             data, picture_size=picture_size, jitter=jitter, max_bad_pictures=max_bad_pictures
         )
         self._all = np.arange(len(data.paths), dtype=np.int32)
-        self._shard, self._shards = shard, shards
-        self._peers = Peers(data)
+        ends = np.cumsum([len(names) for names in data.groups.values()]).tolist()
+        columns = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        values = {index: GroupValues(data.labels[:, place]) for index, place in enumerate(columns)}
+        self._groups = {index: group for index, group in values.items() if len(group) > 1}
+        self._twin_share = twins
+        self._twins = Twins(data, {index: columns[index] for index in self._groups}) if twins else None
+        couples = batch_size // 2
+        self._one_group = [bool(self._groups) and 4 * couple < 3 * couples for couple in range(couples)]
+        self._mine = np.array_split(np.arange(couples), shards)[shard].tolist()
+        every = [row for row, couple in enumerate(2 * self._mine) if not self._one_group[couple]]
+        self.rows_of_all_groups = torch.tensor(every, dtype=torch.int64)
+        """The pairs of each batch of this shard that are drawn for all groups; always the same ones."""
 
     def __getitem__(self, step: int) -> Batch:
         # Every shard draws the whole batch, and takes its part.
         generator = np.random.default_rng((self.seed, step))
-        half = self.batch_size // 2
-        first = generator.integers(len(self.data.paths), size=half)
-        second = np.asarray([self._partner(int(index), generator) for index in first], dtype=np.int64)
-        augmentations = np.tile(generator.integers(2**31, size=half), (2, 1))
-        swap = generator.random(half) < 0.5
-        mine = np.array_split(np.arange(half), self._shards)[self._shard]
-        half, swap, augmentations = len(mine), swap[mine], augmentations[:, mine].reshape(-1)
+        couples = [self._draw_couple(generator, one_group=one_group) for one_group in self._one_group]
+        seeds = generator.integers(2**31, size=(len(couples), 2))
 
         bad: dict[int, str] = {}
-        read = [
-            self._pictures.read(int(index), self._all, bad) for index in np.concatenate([first[mine], second[mine]])
-        ]
-        indices = np.asarray([index for index, _ in read], dtype=np.int64)
-        moved = [self._pictures.move(picture, seed) for (_, picture), seed in zip(read, augmentations, strict=True)]
-        rows = np.arange(half)
-        mined_source, mined_target = np.where(swap, rows + half, rows), np.where(swap, rows, rows + half)
-        shuffled = np.random.default_rng((self.seed, step, self._shard)).permutation(2 * half)
+        pictures, placements, indices, groups = [], [], [], []
+        for side in (0, 1):
+            for couple in self._mine:
+                index, picture = self._pictures.read(couples[couple][side], self._all, bad)
+                moved_alike = self._one_group[couple] or couple % 2 == 0
+                picture, placement = self._pictures.move(picture, int(seeds[couple, 0 if moved_alike else side]))
+                pictures.append(picture)
+                placements.append(placement)
+                indices.append(index)
+                groups.append(couples[couple][2])
         labels = self.data.labels[indices]
         known = np.not_equal(labels, UNKNOWN)
+        rows = torch.arange(len(indices))
         return Batch(
-            pictures=torch.from_numpy(np.stack([picture for picture, _ in moved])).permute(0, 3, 1, 2),
+            pictures=torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2),
             labels=torch.from_numpy(np.where(known, labels, 0)).float(),
             known=torch.from_numpy(known),
-            placement=torch.from_numpy(np.stack([placement for _, placement in moved])).float(),
-            source=torch.from_numpy(np.concatenate([mined_source, shuffled[:half]])),
-            target=torch.from_numpy(np.concatenate([mined_target, shuffled[half:]])),
+            placement=torch.from_numpy(np.stack(placements)).float(),
+            source=rows,
+            target=rows.roll(len(self._mine)),
+            group=torch.tensor(groups),
             bad=bad,
         )
 
@@ -162,12 +216,13 @@ class PairedBatches(Dataset[Batch]):
         """Check that not too many pictures are bad; see `AugmentedPictures`."""
         self._pictures.check_bad(bad)
 
-    def _partner(self, index: int, generator: np.random.Generator) -> int:
-        """A picture that differs from this one in one group, if a few tries find one; else any."""
-        for group in generator.permutation(len(self._peers)).tolist():
-            peers = self._peers.of(index, group)
-            for candidate in generator.permutation(len(peers))[:4].tolist():
-                peer = int(peers[candidate])
-                if (self.data.labels[peer] != self.data.labels[index]).any():
-                    return peer
-        return int(generator.integers(len(self.data.paths)))
+    def _draw_couple(self, generator: np.random.Generator, *, one_group: bool) -> tuple[int, int, int]:
+        """Draw two pictures and the index of the group that they are drawn for."""
+        if one_group:
+            group = int(generator.choice(list(self._groups)))
+            pair = None
+            if self._twins is not None and generator.random() < self._twin_share:
+                pair = self._twins.draw_pair(group, generator)
+            return (*(pair or self._groups[group].draw_pair(generator)), group)
+        first, second = generator.integers(len(self.data.paths), size=2)
+        return int(first), int(second), ALL_GROUPS

@@ -6,6 +6,8 @@ pictures, in `images/` or anywhere below the folder. Parquet files with pictures
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +208,15 @@ def occurrence(data: LabelledPictures) -> NDArray[np.float64]:
     share = np.full(len(counts), np.nan)
     np.divide((data.labels == 1).sum(axis=0), counts, out=share, where=counts > 0)
     return share
+
+
+def fingerprint(data: LabelledPictures) -> str:
+    """Return a SHA-256 of the groups, the labels, and the names and sizes of the picture files."""
+    digest = hashlib.sha256(json.dumps(data.groups).encode())
+    digest.update(data.labels.tobytes())
+    for path in data.paths:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    return digest.hexdigest()
 
 
 def label_balance(share: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from homomorph.data import avatars
@@ -22,18 +23,23 @@ from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
 from homomorph_client.files import replacing
 
-_Job = tuple[Path, Style, int, int, int]
-"""Folder, style, seed, number of the picture, height and width in pixels."""
-_Rendered = tuple[str, dict[str, int]]
-"""File name and labels."""
+_Job = tuple[Path, Style, int, int, int, float]
+"""Folder, style, seed, number of the picture, height and width in pixels, share of pictures in colours between two."""
+_Rendered = tuple[str, list[int | str]]
+"""File name and labels; an empty one is unknown."""
 
 
 def _render_one(job: _Job) -> _Rendered:
-    folder, style, seed, index, size = job
+    folder, style, seed, index, size, between = job
     looks = style.draw_looks(seed, index)
     name = f"{index:06d}.png"
-    (folder / name).write_bytes(style.render_png(looks, size))
-    return name, style.labels(looks)
+    colours: dict[str, str] = {}
+    unknown: set[str] = set()
+    if np.random.default_rng((seed, index, 2)).random() < between:
+        colours, unknown = avatars.draw_between(seed, index, looks)
+    (folder / name).write_bytes(style.render_png(looks, size, colours))
+    labels = style.labels(looks)
+    return name, ["" if group in unknown else labels[name] for group, names in style.groups.items() for name in names]
 
 
 def render_set(
@@ -44,6 +50,7 @@ def render_set(
     seed: int = 0,
     workers: int | None = None,
     style: str = avatars.STYLE,
+    between: float = 0.0,
     report: Report = silent,
 ) -> None:
     """Render `count` pictures into `folder`, which appears only when the set is complete.
@@ -57,6 +64,8 @@ def render_set(
         seed: which set; sets of different seeds are independent.
         workers: processes; None is one for each usable core, 0 renders in this process.
         style: one of `styles.style_names()`.
+        between: share of the pictures whose colours lie between two of the palette's, in [0, 1]; the labels of these
+            colours are unknown.
         report: called after each picture.
 
     Raises:
@@ -71,6 +80,10 @@ def render_set(
         raise DataError(f"--seed must not be negative, not {seed}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} already exists; give a new folder, nothing is overwritten")
+    if not 0 <= between <= 1:
+        raise DataError(f"--between must be from 0 to 1, not {between:g}")
+    if between and style != avatars.STYLE:
+        raise DataError(f"--between is for --style {avatars.STYLE}, whose colours are known")
     drawn = find_style(style)
     began = time.perf_counter()
     with replacing(folder) as partial:
@@ -82,9 +95,9 @@ def render_set(
         ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["image", *(name for names in drawn.groups.values() for name in names)])
-            jobs = ((images, drawn, seed, index, size) for index in range(count))
+            jobs = ((images, drawn, seed, index, size, between) for index in range(count))
             for done, (name, labels) in enumerate(render_all(jobs), start=1):
-                writer.writerow([name, *labels.values()])
+                writer.writerow([name, *labels])
                 report(Progress("rendering", done, count, {"pictures/s": done / (time.perf_counter() - began)}))
         groups = {group: list(names) for group, names in drawn.groups.items()}
         (partial / GROUPS_FILE).write_text(yaml.safe_dump(groups, sort_keys=False), encoding="utf-8")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -49,10 +49,13 @@ class Style:
         """Return the label columns of a picture: attribute -> 0 or 1, in the order of `groups`."""
         return avatars.labels(looks, self.features)
 
-    def render_png(self, looks: Looks, size: int) -> bytes:
-        """Draw one picture of `size` x `size` pixels on white, as a PNG file's content."""
+    def render_png(self, looks: Looks, size: int, colours: Mapping[str, str] | None = None) -> bytes:
+        """Draw one picture of `size` x `size` pixels on white, as a PNG file's content.
+
+        `colours` are drawn instead of what `looks` says, DiceBear's option -> 'rrggbb'; `avataaars` alone takes them.
+        """
         if self.name == avatars.STYLE:
-            return avatars.render_png(looks, size)
+            return avatars.render_png(looks, size, colours)
         options: dict[str, object] = {"seed": ""}
         for feature, label in zip(self.features, looks, strict=True):
             value = feature.looks[label]

@@ -104,6 +104,28 @@ class Branch(nn.Module):
         return delta
 
 
+_SHARPNESS = 4.0
+"""Factor on the logits of a decoder's layers: learned weights of ordinary size can then choose one layer alone."""
+
+
+class Layers(nn.Module):
+    """M candidate pictures and M logits a pixel, [B, 4 M, H, W] -> their weighted sum [B, 3, H, W].
+
+    picture = sum_m softmax(4 logits)_m candidate_m. On the way from a to b one candidate can hold what a shows and
+    another what b shows; their logits draw the front between them, where a single picture can only mix colours.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        candidates = x[:, : 3 * self.count].unflatten(1, (self.count, 3))
+        weights = (_SHARPNESS * x[:, 3 * self.count :]).softmax(dim=1).unsqueeze(2)
+        picture: Tensor = (weights * candidates).sum(dim=1)
+        return picture
+
+
 class Decoder(nn.Module):
     """D: features [B, C, h, w] -> picture [B, 3, 8h, 8w], without a final activation.
 
@@ -114,7 +136,7 @@ class Decoder(nn.Module):
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         half, quarter, eighth = config.widths
-        blocks = config.decoder_blocks
+        blocks, layers = config.decoder_blocks, config.decoder_layers
         self.model = nn.Sequential(
             nn.Conv2d(config.feature_channels, eighth, 3, padding=1),
             *(ResidualBlock(eighth, context=True) for _ in range(blocks[2])),
@@ -127,8 +149,9 @@ class Decoder(nn.Module):
             nn.Conv2d(quarter, half, 3, padding=1),
             *(ResidualBlock(half) for _ in range(blocks[0])),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(half, 12, 3, padding=1),
+            nn.Conv2d(half, 12 if layers == 1 else 16 * layers, 3, padding=1),
             nn.PixelShuffle(2),
+            *([] if layers == 1 else [Layers(layers)]),
         )
 
     def forward(self, features: Tensor) -> Tensor:

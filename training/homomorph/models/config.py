@@ -9,7 +9,9 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from homomorph.errors import ConfigError
 
@@ -24,7 +26,10 @@ MAX_SIDE = 8192
 """Of pictures, in pixels."""
 MAX_BLOCKS = 64
 """Of a network, one after the other."""
+MAX_LAYERS = 16
+"""Candidate pictures of a decoder."""
 
+C = TypeVar("C")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MAX_NAME = 100
 
@@ -33,8 +38,8 @@ _MAX_NAME = 100
 class NetworkConfig:
     """What the sizes of every family of networks have in common; `CompactConfig` and `PublishedConfig` are families."""
 
-    family: ClassVar[str]
-    """Name of the family in a run's `config.json`."""
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
     stride: ClassVar[int]
     """Pictures' height and width must be multiples of this; features are this much smaller."""
 
@@ -64,9 +69,9 @@ class NetworkConfig:
 class CompactConfig(NetworkConfig):
     """Sizes of our own networks: E and D residual, T_i linear, nothing normalised."""
 
-    family: ClassVar[str] = "compact"
     stride: ClassVar[int] = 8
 
+    family: Literal["compact"] = "compact"
     feature_channels: int = 128
     """Channels C of the features [C, H/8, W/8]."""
     widths: tuple[int, int, int] = (48, 96, 160)
@@ -75,6 +80,8 @@ class CompactConfig(NetworkConfig):
     """Residual blocks of the encoder at those three resolutions."""
     decoder_blocks: tuple[int, int, int] = (1, 2, 2)
     """The same of the decoder."""
+    decoder_layers: int = 1
+    """Candidate pictures that D weighs pixel by pixel; 1 makes its last layer the picture."""
     branch_width: int = 64
     """Hidden channels of each branch."""
     branch_kernel: int = 3
@@ -90,6 +97,8 @@ class CompactConfig(NetworkConfig):
             raise ConfigError(f"network.branch_width must be from 1 to {MAX_CHANNELS}, not {self.branch_width}")
         if self.branch_kernel % 2 == 0 or not 1 <= self.branch_kernel <= MAX_KERNEL:
             raise ConfigError(f"network.branch_kernel must be odd, from 1 to {MAX_KERNEL}, not {self.branch_kernel}")
+        if not 1 <= self.decoder_layers <= MAX_LAYERS:
+            raise ConfigError(f"network.decoder_layers must be from 1 to {MAX_LAYERS}, not {self.decoder_layers}")
         for name in ("encoder_blocks", "decoder_blocks"):
             if not 0 <= min(getattr(self, name)) <= max(getattr(self, name)) <= MAX_BLOCKS:
                 raise ConfigError(
@@ -101,9 +110,9 @@ class CompactConfig(NetworkConfig):
 class PublishedConfig(NetworkConfig):
     """Sizes of the networks published with HomoInterpGAN; the defaults are those of its checkpoints."""
 
-    family: ClassVar[str] = "published"
     stride: ClassVar[int] = 16
 
+    family: Literal["published"] = "published"
     feature_channels: int = 512
     """Channels C of the features [C, H/16, W/16], and of each branch's hidden layers."""
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -114,16 +123,15 @@ class PublishedConfig(NetworkConfig):
     """ImageNet's."""
 
 
-Family = CompactConfig | PublishedConfig
+Family = Annotated[CompactConfig | PublishedConfig, Field(discriminator="family")]
 """The families of networks that a run can have."""
-_FAMILIES: dict[str, type[CompactConfig] | type[PublishedConfig]] = {
-    family.family: family for family in (CompactConfig, PublishedConfig)
-}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """One homomorph model: what it was made for and which sliders it has."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     groups: dict[str, tuple[str, ...]]
     """Attributes of each group, in the order of the model's branches (the residual branch comes last)."""
@@ -156,34 +164,48 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back and JSON can hold."""
-        values = dataclasses.asdict(self)
-        return values | {"network": {"family": self.network.family, **values["network"]}}
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Rebuild a configuration.
 
         Raises:
-            ConfigError: a key is missing or unknown, or a value is out of range.
+            ConfigError: a key is missing or unknown, or a value is of the wrong type or out of range.
         """
-        if (method := values.get("method", "homomorph")) != "homomorph":
+        if isinstance(values, dict) and (method := values.get("method", "homomorph")) != "homomorph":
             raise ConfigError(f"it is a model of the method {method}, not of homomorph")
-        try:
-            network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()}
-            # Runs from before there were families do not name theirs.
-            family = network.pop("family", CompactConfig.family)
-            if family not in _FAMILIES:
-                raise ConfigError(f"network.family must be {' or '.join(_FAMILIES)}, not {family!r}")
-            # Nor did E and D have different numbers of blocks then.
-            if (blocks := network.pop("blocks", None)) is not None:
-                network |= {"encoder_blocks": blocks, "decoder_blocks": blocks}
-            groups = {group: tuple(names) for group, names in values["groups"].items() if not isinstance(names, str)}
-            every = [name for names in groups.values() for name in names]
-            if len(groups) < len(values["groups"]) or not all(isinstance(name, str) for name in every):
-                raise ConfigError("groups must be lists of attributes")
-            return cls(groups=groups, picture_size=values["picture_size"], network=_FAMILIES[family](**network))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"not a homomorph model configuration: {error}") from error
+        return checked(cls, values)
+
+
+def checked(kind: type[C], values: object) -> C:
+    """Make a configuration of plain values, as JSON and YAML have them.
+
+    Args:
+        kind: the configuration's dataclass.
+        values: what a file says.
+
+    Raises:
+        ConfigError: a key is missing or unknown, or a value is of the wrong type or out of range.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{_place(first['loc'], values)}: {first['msg']}") from error
+
+
+def _place(location: tuple[int | str, ...], values: object) -> str:
+    """Name where in `values` an error is, without the tags that pydantic puts between."""
+    names: list[str] = []
+    for key in location:
+        if isinstance(values, dict) and key in values:
+            names, values = [*names, str(key)], values[key]
+        elif isinstance(values, list | tuple) and isinstance(key, int):
+            names, values = [*names, str(key)], None
+    if location and (not names or names[-1] != str(location[-1])) and isinstance(values, dict):
+        names.append(str(location[-1]))  # what is missing
+    return ".".join(names) or "it"
 
 
 def served_name(name: str) -> str:

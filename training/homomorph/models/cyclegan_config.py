@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from homomorph.errors import ConfigError
-from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS, MAX_SIDE, check_name
+from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS, MAX_SIDE, check_name, checked
 
 GENERATORS = ("resnet_6blocks", "resnet_9blocks", "unet_64", "unet_128", "unet_256", "unet_512")
 """Names of the generators in use. Of a ResNet any number of blocks is taken, of a U-Net any power of two.
@@ -30,8 +30,7 @@ SMALLEST_SIDE = 8
 class CycleGANConfig:
     """One CycleGAN model; what `config.json` of its run holds."""
 
-    method: ClassVar[str] = "cyclegan"
-    """What a run's `config.json` calls this kind of model."""
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     picture_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     """With the deviation: generators see, and make, pictures in [-1, 1]."""
@@ -62,9 +61,11 @@ class CycleGANConfig:
     """3, or 1: the generator sees grey pictures, as ITU-R BT.601 weighs colours."""
     channels_out: int = 3
     """3, or 1: it makes grey pictures."""
+    method: Literal["cyclegan"] = "cyclegan"
+    """What a run's `config.json` calls this kind of model."""
 
     def __post_init__(self) -> None:
-        self._check_generator()
+        check_generator(self.generator)
         for option, allowed in (("norm", NORMS), ("padding", PADDINGS), ("output", OUTPUTS)):
             if getattr(self, option) not in allowed:
                 raise ConfigError(f"{option} must be {' or '.join(allowed)}, not {str(getattr(self, option))[:80]!r}")
@@ -90,14 +91,6 @@ class CycleGANConfig:
         for name in self.directions:
             check_name("direction", name)
 
-    def _check_generator(self) -> None:
-        kind, size = parse_generator(self.generator)
-        if kind == "resnet" and 1 <= size <= MAX_BLOCKS:
-            return
-        if kind == "unet" and 32 <= size <= 1024 and size & (size - 1) == 0:
-            return
-        raise ConfigError(f"generator must be {' or '.join(GENERATORS)}, not {self.generator[:80]!r}")
-
     @property
     def stride(self) -> int:
         """What a picture's height and width must be multiples of."""
@@ -106,7 +99,7 @@ class CycleGANConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_dict` reads back and JSON can hold."""
-        return {"method": self.method, **dataclasses.asdict(self)}
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CycleGANConfig:
@@ -115,11 +108,21 @@ class CycleGANConfig:
         Raises:
             ConfigError: a key is missing or unknown, or a value is out of range.
         """
-        try:
-            given = {key: value for key, value in values.items() if key != "method"}
-            return cls(**given | {"directions": tuple(given["directions"])})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"not a CycleGAN configuration: {error}") from error
+        return checked(cls, values)
+
+
+def check_generator(name: str) -> None:
+    """Check that there is a generator of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kind, size = parse_generator(name)
+    if kind == "resnet" and 1 <= size <= MAX_BLOCKS:
+        return
+    if kind == "unet" and 32 <= size <= 1024 and size & (size - 1) == 0:
+        return
+    raise ConfigError(f"generator must be {' or '.join(GENERATORS)}, not {name[:80]!r}")
 
 
 def parse_generator(name: str) -> tuple[str, int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,12 @@ class TrainingRecord:
     """Time that its steps took."""
     machine: str
     """What it ran on last."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The resolved configuration: networks, recipe, batch, rates, steps, seed."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of homomorph, Python and torch that it ran with last."""
+    data: str = ""
+    """SHA-256 of the names, sizes and labels of the pictures."""
 
 
 def machine(device: torch.device) -> str:

@@ -13,11 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from homomorph.errors import CheckpointError, ConfigError
-from homomorph.models.config import CompactConfig, ModelConfig
-from homomorph.models.growth import grow
+from homomorph.errors import CheckpointError
 from homomorph.runs.record import TRAINING_FILE
-from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, load_model, load_tensors, save_tensors
+from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, load_tensors, save_tensors
 from homomorph_client.files import remove, remove_leftovers, writing
 
 STATE_FILE = "training.safetensors"
@@ -75,8 +73,6 @@ def load_state(
         earlier, done = json.loads(metadata["settings"]), int(metadata["step"])
     except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{out / STATE_FILE} is damaged: it does not say how it was trained") from error
-    # Runs from before there were families of networks do not name theirs.
-    earlier["model"].get("network", {}).setdefault("family", CompactConfig.family)
     current = json.loads(json.dumps(settings))
     if changed := sorted(key for key in current.keys() | earlier.keys() if current.get(key) != earlier.get(key)):
         raise CheckpointError(
@@ -95,33 +91,6 @@ def load_state(
             moments.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return done
-
-
-def start_from(run: Path, networks: nn.Module, config: ModelConfig) -> set[str]:
-    """Set the networks to those of an earlier run: E, T_i and D, and what else its training state holds of this shape.
-
-    E and D may have more residual blocks now, and the T_i larger kernels: see `grow`.
-
-    Returns:
-        The names of the networks that were set, as the training state has them.
-
-    Raises:
-        CheckpointError: there is no such run, or it has other groups or networks.
-    """
-    model = load_model(run)
-    try:
-        if model.config.groups != config.groups:
-            raise ConfigError("it has other groups")
-        served = grow(model, config).state_dict()
-    except ConfigError as error:
-        raise CheckpointError(f"this training cannot start from {run}: {error}") from error
-    state = networks.state_dict()
-    earlier = _below(_read(run / STATE_FILE)[0], "networks.") if (run / STATE_FILE).is_file() else {}
-    taken = {name: value for name, value in earlier.items() if name in state and value.shape == state[name].shape}
-    taken |= {f"{part}.{name}": value for part in ("model", "ema") for name, value in served.items()}
-    networks.load_state_dict(state | taken)
-    missing = {name.partition(".")[0] for name in state.keys() - taken.keys()}
-    return {name for name, _ in networks.named_children()} - missing
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -151,7 +151,7 @@ def _train(
     balance = torch.from_numpy(label_balance(occurrence(training)))
     with contextlib.closing(load_batches(batches, range(steps), workers, {})) as loader:
         for step, batch in enumerate(loader, start=1):
-            loss = attribute_loss(network(batch.pictures), batch.labels, batch.known, balance)
+            loss = attribute_loss(network(batch.pictures), batch.labels, batch.known.float(), balance)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -73,17 +73,12 @@ class Processes:
                 memory_format=torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
             )
 
-    def average(self, terms: dict[str, float], names: Iterable[str]) -> dict[str, float]:
-        """Average reported values over the processes that have them; `names` are all there can be."""
+    def average(self, values: dict[str, float]) -> dict[str, float]:
+        """Average reported values over all processes, which report the same names."""
         if self.count == 1:
-            return terms
-        listed = list(names)
-        values = torch.tensor([[terms.get(name, 0.0), float(name in terms)] for name in listed], device=self.device)
-        return {
-            name: total / present
-            for name, (total, present) in zip(listed, self._mean(values).tolist(), strict=True)
-            if present > 0
-        }
+            return values
+        means = self._mean(torch.tensor(list(values.values()), device=self.device)).tolist()
+        return dict(zip(values, means, strict=True))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,16 @@ def flush_denormals() -> None:
     """
     np.finfo(np.float64)  # numpy looks at them once, and would warn later that there are none
     torch.set_flush_denormal(True)
+
+
+def rate_share(done: float) -> float:
+    """Share of the largest learning rate: it rises for a hundredth of the steps, then falls along a cosine.
+
+    The last steps have a twentieth of it.
+
+    `done` is the share of the steps that are done, in [0, 1].
+    """
+    return min(1.0, 0.01 + 100 * done) * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
 
 
 @torch.no_grad()

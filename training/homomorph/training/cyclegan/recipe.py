@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from homomorph.data.augmented import Jitter
 from homomorph.errors import ConfigError
+from homomorph.models.cyclegan_config import check_generator
 
 
 @dataclass(frozen=True)
 class CycleGANPreset:
     """A whole training configuration; the defaults are the paper's where it names them."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    attribute: str = ""
+    """The label that divides the pictures into two domains; `homomorph train --attribute` names it."""
+    method: Literal["cyclegan"] = "cyclegan"
     generator: str = "resnet_9blocks"
     """One of `GENERATORS`."""
     filters: int = 64
@@ -40,25 +47,10 @@ class CycleGANPreset:
     """Positional augmentation."""
 
     def __post_init__(self) -> None:
+        check_generator(self.generator)
         for name in ("discriminator_filters", "batch_size", "steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "l_cycle", "l_identity", "pool"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
-
-
-CYCLEGAN_PRESETS = {
-    "cyclegan64": CycleGANPreset(
-        generator="resnet_6blocks",
-        filters=16,
-        residual=True,
-        discriminator_filters=32,
-        picture_size=64,
-        batch_size=4,
-        steps=4_500,
-        learning_rate=4e-4,
-    ),
-    "cyclegan256": CycleGANPreset(),
-}
-"""By the names that `homomorph train --method cyclegan --preset` takes; `cyclegan64` trains on a CPU."""

@@ -1,0 +1,62 @@
+"""A pool of generated pictures, so that a discriminator does not forget what generators did a while ago."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PoolDraws:
+    """What is random when B pictures meet a pool."""
+
+    exchanged: Tensor
+    """Which of them are exchanged for one that the pool keeps, once it is full, bool [B]."""
+    place: Tensor
+    """Where that one stands, as a share of the pool, in [0, 1), [B]."""
+
+
+def draw_exchange(count: int, generator: torch.Generator) -> PoolDraws:
+    """Draw an exchange of `count` pictures: each by a chance of one half."""
+    return PoolDraws(torch.rand(count, generator=generator) < 0.5, torch.rand(count, generator=generator))
+
+
+class ImagePool(nn.Module):
+    """Keeps up to `size` generated pictures (Shrivastava et al., CVPR 2017); its content is saved with the training."""
+
+    pictures: Tensor
+    filled: Tensor
+
+    def __init__(self, size: int, picture_size: int) -> None:
+        super().__init__()
+        self.register_buffer("pictures", torch.zeros(size, 3, picture_size, picture_size))
+        self.register_buffer("filled", torch.tensor(0))
+
+    @torch.no_grad()
+    def exchange(self, fresh: Tensor, draws: PoolDraws) -> Tensor:
+        """Take in new pictures, and return as many to learn from.
+
+        Until the pool is full it keeps every picture and returns it too. Then some are exchanged for one that it keeps.
+
+        Args:
+            fresh: generated pictures, [B, 3, H, W].
+            draws: which of them are exchanged, and for what.
+
+        Returns:
+            Pictures [B, 3, H, W], without gradients.
+        """
+        size, chosen = len(self.pictures), []
+        for picture, exchanged, place in zip(fresh.detach(), draws.exchanged, draws.place, strict=True):
+            if int(self.filled) < size:
+                self.pictures[int(self.filled)] = picture
+                self.filled += 1
+                chosen.append(picture)
+            elif size and exchanged:
+                index = int(place * size)
+                chosen.append(self.pictures[index].clone())
+                self.pictures[index] = picture
+            else:
+                chosen.append(picture)
+        return torch.stack(chosen)

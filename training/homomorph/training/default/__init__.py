@@ -1,0 +1,1 @@
+"""The default recipe: ten losses around a label-conditional critic on decoded pictures."""

@@ -1,0 +1,1 @@
+"""The recipe published with HomoInterpGAN (Chen et al., CVPR 2019)."""

@@ -1,0 +1,128 @@
+"""A whole training configuration, as one YAML file holds it: `presets/NAME.yaml`, or a file of your own.
+
+homomorph train data/avatars --out runs/avatars64 --preset avatars64 --set recipe.front=0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import Field
+
+from homomorph.data.augmented import Jitter
+from homomorph.errors import ConfigError
+from homomorph.models.config import Family, checked
+from homomorph.training.cyclegan.recipe import CycleGANPreset
+from homomorph.training.default.recipe import DefaultRecipe
+from homomorph.training.published.recipe import PublishedRecipe
+
+Recipe = Annotated[DefaultRecipe | PublishedRecipe, Field(discriminator="name")]
+"""The losses' weights, by the recipe's name."""
+
+
+@dataclass(frozen=True)
+class MorphPreset:
+    """A training of E, T_i and D."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    picture_size: int
+    """Height and width in pixels."""
+    network: Family
+    """The family of E, T_i and D, and their sizes."""
+    method: Literal["homomorph"] = "homomorph"
+    recipe: Recipe = field(default_factory=DefaultRecipe)
+    """The losses and their weights."""
+    batch_size: int = 16
+    """Pictures a step, even."""
+    steps: int = 8000
+    """Steps of training."""
+    learning_rate: float = 1e-3
+    """Adam's largest rate for E, T_i and D."""
+    critic_learning_rate: float = 2e-4
+    """Adam's rate for the critics."""
+    ema: float = 0.998
+    """Decay of the running mean of the weights that is saved as the model."""
+    jitter: Jitter = field(default_factory=Jitter)
+    """Positional augmentation."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "critic_learning_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must be from 0 to below 1, not {self.ema}")
+
+
+Preset = Annotated[MorphPreset | CycleGANPreset, Field(discriminator="method")]
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with homomorph."""
+    return sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+
+
+def read_preset(name: str, changes: Sequence[str] = (), *, recipe: str | None = None) -> MorphPreset | CycleGANPreset:
+    """Read a preset, and change some of its values.
+
+    Args:
+        name: one of `preset_names`, or the path of a YAML file.
+        changes: such as `recipe.front=0` or `steps=4000`; values are YAML.
+        recipe: name of another recipe, with its default weights, in place of the preset's.
+
+    Raises:
+        ConfigError: there is no such preset, or a value is unknown, of the wrong type or out of range.
+    """
+    values = _read(name)
+    if recipe is not None:
+        values["recipe"] = {"name": recipe}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {change}: expected NAME=VALUE, such as recipe.front=0")
+        *parents, last = key.split(".")
+        place = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {change}: {parent} is a value, and has none of its own")
+        place[last] = _yaml(text, f"--set {change}")
+    try:
+        return checked(Preset, values)  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"preset {name}: {error}") from error
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name in preset_names():
+        content = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name.endswith((".yaml", ".yml")):
+        try:
+            content = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"preset {name} cannot be read: {error}") from error
+    else:
+        raise ConfigError(f"there is no preset {name!r}: give one of {', '.join(preset_names())}, or a YAML file")
+    values = _yaml(content, name)
+    if not isinstance(values, dict):
+        raise ConfigError(f"preset {name} must map names to values, as presets/avatars64.yaml does")
+    return values
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _folder() -> Any:
+    return resources.files("homomorph") / "presets"
