@@ -56,6 +56,14 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, show_default="the preset's", help="Training steps in all.")
     ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Labelled pictures that do not train: transfer, preservation, ghost and frechet of 64 pairs of them go "
+            "to TensorBoard at each checkpoint.",
+        ),
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -101,13 +109,14 @@ def train(
     """
     from homomorph.data.labels import fingerprint, read_labelled
     from homomorph.data.loading import default_workers, report_skipped
+    from homomorph.evaluation.checkpoint_figures import prepare_checkpoint_figures
     from homomorph.progress import silent
     from homomorph.runs.run import resolve_run
     from homomorph.training.loop import train as run_training
     from homomorph.training.methods import make_method
     from homomorph.training.morph_method import MorphMethod
     from homomorph.training.parallel import Processes
-    from homomorph.training.settings import read_preset
+    from homomorph.training.settings import MorphPreset, read_preset
     from homomorph_cli.progress import progress_display
 
     # What the options say goes over what the preset says.
@@ -136,6 +145,11 @@ def train(
             raise HomomorphError("--init is for --method homomorph")
         training.start_from(initial)
     with progress_display() as report:
+        figures = None
+        if held_out is not None and processes.first:
+            if not isinstance(chosen, MorphPreset):
+                raise HomomorphError("--held-out is for --method homomorph")
+            figures = prepare_checkpoint_figures(held_out, chosen.picture_size, report=report)
         skipped = run_training(
             training,
             out,
@@ -146,6 +160,7 @@ def train(
             workers=default_workers() if workers is None else workers,
             data_hash=fingerprint(data),
             processes=processes,
+            held_out_figures=figures,
             report=(lambda progress: report(_few(progress))) if processes.first else silent,
         )
     if processes.first:

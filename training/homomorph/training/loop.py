@@ -43,7 +43,7 @@ def train(
     data_hash: str = "",
     processes: Processes | None = None,
     report: Report = silent,
-    held_out_figures: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    held_out_figures: Callable[[Any], Mapping[str, float]] | None = None,
 ) -> dict[int, str]:
     """Train, and keep `out` a usable run from the first checkpoint on. Only the first process writes.
 
