@@ -60,8 +60,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Labelled pictures that do not train: transfer, preservation, ghost and frechet of 64 pairs of them go "
-            "to TensorBoard at each checkpoint.",
+            help="Labelled pictures that do not train: transfer, preservation, ghost and frechet of 64 pairs of them "
+            "go to TensorBoard at each checkpoint.",
         ),
     ] = None,
     init: Annotated[
