@@ -17,11 +17,12 @@ import numpy as np
 import ray
 
 from homomorph.batch import Format, Item, Outcome, Work, count, folder_items, make, prepare, row_item
+from homomorph.data.parquet_pictures import count_row_groups, read_rows
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
 
 _TOGETHER = 4
-"""Items of one task."""
+"""Files of one task."""
 
 
 class _Worker:
@@ -33,17 +34,14 @@ class _Worker:
         self._out, self._kind = Path(out), kind
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Take a few rows: names of files, or rows of parquet; return what became of each."""
-        columns = list(batch)
+        """Take a few files, each a picture or a row group of parquet; return what became of each picture."""
         names, said = [], []
-        for values in zip(*batch.values(), strict=True):
-            row = dict(zip(columns, values, strict=True))
-            if "homomorph_file" in row:
-                item = Item(str(row["homomorph_name"]), (Path(str(row["homomorph_file"])),))
-            else:
-                item = row_item(row, "a parquet file")
-            names.append(item.name)
-            said.append(make(item, self._compute, self._out, self._kind))
+        for name, file, group in zip(batch["name"], batch["file"], batch["row_group"], strict=True):
+            path = Path(str(file))
+            rows = (row_item(row, path) for row in read_rows(path, row_group=int(group)))
+            for item in rows if group >= 0 else [Item(str(name), (path,))]:
+                names.append(item.name)
+                said.append(make(item, self._compute, self._out, self._kind))
         return {"name": np.array(names, dtype=object), "said": np.array(said, dtype=object)}
 
 
@@ -72,19 +70,23 @@ def run_on_ray(
     if started:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is, `report` says
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         total: int | None = None
         if isinstance(first.pictures[0], bytes):
-            rows = ray.data.read_parquet([str(file) for file in sorted(folder.rglob("*.parquet"))])
+            files = [
+                {"name": "", "file": str(file.absolute()), "row_group": group}
+                for file in sorted(folder.rglob("*.parquet"))
+                for group in range(count_row_groups(file))
+            ]
         else:
-            items = [
-                {"homomorph_name": item.name, "homomorph_file": str(Path(str(item.pictures[0])).absolute())}
+            files = [
+                {"name": item.name, "file": str(Path(str(item.pictures[0])).absolute()), "row_group": -1}
                 for item in folder_items(folder)
             ]
-            total = len(items)
-            rows = ray.data.from_items(items, override_num_blocks=max(workers, -(-len(items) // _TOGETHER)))
-        results = rows.map_batches(
+            total = len(files)
+        results = ray.data.from_items(files, override_num_blocks=-(-len(files) // _TOGETHER)).map_batches(
             _Worker,
             fn_constructor_args=(work, str(out.absolute()), kind),
             batch_size=_TOGETHER,

@@ -53,8 +53,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "homomorph"
 
 
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a parquet or Arrow file, a few at a time in memory.
+def count_row_groups(file: Path) -> int:
+    """Return how many parts a parquet file has that can be read alone.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.ParquetFile(file).metadata.num_row_groups)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+
+
+def read_rows(file: Path, *, row_group: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a parquet or Arrow file, or of one row group of it, a few at a time in memory.
 
     Raises:
         DataError: pyarrow is missing, or the file is damaged.
@@ -68,7 +83,8 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
         if file.suffix == ".arrow":
             batches = iter(pa.ipc.open_stream(pa.memory_map(str(file))))
         else:
-            batches = pq.ParquetFile(file).iter_batches(_ROWS)
+            groups = None if row_group is None else [row_group]
+            batches = pq.ParquetFile(file).iter_batches(_ROWS, row_groups=groups)
         for batch in batches:
             for start in range(0, batch.num_rows, _ROWS):
                 yield from batch.slice(start, _ROWS).to_pylist()
