@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 
-from homomorph.models.blending import FEATURE_METHODS, Mix
+from homomorph.models.blending import FEATURE_METHODS, Mix, blend
 from homomorph.models.config import ModelConfig
 from homomorph.models.cyclegan_config import SMALLEST_SIDE
 from homomorph.models.morph import MAX_STRENGTH
@@ -78,7 +78,7 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
     tensors = _Tensors(config)
     branches = config.branches
     branch_models = tuple(map(branch_model, branches))
-    strengths, frames, frame_features = tensors.strengths(), tensors.frames(), tensors.frame_features()
+    strengths, frames, frame_features = tensors.strengths, tensors.frames, tensors.frame_features
     source, target, difference = (tensors.features(name) for name in ("SOURCE", "TARGET", "DIFFERENCE"))
     pair = tensors.picture("SOURCE"), tensors.picture("TARGET")
     deltas = tuple(tensors.features(f"DELTA_{branch}") for branch in branches)
@@ -187,8 +187,8 @@ def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[M
         ),
         Model(
             EDIT,
-            (tensors.picture("SOURCE"), labels, tensors.strengths()),
-            (tensors.frames(),),
+            (tensors.picture("SOURCE"), labels, tensors.strengths),
+            (tensors.frames,),
             # One after the other, as `_ENCODE_PAIR` says why.
             steps=(
                 Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
@@ -206,23 +206,23 @@ def _blending_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[
     """Return the simpler ways between pictures, each under its method's name, and what they are made of."""
     # Where each frame stands between the pictures, across and down.
     places = Tensor("PLACES", "FP32", (_S, 2), range=(0.0, MAX_STRENGTH))
-    pictures, corners = tensors.pictures(), tensors.corners()
+    pictures, corners = tensors.pictures, tensors.corners
     # They have one slider, for everything.
     parameters = {**parameters, "groups": "all", "labels": "{}"}
 
-    def blend(method: str, computation: Computation | None = None, steps: tuple[Step, ...] = ()) -> Model:
+    def blend_model(method: str, computation: Computation | None = None, steps: tuple[Step, ...] = ()) -> Model:
         return Model(
             method,
             (pictures, places),
-            (tensors.frames(),),
+            (tensors.frames,),
             computation,
             steps=steps,
-            reference=partial(reference.blended, method),
+            reference=lambda run, found, pictures, places: blend(run.model, method, pictures, places),
             client_parameters=parameters,
         )
 
     return (
-        blend(PIXEL, Computation(lambda parts: PixelServable())),
+        blend_model(PIXEL, Computation(lambda parts: PixelServable())),
         Model(
             "encoder_corners",
             (pictures,),
@@ -236,11 +236,11 @@ def _blending_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[
             cached=True,
         ),
         *(
-            Model(mix_model(method), (corners, places), (tensors.frame_features(),), _mix(mix))
+            Model(mix_model(method), (corners, places), (tensors.frame_features,), _mix(mix))
             for method, mix in FEATURE_METHODS.items()
         ),
         *(
-            blend(
+            blend_model(
                 method,
                 steps=(
                     Step("encoder_corners", {"PICTURES": "PICTURES"}, {"CORNERS": "corners"}),
@@ -270,13 +270,7 @@ def translation_models(strides: Mapping[str, int], picture_size: int) -> tuple[M
     frame = picture("FRAMES", shared)
     return (
         *(
-            Model(
-                direction_model(direction),
-                (picture("IMAGE", stride),),
-                (picture("FRAME", stride),),
-                _generator(direction),
-                reference=partial(reference.changed, direction),
-            )
+            _direction(direction, picture("IMAGE", stride), picture("FRAME", stride))
             for direction, stride in strides.items()
         ),
         Model(
@@ -307,40 +301,29 @@ class _Tensors:
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
-        self._channels = config.network.feature_channels
-        stride = config.network.stride
+        stride, self._channels = config.network.stride, config.network.feature_channels
         self._pixels = _sides(stride, stride, config.picture_size)
         self._cells = tuple(
             Axis(letter, 1, MAX_PICTURE_SIZE // stride, typical=config.feature_size, stride=stride) for letter in "hw"
         )
+        self.strengths = Tensor("STRENGTHS", "FP32", (_S, len(config.branches)), range=(0.0, MAX_STRENGTH))
+        """[S, K], columns in the order of the branches."""
+        self.frames = Tensor("FRAMES", "UINT8", (_S, *self._pixels, 3))
+        """Pictures out, [S, H, W, 3] in 0-255."""
+        self.frame_features = Tensor("FEATURES", "FP32", (_S, self._channels, *self._cells))
+        """Features [S, C, h, w] of all frames of one request."""
+        self.pictures = Tensor("PICTURES", "UINT8", (_P, *self._pixels, 3))
+        """Pictures to blend, [P, H, W, 3] in 0-255."""
+        self.corners = Tensor("CORNERS", "FP32", (_P, self._channels, *self._cells))
+        """The features [P, C, h, w] of pictures to blend."""
 
     def picture(self, name: str) -> Tensor:
         """Return a picture [H, W, 3] in 0-255; pixels stay uint8 between models, the graphs normalise them."""
         return Tensor(name, "UINT8", (*self._pixels, 3))
 
-    def frames(self) -> Tensor:
-        """Return pictures out, [S, H, W, 3] in 0-255."""
-        return Tensor("FRAMES", "UINT8", (_S, *self._pixels, 3))
-
     def features(self, name: str) -> Tensor:
         """Return features [C, h, w] of one picture."""
         return Tensor(name, "FP32", (self._channels, *self._cells))
-
-    def frame_features(self) -> Tensor:
-        """Return features [S, C, h, w] of all frames of one request."""
-        return Tensor("FEATURES", "FP32", (_S, self._channels, *self._cells))
-
-    def strengths(self) -> Tensor:
-        """Return strengths [S, K], columns in the order of the branches."""
-        return Tensor("STRENGTHS", "FP32", (_S, len(self.config.branches)), range=(0.0, MAX_STRENGTH))
-
-    def pictures(self) -> Tensor:
-        """Return pictures to blend, [P, H, W, 3] in 0-255."""
-        return Tensor("PICTURES", "UINT8", (_P, *self._pixels, 3))
-
-    def corners(self) -> Tensor:
-        """Return the features [P, C, h, w] of pictures to blend."""
-        return Tensor("CORNERS", "FP32", (_P, self._channels, *self._cells))
 
 
 def _sides(minimum: int, stride: int, typical: int) -> tuple[Axis, ...]:
@@ -370,8 +353,14 @@ def _mix(mix: Mix) -> Computation:
     return Computation(lambda parts: MixServable(mix))
 
 
-def _generator(direction: str) -> Computation:
-    return Computation(lambda parts: parts[direction])
+def _direction(direction: str, image: Tensor, frame: Tensor) -> Model:
+    return Model(
+        direction_model(direction),
+        (image,),
+        (frame,),
+        Computation(lambda parts: parts[direction]),
+        reference=lambda run, found, pictures: run.changed(direction, pictures),
+    )
 
 
 _ENCODE_PAIR = Step(

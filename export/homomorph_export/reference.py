@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from homomorph.models.blending import blend
 from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MorphModel, interpolate
 from homomorph.models.pixels import from_normalised, normalise
@@ -38,16 +37,6 @@ def edited(run: MorphRun, found: Tensor, source: Tensor, labels: Tensor, strengt
     features = _encode(run.model, source)
     height, width = features.shape[2:]
     return _frames(run.model, features, run.label_features(labels, (height, width)), strengths)
-
-
-def blended(method: str, run: MorphRun, found: Tensor, pictures: Tensor, places: Tensor) -> Tensor:
-    """Pictures uint8 [B, P, H, W, 3] and places [B, S, 2] -> uint8 [B, S, H, W, 3]."""
-    return blend(run.model, method, pictures, places)
-
-
-def changed(direction: str, run: Translator, found: Tensor, pictures: Tensor) -> Tensor:
-    """Pictures uint8 [B, H, W, 3] -> the same changed in a direction."""
-    return run.changed(direction, pictures)
 
 
 def chained(run: Translator, found: Tensor, pictures: Tensor, steps: Tensor) -> Tensor:

@@ -105,17 +105,8 @@ def _programs(model: Model) -> dict[str, str]:
         return {"stream.py": PYTHON.model_file}
     if model.steps:
         return {}
-    return {file: file for file in backend_files(joint=model.joint)}
-
-
-def backend_files(*, joint: bool) -> tuple[str, ...]:
-    """Return the files of `serving/backend` that a model of the Python backend needs in its version folder."""
-    return (
-        PYTHON.model_file,
-        "limits.py",
-        "memory.py",
-        *(("morpher.py", "scheduler.py", "metrics.py") if joint else ()),
-    )
+    joint = ("morpher.py", "scheduler.py", "metrics.py") if model.joint else ()
+    return {file: file for file in (PYTHON.model_file, "limits.py", "memory.py", *joint)}
 
 
 def hashes(folder: Path) -> dict[str, str]:
