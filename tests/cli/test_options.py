@@ -38,7 +38,7 @@ def test_what_is_not_given_is_none(words: tuple[str, ...]) -> None:
     [
         (["export", "avatars64", "--calibration", "."], "--calibration is for --precision int8"),
         (["export", "avatars64", "--precision", "fp8"], "'fp8' is not one of 'fp32'"),
-        (["import", "cyclegan", "x.pth", "--out", "out", "--generator", "vit"], "'vit' is not one of 'resnet_6blocks'"),
+        (["import", "cyclegan", "x.pth", "--out", "out", "--generator", "vit"], "generator must be resnet_6blocks or "),
         (["label", ".", "--out", "out.csv", "--steps", "0"], "greater than or equal to 1"),
         (["label", ".", "--out", "out.csv", "--max-bad-pictures", "-1"], "greater than or equal to 0"),
         (["render", "out", "--count", "0"], "greater than or equal to 1"),

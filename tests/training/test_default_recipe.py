@@ -240,26 +240,46 @@ def test_the_penalty_is_half_the_squared_gradient() -> None:
     assert penalty.item() == pytest.approx(9 * 48 / 2)
 
 
-def test_total_and_idle_do_not_depend_on_the_size_of_features() -> None:
+def test_terms_do_not_depend_on_the_size_of_features() -> None:
     source, target = torch.zeros(2, 4, 2, 2), torch.full((2, 4, 2, 2), 2.0)
     deltas = torch.stack([target * 0.25, target * 0.25, target * 0.1], dim=1)
-    agree = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     for scale in (1, 10):
         total = losses.total_loss(scale * source, scale * deltas, scale * target)
         assert total.item() == pytest.approx(0.4)
-        idle = losses.idle_loss(scale * deltas, scale * (target - source), agree, 0.5)
-        assert idle.item() == pytest.approx(2 * 0.25 + 0.5 * 0.1)
-    assert losses.idle_loss(deltas, target - source, torch.zeros(2, 2), 0).item() == 0
-
-
-def test_nothing_is_gained_by_smaller_features() -> None:
+        residual = losses.residual_share(scale * deltas[:, -1], scale * (target - source))
+        assert residual.item() == pytest.approx(0.1)
     size = torch.tensor(1.0, requires_grad=True)
-    source, target = torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2)
-    deltas = torch.randn(2, 3, 4, 2, 2)
+    source, target, deltas = torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2), torch.randn(2, 3, 4, 2, 2)
     loss = losses.total_loss(size * source, size * deltas, size * target)
-    loss = loss + losses.idle_loss(size * deltas, size * (target - source), torch.ones(2, 2), 0.4)
+    loss = loss + losses.residual_share(size * deltas[:, -1], size * (target - source))
     (gradient,) = torch.autograd.grad(loss, size)
-    assert gradient.item() == pytest.approx(0, abs=1e-5)
+    assert gradient.item() == pytest.approx(0, abs=1e-5)  # nothing is gained by smaller features
+
+
+def test_idle_is_what_a_branch_carries_where_nothing_differs() -> None:
+    sizes = torch.tensor([[3.0, 1.0], [1.0, 1.0], [4.0, 7.0]])
+    distances = torch.tensor([4.0, 5.0, 6.0])
+    agree = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    differ = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    for scale in (1, 10):
+        idle = losses.idle_loss(scale * sizes, scale * distances, agree, differ)
+        assert idle.item() == pytest.approx((1 / 3 + 1 / 7) / 2 + (1 + 1) / 5, rel=1e-4)
+    # A group in which no two pictures differ says nothing of what it should carry.
+    alone = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    assert losses.idle_loss(sizes, distances, agree, alone).item() == pytest.approx(1 / 3 + 2 / 5, rel=1e-4)
+    assert losses.idle_loss(sizes, distances, torch.zeros(3, 2), torch.zeros(3, 2)).item() == 0
+
+
+def test_groups_are_compared_by_what_is_known(method: DefaultMethod) -> None:
+    batch, _, _ = _step(method)
+    x, y = torch.tensor([0]), torch.tensor([1])
+    labels, known = torch.zeros_like(batch.labels), torch.ones_like(batch.known)
+    labels[0, 0] = 1  # expression differs
+    known[1, 8] = 0  # a hair colour is unknown
+    agree, differ = method._compared(dataclasses.replace(batch, labels=labels, known=known), x, y)
+    groups = list(method.config.groups)
+    assert differ[0].tolist() == [float(group == "expression") for group in groups]
+    assert agree[0].tolist() == [float(group not in ("expression", "hair_colour")) for group in groups]
 
 
 def test_arrive_counts_what_differs_however_small_it_is() -> None:

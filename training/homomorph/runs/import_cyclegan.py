@@ -17,7 +17,7 @@ from torch import Tensor
 from homomorph.errors import CheckpointError
 from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS
 from homomorph.models.cyclegan import CycleGAN
-from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, parse_generator
+from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, check_generator, parse_generator
 from homomorph.models.translator import Translator
 from homomorph.runs.checkpoints import check_empty, fitted, read_weights, write_run
 from homomorph_client.pictures import fit_picture
@@ -88,6 +88,8 @@ def import_cyclegan(
         OutputError: `out` cannot be written.
         PictureError: the preview's picture cannot be read.
     """
+    if generator is not None:
+        check_generator(generator)
     check_empty(out)
     weights, left_out = _one_generator(read_weights(file), part, file)
     weights, zero_blocks = _arranged(weights)

@@ -111,20 +111,30 @@ def total_loss(source: Tensor, deltas: Tensor, target: Tensor) -> Tensor:
     return (source + deltas.sum(dim=1) - target).abs().mean() / (target - source).abs().mean().clamp(min=1e-6)
 
 
-def idle_loss(deltas: Tensor, difference: Tensor, agree: Tensor, residual: float) -> Tensor:
-    """(sum_i |T_i(d)| where a and b agree in group i + residual |T_residual(d)|) / |d|: a branch carries what it must.
+def idle_loss(sizes: Tensor, distances: Tensor, agree: Tensor, differ: Tensor) -> Tensor:
+    """mean_i (u_i / c_i) + sum_i u_i / mean |F_x - F_y|: a branch carries its group's labels and nothing else.
 
-    Gradients pass the divisor too, as in `total_loss`.
+    u_i is the mean of |T_i(F_x - F_y)| over pictures x, y that agree in group i, c_i over those that differ. The first
+    part is 1 where T_i tells nothing of its group, and 0 where it carries nothing else. It presses as hard on a branch
+    that carries little as on one that carries much, and alone leaves what is useless in all of them as large as it is;
+    the second part makes that small. Gradients pass the divisors, as in `total_loss`.
 
     Args:
-        deltas: T_i(d), the residual one last, [P, K, C, h, w].
-        difference: d, [P, C, h, w].
-        agree: 1 where all labels of group i are known and the same in a and b, else 0, [P, K - 1].
-        residual: what the residual branch counts.
+        sizes: |T_i(F_x - F_y)| of the labelled groups for N pairs of pictures, [N, G].
+        distances: |F_x - F_y|, [N].
+        agree: 1 where all labels of group i are known and the same in x and y, else 0, [N, G].
+        differ: 1 where a label of group i is known in both and not the same, else 0, [N, G].
     """
-    sizes = deltas.abs().mean(dim=(2, 3, 4))
-    carried = agree.shape[1] * weighted_mean(sizes[:, :-1], agree) + residual * sizes[:, -1].mean()
-    return carried / difference.abs().mean().clamp(min=1e-6)
+    useless = (sizes * agree).sum(dim=0) / agree.sum(dim=0).clamp(min=1)
+    carried = (sizes * differ).sum(dim=0) / differ.sum(dim=0).clamp(min=1)
+    # A group of which no two pictures of the step differ says nothing of what it should carry.
+    ratio = weighted_mean(useless / (carried + 1e-6), (differ.sum(dim=0) > 0).float())
+    return ratio + useless.sum() / distances.mean().clamp(min=1e-6)
+
+
+def residual_share(delta: Tensor, difference: Tensor) -> Tensor:
+    """|T_residual(d)| / |d|: what a label names goes through its own branch; features [P, C, h, w] each."""
+    return delta.abs().mean() / difference.abs().mean().clamp(min=1e-6)
 
 
 def _windowed(picture: Tensor, target: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from homomorph.data.batches import ALL_GROUPS
 from homomorph.data.labels import LabelledPictures
-from homomorph.models.config import RESIDUAL, ModelConfig
+from homomorph.models.config import RESIDUAL, CompactConfig, ModelConfig
 from homomorph.models.critics import LabelCritic
 from homomorph.models.morph import MorphModel
 from homomorph.training.default import losses
@@ -213,11 +213,11 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         terms = {"reconstruction": losses.reconstruction_loss(output.reconstructed, pictures_a)}
         if draws.phase != RECONSTRUCTION:
             one_group, alike = self._one_group(batch), self._moved_alike(batch)
-            agree, difference = self._agreement(batch), output.features_b - output.features_a
+            agree, _ = self._compared(batch, batch.source, batch.target)
             morphs = output.whole[: len(pictures_a)]
             terms |= {
                 "total": losses.total_loss(output.features_a, output.deltas, output.features_b),
-                "idle": losses.idle_loss(output.deltas, difference, agree, recipe.residual),
+                "idle": self._idle(batch, output),
             }
             if recipe.arrive > 0:
                 # b differs from a in no label but those that move.
@@ -236,6 +236,25 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
                     "symmetry": losses.symmetry_loss(output.between, before, after, mirror, alike),
                 }
         return {name: value for name, value in terms.items() if self.weights[name] > 0}
+
+    def _idle(self, batch: NormalisedBatch, output: Morphs) -> Tensor:
+        """Each T_i carries its own group's labels, and the residual branch little."""
+        difference = output.features_b - output.features_a
+        residual = losses.residual_share(output.deltas[:, -1], difference)
+        # x and y are all two pictures of the step where T_i is linear, since T_i(F_x - F_y) = T_i(F_x) - T_i(F_y).
+        # Otherwise they are the step's pairs.
+        if isinstance(self.config.network, CompactConfig):
+            parts = [self._nets.model.branches[group](output.features_a) for group in self.config.groups]
+            x, y = torch.triu_indices(len(parts[0]), len(parts[0]), 1, device=self.device)
+            sizes = torch.stack([(part[x] - part[y]).abs().mean(dim=(1, 2, 3)) for part in parts], dim=1)
+            distances = (output.features_a[x] - output.features_a[y]).abs().mean(dim=(1, 2, 3))
+            x, y = batch.source[x], batch.source[y]
+        else:
+            x, y = batch.source, batch.target
+            sizes = output.deltas[:, :-1].abs().mean(dim=(2, 3, 4))
+            distances = difference.abs().mean(dim=(1, 2, 3))
+        agree, differ = self._compared(batch, x, y)
+        return losses.idle_loss(sizes, distances, agree, differ) + self._recipe.residual * residual
 
     def _judged(self, output: Morphs) -> dict[str, Tensor]:
         """What the critic says of the frames, for E, the T_i and D."""
@@ -261,11 +280,16 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         own = nn.functional.one_hot(batch.group.clamp(min=0), len(self.config.branches)).float()
         return torch.where((batch.group == ALL_GROUPS).unsqueeze(1), torch.ones_like(own), own)
 
-    def _agreement(self, batch: NormalisedBatch) -> Tensor:
-        """1 where all labels of a group are known and the same in a and b, else 0, [P, K - 1]."""
-        known = batch.known[batch.source] * batch.known[batch.target]
-        same = (batch.labels[batch.source] == batch.labels[batch.target]).float()
-        return (((1 - same * known) @ self._members)[:, :-1] == 0).float()
+    def _compared(self, batch: NormalisedBatch, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare pictures x and y (indices, [N]) group by group.
+
+        Returns:
+            1 where all labels of a group are known and the same, and 1 where one is known and not the same, [N, K - 1].
+        """
+        known = batch.known[x] * batch.known[y]
+        same = (batch.labels[x] == batch.labels[y]).float()
+        not_alike, different = ((value @ self._members)[:, :-1] > 0 for value in (1 - same * known, (1 - same) * known))
+        return (~not_alike).float(), different.float()
 
     def _wholes(self, batch: NormalisedBatch, *, with_fronts: bool) -> Wholes:
         """Choose the whole frames of a batch."""

@@ -45,13 +45,13 @@ class DefaultRecipe:
     """A morph of one group stays near a."""
     total: float = 1.0
     """All T_i together reach b."""
-    idle: float = 0.5
-    """T_i is 0 where a and b agree in group i, and T_residual small."""
+    idle: float = 1.0
+    """T_i is 0 for pictures that agree in group i, beside what it is for others; and T_residual small."""
     front: float = 4.0
     """Each place of a frame on the way shows what it showed before a change or what it shows after it; for D alone."""
     share: float = 1.0
     """The share of the places that show it after the change is v; for D alone."""
-    symmetry: float = 1.0
+    symmetry: float = 0.5
     """A place and its mirror image change together; for D alone, and for faces that look straight ahead."""
     blended: tuple[str, ...] = ()
     """Groups between whose looks there is a continuum, such as colours. They mix on the way; the others make fronts."""
@@ -59,8 +59,8 @@ class DefaultRecipe:
     """Share of the pairs of one group that agree in all other labels, as far as the data has such pairs."""
     focus: float = 0.5
     """What the places where a and b differ count in `arrive`, beside all places."""
-    residual: float = 0.4
-    """What T_residual counts in `idle`, beside the T_i of the groups."""
+    residual: float = 0.2
+    """What T_residual's share of the difference counts in `idle`."""
     penalty: float = 0.04
     """R1, the critic's squared gradient on real pictures."""
     penalty_every: int = 16
