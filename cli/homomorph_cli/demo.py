@@ -47,7 +47,7 @@ def demo(
         export_run(run, repository, report=report)
         ensure_triton(report)
         report(Progress("Starting Triton"))
-        with TritonServer(repository) as server, MorphClient(server.grpc_url) as client:
+        with TritonServer(repository, restart=True) as server, MorphClient(server.grpc_url) as client:
             report(Progress("Morphing"))
             frames = client.morph(*pictures, steps=_STEPS)
             rows = {"all": frames, **_each_group_alone(client, *pictures)}

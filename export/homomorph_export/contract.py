@@ -24,7 +24,7 @@ MAX_PICTURE_SIZE = 2048
 MAX_STEPS = 256
 """Largest number S of frames of one request."""
 MAX_PIXELS = 1 << 24
-"""Largest S * H * W of one request: 256 frames of 256x256, or 4 frames of 2048x2048."""
+"""Largest B * S * H * W of one request: 256 frames of 256x256, or 4 frames of 2048x2048."""
 MAX_QUEUE = 128
 """Requests that may wait for one model; those beyond are refused at once."""
 QUEUE_TIMEOUT_S = 60

@@ -102,7 +102,7 @@ def write_description(
 def _programs(model: Model) -> dict[str, str]:
     """Return the files of `serving/backend` that a model needs in its version folder, and their names there."""
     if model.streams:
-        return {"stream.py": PYTHON.model_file}
+        return {"stream.py": PYTHON.model_file, "limits.py": "limits.py"}
     if model.steps:
         return {}
     joint = ("morpher.py", "scheduler.py", "metrics.py") if model.joint else ()

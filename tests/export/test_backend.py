@@ -226,6 +226,14 @@ def test_only_bad_requests_need_no_forward_pass(backend, repository: Path):
             },
             "STRENGTHS: too many frames for their size: 65 of 512x512 pixels are 17039360 pixels, not at most 16777216",
         ),
+        (
+            {
+                "SOURCE": np.zeros((8, 16, 64, 64), np.float32),
+                "TARGET": np.zeros((8, 16, 64, 64), np.float32),
+                "STRENGTHS": np.zeros((8, 9, 3), np.float32),
+            },
+            "STRENGTHS: too many frames for their size: 72 of 512x512 pixels are 18874368 pixels, not at most 16777216",
+        ),
     ],
 )
 def test_refusals_say_what_is_wrong(backend, repository: Path, change: dict[str, np.ndarray], message: str):
@@ -357,6 +365,21 @@ def test_a_morph_that_fails_is_an_answer_too(backend, repository: Path, pictures
     late = Request(morph_request(pictures), timeout_us=1)
     (response,) = answered(served, late)
     assert (response.error.code, "timeout expired" in str(response.error)) == (TritonError.CANCELLED, True)
+
+
+@pytest.mark.parametrize("urgent", ['"false"', "1", "null", "[]"])
+def test_urgent_is_true_or_false(backend, repository: Path, pictures: np.ndarray, urgent: str):
+    served = backend(repository, "morpher")
+    (response,) = answered(served, morph_request(pictures, parameters=f'{{"urgent": {urgent}}}'))
+    assert response.error.code == TritonError.INVALID_ARG
+    assert "the parameter urgent must be true or false" in str(response.error)
+
+
+@pytest.mark.parametrize("timeout_us", [2**64 - 1, 10**13])
+def test_timeouts_that_were_negative_or_are_endless(backend, repository: Path, pictures: np.ndarray, timeout_us: int):
+    served = backend(repository, "morpher")
+    (response,) = answered(served, Request(morph_request(pictures), timeout_us=timeout_us))
+    assert (response.error.code, "timeout must be from 0" in str(response.error)) == (TritonError.INVALID_ARG, True)
 
 
 def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch):

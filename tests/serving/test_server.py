@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tritonclient.grpc import InferenceServerClient
@@ -29,6 +31,7 @@ from homomorph_export.serving.command import operator_libraries
 from homomorph_export.serving.log import failure_reason
 from homomorph_export.serving.ports import choose_ports
 from homomorph_export.serving.server import TritonServer
+from homomorph_export.serving.tls import ServerTls
 
 CONFIG = """
 backend: "python"
@@ -395,9 +398,91 @@ def test_flavour_is_what_triton_loads(repository: Path, temporary: Path) -> None
             "  what():  boost::interprocess::lock_exception\n",
             "it ended with an uncaught boost::interprocess::lock_exception",
         ),
+        (
+            'E1129 05:19:04.940795 3748 cuda_utils.cc:1] "CudaDriverHelper has not been initialized."\n',
+            "its log names no error",
+        ),
+        (
+            'E1129 05:19:04.940795 3748 cuda_utils.cc:1] "CudaDriverHelper has not been initialized."\n'
+            "/x/bin/tritonserver: symbol lookup error: /x/libops.so: undefined symbol: PyInstanceMethod_Type\n",
+            "symbol lookup error: /x/libops.so: undefined symbol: PyInstanceMethod_Type",
+        ),
+        (
+            "/x/tritonserver: error while loading shared libraries: libb64.so: cannot open shared object file\n",
+            "error while loading shared libraries: libb64.so: cannot open shared object file",
+        ),
         ("", "its log names no error"),
     ],
-    ids=["model", "error", "glog", "cuda", "uncaught", "empty"],
+    ids=["model", "error", "glog", "cuda", "uncaught", "driver-helper", "symbol", "library", "empty"],
 )
 def test_failure_reason(log: str, reason: str) -> None:
     assert failure_reason(log) == reason
+
+
+def test_signals_are_named() -> None:
+    assert failure_reason("", 128 + signal.SIGBUS) == "it was ended by SIGBUS: /dev/shm may be full"
+    assert failure_reason("", 128 + signal.SIGKILL).startswith("it was ended by SIGKILL: the system may have run out")
+    assert failure_reason("", 255) == "it was ended by signal 127"
+
+
+@pytest.mark.server
+def test_two_starts_on_the_same_ports(repository: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is late: the ports were free when it looked. It must not take the first server for its own."""
+    with TritonServer(repository, models=["good"]) as first:
+        monkeypatch.setattr(server_module, "choose_ports", lambda host, asked: dict(first.ports))
+        ports = {f"{service}_port": port for service, port in first.ports.items()}
+        with pytest.raises(ServerError, match="in use"):
+            TritonServer(repository, models=["good"], **ports).start()  # type: ignore[arg-type]
+        assert first.loaded() == ["good"]
+
+
+@pytest.mark.parametrize("wrong", ["key", "certificate", "other", "authority"])
+def test_tls_files_that_are_none(tmp_path: Path, certificates: Any, wrong: str) -> None:
+    certificate, key = certificates.server
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    files = {
+        "key": (certificate, junk, None),
+        "certificate": (junk, key, None),
+        "other": (certificate, certificates.client[1], None),
+        "authority": (certificate, key, junk),
+    }[wrong]
+    with pytest.raises(ServerError, match="in PEM format") as refused:
+        ServerTls(*files)
+    assert "\n" not in str(refused.value)
+
+
+def test_backends_are_for_other_flavours(homomorph: Callable[..., Any], repository: Path) -> None:
+    outcome = homomorph("serve", "--repository", repository, "--model", "good", "--backends", repository)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "for the flavours libtorch and onnx, not for python" in outcome.err
+
+
+@pytest.mark.server
+def test_a_server_that_is_open_to_the_network_warns_and_loads_new_versions(repository: Path, temporary: Path) -> None:
+    ports = choose_ports("127.0.0.1", {"grpc": None, "metrics": None})
+    command = [sys.executable, "-c", "from homomorph_cli.main import run; run()", "serve", "--model", "good"]
+    command += ["--repository", str(repository), "--host", "0.0.0.0", "--start-timeout", "100"]
+    command += [word for service, port in ports.items() for word in (f"--{service}-port", str(port))]
+    serve = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert serve.stdout is not None
+        assert serve.stderr is not None
+        assert "warning: whoever reaches 0.0.0.0 can use this server" in serve.stderr.readline()
+        assert "serving good" in serve.stdout.readline()
+        assert f"gRPC 127.0.0.1:{ports['grpc']}" in serve.stdout.readline()
+        assert f"kill -USR1 {serve.pid}" in serve.stdout.readline()
+        shutil.copytree(repository / "good" / "1", repository / "good" / "2")
+        serve.send_signal(signal.SIGUSR1)
+        assert "loaded good again" in serve.stderr.readline()
+        with InferenceServerClient(f"127.0.0.1:{ports['grpc']}") as client:
+            assert client.is_model_ready("good", "2")
+            assert not client.is_model_ready("good", "1")
+        shutil.copytree(repository / "bad" / "1", repository / "good" / "3")
+        serve.send_signal(signal.SIGUSR1)
+        assert "good goes on as it was, its newest version does not load" in serve.stderr.readline()
+        serve.send_signal(signal.SIGTERM)
+        serve.communicate(timeout=60)
+    finally:
+        serve.kill()
+    assert serve.returncode == 0

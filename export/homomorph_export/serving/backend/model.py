@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 import torch.utils.dlpack
 import triton_python_backend_utils as pb_utils
-from limits import RequestError, check
+from limits import RequestError, check, is_urgent, timeout_s
 from memory import keep_freed_memory
 
 
@@ -125,8 +124,8 @@ class TritonPythonModel:
             check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
             self.morpher.submit(
                 *(tensor.clone() for tensor in tensors),  # the originals are Triton's again when `execute` returns
-                urgent=bool(json.loads(request.parameters() or "{}").get("urgent")),
-                timeout_s=request.timeout() / 1e6 or math.inf,
+                urgent=is_urgent(request.parameters()),
+                timeout_s=timeout_s(request.timeout()),
             ).add_done_callback(send_frames)
         except Exception as error:
             send_error(error)
