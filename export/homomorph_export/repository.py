@@ -102,11 +102,11 @@ def write_description(
 def _programs(model: Model) -> dict[str, str]:
     """Return the files of `serving/backend` that a model needs in its version folder, and their names there."""
     if model.streams:
-        return {"stream.py": PYTHON.model_file, "limits.py": "limits.py"}
+        return {"stream.py": PYTHON.model_file} | {file: file for file in ("heartbeat.py", "limits.py")}
     if model.steps:
         return {}
     joint = ("morpher.py", "scheduler.py", "metrics.py") if model.joint else ()
-    return {file: file for file in (PYTHON.model_file, "limits.py", "memory.py", *joint)}
+    return {file: file for file in (PYTHON.model_file, "heartbeat.py", "limits.py", "memory.py", *joint)}
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -132,6 +132,17 @@ def test_triton_knows_every_argument() -> None:
 
 
 @needs_kubectl
+def test_whoever_reaches_a_pod_may_only_ask_for_morphs() -> None:
+    (container,) = the("Deployment", built("base"))["spec"]["template"]["spec"]["containers"]
+    assert "--allow-http=false" in container["args"]
+    (restricted,) = (word.partition("=")[2] for word in container["args"] if "restricted-protocol" in word)
+    protocols, _, key = restricted.partition(":")
+    assert set(protocols.split(",")) == {"model-repository", "shared-memory", "trace", "logging"}
+    assert key == "homomorph-control=$(CONTROL_KEY)"
+    assert container["env"] == [{"name": "CONTROL_KEY", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+
+
+@needs_kubectl
 def test_pods_answer_what_is_on_its_way_before_they_end() -> None:
     spec = the("Deployment", built("base"))["spec"]["template"]["spec"]
     (container,) = spec["containers"]

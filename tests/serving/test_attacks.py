@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import json
 import os
 import shutil
@@ -305,6 +306,26 @@ def test_a_server_that_dies_or_hangs_is_started_again(
         assert "it is started again" in reports[0]
     waiting.join(timeout=20)
     assert processes(server.id) == {}
+
+
+def test_a_process_that_runs_no_python_any_more(sizes: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(sizes, repository)
+    backend = Path(str(importlib.resources.files("homomorph_export"))) / "serving" / "backend"
+    shutil.copy(backend / "heartbeat.py", repository / "size" / "1")
+    hang = "import ctypes; x.size == 3 and ctypes.PyDLL(None).sleep(600)"  # with Python's lock
+    program = MODEL.replace("    def answer(self, x):", f"    def answer(self, x):\n        {hang}")
+    initialize = "    def initialize(self, args):\n        import heartbeat\n        heartbeat.start_heartbeat()\n"
+    program = program.replace("class TritonPythonModel:\n", f"class TritonPythonModel:\n{initialize}")
+    (repository / "size" / "1" / "model.py").write_text(program)
+    with TritonServer(repository, models=["size"]) as server:
+        assert answers(server.grpc_url)
+        with grpc.insecure_channel(server.grpc_url) as channel:
+            GRPCInferenceServiceStub(channel).ModelInfer.future(request([1, 1, 1, 3], 3), timeout=5)
+            start = time.monotonic()
+            with pytest.raises(ServerError, match="the process of a model has run no Python for 10 s"):
+                server.wait()
+        assert time.monotonic() - start < 15
 
 
 def test_restarts_have_a_bound(sizes: Path, tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ RESTART_WINDOW_S = 600.0
 LONGEST_PAUSE_S = 16.0
 """Pause before the last of these restarts; before the first there is none, and each is twice as long as the last."""
 HANGING_AFTER_S = 10.0
-"""A server that has not answered for this long is ended."""
+"""A server that has not answered for this long is ended, and so is one with a model's process that has not."""
+HANGING_AFTER_BUSY_S = 60.0
+"""The same of a process that computes or waits for a processor: on an overloaded machine it may do so for long."""
 _CHECK_INTERVAL_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -60,6 +62,8 @@ class Settings:
     """How the names of the server's files in shared memory begin."""
     scratch: str
     """Folder of temporary files, removed at the end."""
+    heartbeats: str
+    """Folder within it in which each model's process that can touches a file, named like the process, every second."""
     key_file: str
     """A file that is removed at the end, too."""
     temporary_log: str | None
@@ -116,6 +120,26 @@ class Pulse:
                 connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
                 if connection.recv(4):
                     self.last_answer_s = time.monotonic()
+
+
+class Heartbeats:
+    """Looks at the files that models' processes touch. By their changes, as the system's clock may jump."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._seen: dict[int, tuple[float, float]] = {}
+        """By process: when its file was touched, by the system's clock, and when that was seen, by ours."""
+
+    def silence_s(self, process: int) -> float:
+        """Return for how long a process has not touched its file; 0 if it has none."""
+        now_s = time.monotonic()
+        try:
+            touched_s = (self._folder / str(process)).stat().st_mtime
+        except OSError:
+            return 0.0
+        if process not in self._seen or self._seen[process][0] != touched_s:
+            self._seen[process] = touched_s, now_s
+        return now_s - self._seen[process][1]
 
 
 def main() -> int:
@@ -188,6 +212,7 @@ def wait_until_the_end(server: int, exited: int, settings: Settings, pipe: Pipe,
         pulse: what asks it.
     """
     before: dict[int, str] = {}
+    heartbeats = Heartbeats(settings.heartbeats)
     while True:
         readable, _, _ = select.select([sys.stdin, exited], [], [], _CHECK_INTERVAL_S)
         if sys.stdin in readable:
@@ -196,16 +221,20 @@ def wait_until_the_end(server: int, exited: int, settings: Settings, pipe: Pipe,
             return False
         if pipe.ended:
             return not pipe.is_idle
-        failed = {process: state for process, state in children(server).items() if state in _FAILED}
+        states = children(server)
+        failed = {process: state for process, state in states.items() if state in _FAILED}
         # One that unloads is dead for a moment only.
         for process in failed.keys() & before.keys():
             return _report(f"the process of a model {_FAILED[failed[process]]}")
         before = failed
+        for process in states:
+            if hangs(process, heartbeats.silence_s(process)):
+                return _report(f"the process of a model has run no Python for {HANGING_AFTER_S:g} s")
         now_s = time.monotonic()
         if pulse.last_answer_s is None:
             if pipe.was_ready and now_s - pulse.started_s > settings.start_timeout_s:
                 return _report(f"it was not ready again within {settings.start_timeout_s:g} s")
-        elif now_s - pulse.last_answer_s > HANGING_AFTER_S:
+        elif hangs(server, now_s - pulse.last_answer_s):
             return _report(f"it has not answered for {HANGING_AFTER_S:g} s")
 
 
@@ -215,6 +244,22 @@ _FAILED = {"Z": "has died", "T": "was stopped"}
 
 def _report(reason: str) -> bool:
     print(f"error: {reason}", file=sys.stderr, flush=True)
+    return False
+
+
+def hangs(process: int, silence_s: float) -> bool:
+    """Whether a process that has been silent for so long is to be taken for one that hangs."""
+    if silence_s <= HANGING_AFTER_S:
+        return False
+    return silence_s > HANGING_AFTER_BUSY_S or not is_busy(process)
+
+
+def is_busy(process: int) -> bool:
+    """Whether a thread of a process computes, or waits for a processor or a disk."""
+    for path in Path(f"/proc/{process}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            if path.read_text().rpartition(")")[2].split()[0] in "RD":
+                return True
     return False
 
 

@@ -270,6 +270,7 @@ class TritonServer:
             self._settings = keeper.Settings(
                 shm_prefix=f"{self.id}_",
                 scratch=str(self._scratch),
+                heartbeats=str(self._scratch / "heartbeats"),
                 key_file=str(self._leave_key()),
                 temporary_log=log.name if self._asked_log is None else None,
                 cores=list(cores),
@@ -288,6 +289,7 @@ class TritonServer:
                 | self.keys.environment()
                 | {
                     "HOMOMORPH_CACHE_MIB": str(self._cache_mib),
+                    "HOMOMORPH_HEARTBEATS": self._settings.heartbeats,
                     "CUDA_VISIBLE_DEVICES": visible_devices(self._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 },
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in good order
@@ -295,6 +297,7 @@ class TritonServer:
 
     def _command(self, distribution: Path, backend: Path | None, guard: Path | None) -> Command:
         """Return the server's command, and fill the scratch folder with what it names."""
+        Path(self._settings.heartbeats).mkdir()
         backends = self._scratch / "backends"
         backends.mkdir()
         link_backends(distribution, backends)

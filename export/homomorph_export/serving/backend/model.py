@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 import torch.utils.dlpack
 import triton_python_backend_utils as pb_utils
+from heartbeat import start_heartbeat
 from limits import RequestError, check, is_urgent, timeout_s
 from memory import keep_freed_memory
 
@@ -54,6 +55,7 @@ class TritonPythonModel:
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
         self.checks = json.loads(parameters["checks"])
+        start_heartbeat()
 
     def _start_morpher(self, name: str, threads: int, parameters: dict[str, str]) -> None:
         """Start what computes each request by itself."""

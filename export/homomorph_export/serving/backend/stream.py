@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import triton_python_backend_utils as pb_utils
+from heartbeat import start_heartbeat
 from limits import RequestError, is_urgent
 
 STREAMS = 8
@@ -77,6 +78,7 @@ class TritonPythonModel:
         self.turns = Turns()
         self.free = threading.Semaphore(STREAMS)
         self.pool = ThreadPoolExecutor(STREAMS)
+        start_heartbeat()
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests on; their answers leave later, from other threads."""
