@@ -1,14 +1,46 @@
-"""The limits of a served model's requests, which stand as JSON in the model's configuration."""
+"""The limits of a served model's requests: those of its configuration, and what parameters may say."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import math
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_TIMEOUT_US = 10**12
+"""Eleven days. Triton takes a negative timeout for a very long one."""
 
 
 class RequestError(Exception):
     """A request is outside the model's limits; the message goes to the client."""
+
+
+def is_urgent(parameters: str) -> bool:
+    """Return what the parameter `urgent` of a request says.
+
+    Args:
+        parameters: the request's parameters as JSON; may be empty.
+
+    Raises:
+        RequestError: it is neither true nor false.
+    """
+    urgent = json.loads(parameters or "{}").get("urgent", False)
+    if not isinstance(urgent, bool):
+        raise RequestError(f"the parameter urgent must be true or false, not {urgent!r}")
+    return urgent
+
+
+def timeout_s(timeout_us: int) -> float:
+    """Return the seconds in which a request wants its answer; infinity if it gives no timeout, which is 0.
+
+    Raises:
+        RequestError: it was negative, or is too long.
+    """
+    if not 0 <= timeout_us <= MAX_TIMEOUT_US:
+        raise RequestError(f"timeout must be from 0 (none) to {MAX_TIMEOUT_US} microseconds")
+    return timeout_us / 1e6 if timeout_us else math.inf
 
 
 def check(tensors: dict[str, Tensor], checks: dict[str, Any]) -> None:
@@ -34,11 +66,12 @@ def check(tensors: dict[str, Tensor], checks: dict[str, Any]) -> None:
                 raise RequestError(f"{name}: {dim} must be {expected} as in {other}, not {length}")
     if checks["pixels"]:
         (name, steps), (_, height), (_, width) = (first[axis] for axis in checks["pixels"]["axes"])
+        frames = steps * tensors[name].shape[0]
         height, width = height * checks["pixels"]["stride"], width * checks["pixels"]["stride"]
-        if steps * height * width > checks["pixels"]["maximum"]:
+        if frames * height * width > checks["pixels"]["maximum"]:
             raise RequestError(
-                f"{name}: too many frames for their size: {steps} of {height}x{width} pixels are "
-                f"{steps * height * width} pixels, not at most {checks['pixels']['maximum']}"
+                f"{name}: too many frames for their size: {frames} of {height}x{width} pixels are "
+                f"{frames * height * width} pixels, not at most {checks['pixels']['maximum']}"
             )
     for name, (low, high) in checks["ranges"].items():
         values = tensors[name]

@@ -8,13 +8,20 @@ are decoded as one batch, and other requests get their turn between two frames o
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+# Triton adds this folder behind all others, where packages of the same names would come first.
+sys.path.insert(0, str(Path(__file__).parent))
+
 import triton_python_backend_utils as pb_utils
+from heartbeat import start_heartbeat
+from limits import RequestError, is_urgent
 
 STREAMS = 8
 """Requests that are answered at once; Triton's queue, which is bounded, holds the rest."""
@@ -71,6 +78,7 @@ class TritonPythonModel:
         self.turns = Turns()
         self.free = threading.Semaphore(STREAMS)
         self.pool = ThreadPoolExecutor(STREAMS)
+        start_heartbeat()
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests on; their answers leave later, from other threads."""
@@ -90,6 +98,8 @@ class TritonPythonModel:
             self.stream(request, sender)
         except StepError as refused:
             error = refused.error
+        except RequestError as refused:
+            error = pb_utils.TritonError(str(refused), pb_utils.TritonError.INVALID_ARG)
         except Exception as unforeseen:  # a stream that is not closed would keep its client waiting
             error = pb_utils.TritonError(f"{type(unforeseen).__name__}: {unforeseen}", pb_utils.TritonError.INTERNAL)
         finally:
@@ -103,13 +113,13 @@ class TritonPythonModel:
     def stream(self, request: Any, sender: Any) -> None:
         """Send all frames of one request; stop without a word when its client is gone."""
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
+        urgent = is_urgent(request.parameters())
         for step in self.steps:
             if sender.is_cancelled():
                 return
             tensors |= run(step, tensors)
         (sequence,) = self.last["inputs"].values()
         frames = tensors[sequence]  # (B, S, ...)
-        urgent = bool(json.loads(request.parameters() or "{}").get("urgent"))
         with self.turns.stream(urgent=urgent):
             for index in range(frames.shape[1]):
                 self.turns.wait(urgent=urgent)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable
@@ -25,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 import torch.utils.dlpack
 import triton_python_backend_utils as pb_utils
-from limits import RequestError, check
+from heartbeat import start_heartbeat
+from limits import RequestError, check, is_urgent, timeout_s
 from memory import keep_freed_memory
 
 
@@ -55,6 +55,7 @@ class TritonPythonModel:
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
         self.checks = json.loads(parameters["checks"])
+        start_heartbeat()
 
     def _start_morpher(self, name: str, threads: int, parameters: dict[str, str]) -> None:
         """Start what computes each request by itself."""
@@ -125,8 +126,8 @@ class TritonPythonModel:
             check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
             self.morpher.submit(
                 *(tensor.clone() for tensor in tensors),  # the originals are Triton's again when `execute` returns
-                urgent=bool(json.loads(request.parameters() or "{}").get("urgent")),
-                timeout_s=request.timeout() / 1e6 or math.inf,
+                urgent=is_urgent(request.parameters()),
+                timeout_s=timeout_s(request.timeout()),
             ).add_done_callback(send_frames)
         except Exception as error:
             send_error(error)
