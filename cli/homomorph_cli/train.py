@@ -117,7 +117,7 @@ def train(
     from homomorph.training.morph_method import MorphMethod
     from homomorph.training.parallel import Processes
     from homomorph.training.settings import MorphPreset, read_preset
-    from homomorph_cli.progress import progress_display
+    from homomorph_cli.progress import announcing, progress_display
 
     # What the options say goes over what the preset says.
     given = list(changes or [])
@@ -137,14 +137,15 @@ def train(
     if dry_run:
         from homomorph.training.dry_run import describe
 
-        typer.echo(describe(data, chosen, seed=seed))
+        typer.echo(f"{data.summary()}\n{describe(data, chosen, seed=seed)}")
         return
     training = make_method(data, chosen, seed=seed, max_bad_pictures=max_bad_pictures, processes=processes)
     if initial is not None:
         if not isinstance(training, MorphMethod):
             raise HomomorphError("--init is for --method homomorph")
         training.start_from(initial)
-    with progress_display() as report:
+    with progress_display() as display:
+        report = announcing(data.summary(), display)
         figures = None
         if held_out is not None and processes.first:
             if not isinstance(chosen, MorphPreset):

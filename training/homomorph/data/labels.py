@@ -265,6 +265,8 @@ def _read_yaml(file: Path) -> Any:
         raise DataError(
             f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`"
         ) from error
+    except _UnwantedError as error:
+        raise DataError(f"{file}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not YAML: {error}") from error
     except RecursionError as error:
@@ -273,16 +275,20 @@ def _read_yaml(file: Path) -> Any:
         raise DataError(f"{file} is not YAML: {error}") from error
 
 
+class _UnwantedError(yaml.YAMLError):
+    """It is YAML, of a kind that is not read."""
+
+
 class _PlainLoader(yaml.SafeLoader):
     """YAML without references, which could grow without end, and without keys that stand twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("references (*name) are not allowed")
+            raise _UnwantedError("references (*name) are not allowed")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [str(key.value) for key, _ in node.value]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise yaml.YAMLError(f"{twice[0]!r} stands in it twice: put both lists into one")
+            raise _UnwantedError(f"{twice[0]!r} stands in it twice: put both lists into one")
         return super().construct_mapping(node, deep)
