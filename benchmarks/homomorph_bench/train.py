@@ -82,7 +82,8 @@ def parts_of_step(preset: MorphPreset) -> dict[str, Callable[[], object]]:
     def judge() -> Any:
         draws, output = forward()
         for update in range(method.critic_updates):
-            torch.stack(list(method.critic_terms(batch, draws, output, update).values())).sum().backward()
+            if terms := method.critic_terms(batch, draws, output, update):
+                torch.stack(list(terms.values())).sum().backward()
         return draws, output
 
     def differentiate() -> None:

@@ -20,6 +20,7 @@ from homomorph_bench import train
 NETWORK = CompactConfig(
     feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
 )
+ALL_TERMS = DefaultRecipe(arrive=1, real=1, labels=1, keep=1)
 PRESET = MorphPreset(picture_size=32, network=NETWORK, batch_size=4)
 
 
@@ -36,7 +37,7 @@ def test_each_case_is_a_record() -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "names"),
-    [(DefaultRecipe(), {*TERMS, "judgement"}), (PublishedRecipe(), {"phi3", "gan", "homomorphism", "penalty"})],
+    [(ALL_TERMS, {*TERMS, "judgement"}), (PublishedRecipe(), {"phi3", "gan", "homomorphism", "penalty"})],
     ids=["default", "published"],
 )
 def test_a_step_has_all_terms_of_its_recipe(recipe: DefaultRecipe | PublishedRecipe, names: set[str]) -> None:

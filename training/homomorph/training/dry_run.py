@@ -24,18 +24,17 @@ def describe(data: LabelledPictures, preset: MorphPreset | CycleGANPreset, *, se
     """
     method = make_method(data, preset, seed=seed)
     counts = {
-        name: sum(value.numel() for value in method.networks.get_submodule(name).parameters())
+        name.removeprefix("model."): sum(value.numel() for value in method.networks.get_submodule(name).parameters())
         for name in method.optimizers
     }
-    trained = sum(counts.values())
-    model = {name: sum(value.numel() for value in part.parameters()) for name, part in method.model.named_children()}
     # A weight, its gradient and two moments of Adam; and the running mean of what is saved.
-    state_mb = 4 * (4 * trained + sum(model.values())) / 1e6
+    saved = sum(value.numel() for value in method.mean_model.parameters())
+    state_mb = 4 * (4 * sum(counts.values()) + saved) / 1e6
     known = data.known
     lines = [
         f"{len(data.paths)} pictures, {int(known.all(axis=1).sum())} with all labels, "
         f"{100 * known.mean():.0f} % of all labels known",
-        f"parameters: {', '.join(f'{name} {count:,}' for name, count in (counts | model).items())}",
+        f"parameters: {', '.join(f'{name} {count:,}' for name, count in counts.items())}",
         f"memory: about {state_mb:.0f} MB for weights, gradients and Adam, "
         f"and {_activation_bytes(method, preset) / 1e6:.0f} MB for a step's activations",
         yaml.safe_dump(_plain(method.settings), sort_keys=False),

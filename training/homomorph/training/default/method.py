@@ -83,18 +83,20 @@ class Morphs:
 class Networks(nn.Module):
     """Everything that a step updates or reads; its state is the training state on disk."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    critic: LabelCritic
+
+    def __init__(self, config: ModelConfig, *, with_critic: bool) -> None:
         super().__init__()
         self.model = MorphModel(config)
         self.mean = MorphModel(config).eval().requires_grad_(False)
         self.mean.load_state_dict(self.model.state_dict())
-        self.critic = LabelCritic(len(config.attributes))
+        if with_critic:
+            self.critic = LabelCritic(len(config.attributes))
 
 
 class DefaultMethod(MorphMethod[Draws, Morphs]):
     """Ten losses, three of them around a critic that knows the labels."""
 
-    critics = ("critic",)
     largest_norm = 5.0
 
     def __init__(
@@ -121,14 +123,15 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         if unknown := [name for name in recipe.blended if name not in data.groups]:
             _log.warning("recipe.blended names %s, which the data does not have", ", ".join(unknown))
         self._recipe = recipe
-        self.networks = self._nets = Networks(self.config).to(self.device).to(memory_format=torch.channels_last)
+        self.critics = ("critic",) if recipe.has_critic else ()
+        nets = Networks(self.config, with_critic=recipe.has_critic).to(self.device)
+        self.networks = self._nets = nets.to(memory_format=torch.channels_last)
         self.model, self.mean_model = self._nets.model, self._nets.mean
         self._rates = {
             "model.encoder": preset.learning_rate,
             "model.branches": preset.learning_rate * recipe.branch_rate,
             "model.decoder": preset.learning_rate,
-            "critic": preset.critic_learning_rate,
-        }
+        } | dict.fromkeys(self.critics, preset.critic_learning_rate)
         self.optimizers = {
             name: torch.optim.Adam(
                 self._nets.get_submodule(name).parameters(),
