@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from homomorph_client import HomomorphError, MorphClient
 from homomorph_client.errors import ServerError
 from homomorph_client.shared_memory_key import key_file
 from homomorph_export.serving import keeper
@@ -379,3 +381,31 @@ def test_signals_leave_nothing(
 def test_control_of_nobody() -> None:
     with pytest.raises(ControlError):
         GrpcControl("127.0.0.1:9", "key").ready_id()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["tritonserver", "python_backend_stub"])
+def test_requests_go_on_after_each_process_was_killed(blender_repository: Path, pictures: Any, process: str) -> None:
+    """Under load, of the models of a morph; a client with a minute's patience sees no error that is not a pause."""
+    stopped = threading.Event()
+    answered_s: list[float] = []
+
+    def ask() -> None:
+        with MorphClient(server.grpc_url, timeout_s=20) as client:
+            while not stopped.is_set():
+                with contextlib.suppress(HomomorphError):
+                    if len(client.morph(*pictures, steps=2)) == 2:
+                        answered_s.append(time.monotonic())
+
+    with TritonServer(blender_repository, restart=True) as server, ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(ask)
+        try:
+            assert eventually(lambda: len(answered_s) > 10, 60)
+            os.kill(processes(server.id)[process], signal.SIGKILL)
+            killed_s = time.monotonic()
+            time.sleep(3)
+            assert eventually(lambda: answered_s[-1] > killed_s + 3, 60)
+            print(f"{process}: {answered_s[-1] - killed_s:.1f} s")
+        finally:
+            stopped.set()
