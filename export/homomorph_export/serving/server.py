@@ -256,6 +256,7 @@ class TritonServer:
             self._start_keeper(distribution, backend, guard, cores)
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
+            key_file(self.ports["grpc"]).unlink(missing_ok=True)
             raise
         self._running = True
 
@@ -411,9 +412,9 @@ class TritonServer:
         except subprocess.TimeoutExpired:
             self._keeper.kill()
             self._keeper.wait()
-        if self._keeper.returncode < 0:  # it was killed, and could not clean up
+        if self._keeper.returncode < 0:  # it was killed, and could not end its server
             keeper.end_processes(self._settings.shm_prefix)
-            keeper.remove_leftovers(self._settings)
+        keeper.remove_leftovers(self._settings)
         if not keep_log and self._asked_log is None:
             self.log_path.unlink(missing_ok=True)
 
