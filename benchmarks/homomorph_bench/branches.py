@@ -1,9 +1,9 @@
-"""The branches T_i with the interpolation: one after the other, as they are exported, against all of them at once.
+"""The branches T_i with the interpolation: one after the other, as exported, against one joint network.
 
-At once, the first convolutions of all branches are one, since all see the same difference, and each later layer is one
-grouped convolution. Folded, the last layers do the interpolation as well, which they can because they are linear:
-sum_k v_k * W_k h_k is one convolution over the hidden channels of all branches, scaled by their strengths. It has to
-run for every frame instead of once.
+The joint network merges the first convolutions of all branches into one, since all have the same input; each later
+layer becomes one grouped convolution. In the folded variant the last layers, which are linear, do the interpolation as
+well: sum_k v_k * W_k h_k is one convolution over the hidden channels of all branches, scaled by their strengths. It
+runs for every frame instead of once.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ ONE_BY_ONE = "branches one by one"
 AT_ONCE = "branches at once"
 FOLDED = "branches at once, last layers folded"
 _TOLERANCE = 1e-2
-"""Largest difference, as a share of the largest value: bfloat16 is rounded at other places."""
+"""Largest difference, as a share of the largest value: the variants round bfloat16 at different places."""
 
 
-class AtOnce(nn.Module):
-    """Features of sources and targets [B, C, h, w], strengths [B, S, K] -> features of all frames [B, S, C, h, w]."""
+class JointBranches(nn.Module):
+    """All branches as one network.
+
+    Features of sources and targets [B, C, h, w], strengths [B, S, K] -> features of all frames [B, S, C, h, w].
+    """
 
     def __init__(self, branches: Sequence[nn.Module], dtype: torch.dtype, *, folded: bool) -> None:
         super().__init__()
         contexts = [branch.context for branch in branches if isinstance(branch, Branch) and branch.context is not None]
         layers = [[layer for layer in _layers(branch) if layer not in contexts] for branch in branches]
-        places = [_together(list(place), grouped=index > 0) for index, place in enumerate(zip(*layers, strict=True))]
-        self.first, self.middle = places[0], nn.Sequential(*places[1:-1])
-        self.context = _together(contexts, grouped=False) if contexts else None
-        self.last = _stacked([place[-1] for place in layers]) if folded else places[-1]
+        joint = [_joint_layer(list(same), grouped=index > 0) for index, same in enumerate(zip(*layers, strict=True))]
+        self.first, self.middle = joint[0], nn.Sequential(*joint[1:-1])
+        self.context = _joint_layer(contexts, grouped=False) if contexts else None
+        self.last = _summing_layer([branch_layers[-1] for branch_layers in layers]) if folded else joint[-1]
         self.dtype, self.folded = dtype, folded
 
     def forward(self, SOURCE: Tensor, TARGET: Tensor, STRENGTHS: Tensor) -> Tensor:
@@ -49,7 +52,7 @@ class AtOnce(nn.Module):
         if self.folded:
             strengths = STRENGTHS.to(self.dtype).view(batch, steps, branches, 1, 1, 1)
             per_branch = hidden.view(batch, 1, branches, -1, hidden.shape[2], hidden.shape[3])
-            # With a channel of the strength for each branch: what its last layer adds to every sum, its bias.
+            # A channel of each branch's strength is added: it multiplies the bias of the branch's last layer.
             scaled = (per_branch * strengths).view(batch * steps, -1, hidden.shape[2], hidden.shape[3])
             ones = torch.ones_like(scaled[:, :1]) * strengths.view(batch * steps, branches, 1, 1)
             changes: Tensor = self.last(torch.cat([scaled, ones], dim=1)).float()
@@ -62,13 +65,13 @@ class AtOnce(nn.Module):
 def time_branches(
     parts: Parts, dtype: torch.dtype, source: Tensor, target: Tensor, strengths: Tensor, *, repeats: int
 ) -> dict[str, Timing]:
-    """Time the three ways in turns, traced and frozen like the exported files.
+    """Time the three variants in turns, traced and frozen like the exported files.
 
     Args:
-        parts: what is exported.
-        dtype: its number format.
+        parts: the exported modules.
+        dtype: their number format.
         source: features [B, C, h, w].
-        target: the same.
+        target: features [B, C, h, w].
         strengths: [B, S, K].
         repeats: turns that count, at least 10.
 
@@ -81,13 +84,13 @@ def time_branches(
         traced = [torchscript.trace(module, example[0]) for module in parts.branches.values()]
         modules: dict[str, torch.jit.ScriptModule] = {
             ONE_BY_ONE: torchscript.script(InterpolatorServable(traced)),
-            AT_ONCE: torchscript.trace(AtOnce(servables, dtype, folded=False), *example),
-            FOLDED: torchscript.trace(AtOnce(servables, dtype, folded=True), *example),
+            AT_ONCE: torchscript.trace(JointBranches(servables, dtype, folded=False), *example),
+            FOLDED: torchscript.trace(JointBranches(servables, dtype, folded=True), *example),
         }
         frozen = {name: torchscript.freeze(module) for name, module in modules.items()}
-    expected = frozen[ONE_BY_ONE](source, target, strengths)
+    reference = frozen[ONE_BY_ONE](source, target, strengths)
     for name, module in frozen.items():
-        difference = ((module(source, target, strengths) - expected).abs().max() / expected.abs().max()).item()
+        difference = ((module(source, target, strengths) - reference).abs().max() / reference.abs().max()).item()
         if difference > (_TOLERANCE if dtype == torch.float32 else 5 * _TOLERANCE):
             raise AssertionError(f"{name} and {ONE_BY_ONE} differ by {difference} of the largest feature")
     return time_in_turns(
@@ -102,7 +105,7 @@ def _layers(branch: nn.Module) -> list[nn.Module]:
     return [layer for layer in branch.modules() if not list(layer.children())]
 
 
-def _together(layers: Sequence[nn.Module], *, grouped: bool) -> nn.Module:
+def _joint_layer(layers: Sequence[nn.Module], *, grouped: bool) -> nn.Module:
     """Return one layer in place of the same layer of all branches."""
     first = layers[0]
     if not isinstance(first, nn.Conv2d):
@@ -124,8 +127,8 @@ def _together(layers: Sequence[nn.Module], *, grouped: bool) -> nn.Module:
     return joint
 
 
-def _stacked(layers: list[nn.Module]) -> nn.Conv2d:
-    """Return one convolution that sums what all branches' last ones give, a further channel for each one's bias."""
+def _summing_layer(layers: list[nn.Module]) -> nn.Conv2d:
+    """Return one convolution that adds up the branches' last ones; each bias gets an input channel of its own."""
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     first = convolutions[0]
     biases = torch.zeros(first.out_channels, len(convolutions), *first.kernel_size, dtype=first.weight.dtype)

@@ -1,9 +1,9 @@
-"""The operator `homomorph::interpolate` against what torch offers: `torch.baddbmm`, einsum, a loop over the branches.
+"""The operator `homomorph::interpolate` against torch's own: `torch.baddbmm`, einsum, and a loop over the branches.
 
-Two more are timed in the same turns: the operator with one-hot strengths, where it needs one delta instead of all, and
-with features of a single element, where nothing but the call is left. Its bandwidth is measured with batches that are
-larger than the cache, beside a large `copy_`. How large the cache is that these cores can use is measured first: a
-virtual machine is told the size of one that it shares with others.
+Two more candidates are timed in the same turns: the operator with one-hot strengths, which reads one delta instead of
+all, and the operator on features of a single element, which is only the cost of a call. Memory bandwidth is measured
+with batches larger than the cache, beside a large `copy_`. The usable size of the cache is measured first: a virtual
+machine reports the whole cache although it shares it with others.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from homomorph_export.serving.backend.memory import keep_freed_memory
 OPERATOR = "homomorph::interpolate"
 ONE_HOT = "homomorph::interpolate, one-hot"
 CALL = "homomorph::interpolate, one element"
-"""The same strengths with features of 1x1x1: what a call costs whatever its size."""
+"""One-hot strengths with features of 1x1x1: the fixed cost of a call."""
 BASELINE = "torch.baddbmm"
-"""The best that torch itself offers: the whole weighted sum in one call."""
+"""Torch's best candidate: the whole weighted sum in one call."""
 EINSUM = "torch.einsum"
 LOOP = "loop over branches"
 COPY = "copy_"
@@ -38,13 +38,13 @@ COPY = "copy_"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-1}
-"""Largest difference between two candidates at values up to 30: some rounding of each format."""
+"""Largest difference between two candidates at values up to 30: a few rounding errors of each format."""
 
 COPIED_BYTES = tuple(1 << power for power in range(19, 30))
-"""Half a MiB to 512 MiB: read once and written once."""
-_IN_CACHE = 1.5
-"""A copy_ is in the cache if it is so many times as fast as the largest one."""
-_MOST_BYTES = 1_500_000_000
+"""Sizes of `copy_`, half a MiB to 512 MiB; each is read once and written once."""
+_IN_CACHE_RATIO = 1.5
+"""A `copy_` fits the cache if its bandwidth is this many times that of the largest one."""
+_MAX_BATCH_BYTES = 1_500_000_000
 _WARM_UP = 3
 
 
@@ -65,24 +65,25 @@ class Case:
         batch = f"B={self.batch} " if self.batch > 1 else ""
         return f"{batch}K={self.branches} S={self.steps} {size} {self.dtype} {self.layout}"
 
-    def bytes(self, deltas: int) -> int:
-        """Return what goes through memory if source and so many deltas are read once and the result written once."""
+    def memory_bytes(self, deltas: int) -> int:
+        """Return the bytes of memory traffic: the source and `deltas` deltas are read once, the result written once."""
         elements = self.features[0] * self.features[1] * self.features[2]
         return self.batch * (1 + deltas + self.steps) * elements * DTYPES[self.dtype].itemsize
 
-    def beyond(self, cache_bytes: int) -> Case:
-        """Return the case with a batch of which even source, one delta and result are twice as large as the cache.
+    def larger_than_cache(self, cache_bytes: int) -> Case:
+        """Return the case with a batch whose source, one delta and result are together twice as large as the cache.
 
-        A batch whose source, deltas and result together would have more than 1.5 GB is smaller.
+        The batch is smaller if its source, all deltas and result would need more than 1.5 GB.
         """
         one = dataclasses.replace(self, batch=1)
-        wanted, most = -(-2 * cache_bytes // one.bytes(1)), _MOST_BYTES // one.bytes(self.branches)
-        return dataclasses.replace(self, batch=max(1, min(wanted, most)))
+        wanted = -(-2 * cache_bytes // one.memory_bytes(1))
+        largest = _MAX_BATCH_BYTES // one.memory_bytes(self.branches)
+        return dataclasses.replace(self, batch=max(1, min(wanted, largest)))
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Which cases are measured: all combinations."""
+    """The measured cases: all combinations of these values."""
 
     branches: Sequence[int] = (2, 6, 12)
     steps: Sequence[int] = (1, 9, 17, 64)
@@ -90,7 +91,7 @@ class Matrix:
     dtypes: Sequence[str] = tuple(DTYPES)
     layouts: Sequence[str] = tuple(LAYOUTS)
     memory: bool = True
-    """Whether the bandwidth beyond the cache is measured, with the largest features."""
+    """Whether to measure bandwidth with batches larger than the cache, for the largest features."""
 
     def cases(self) -> list[Case]:
         """Return the cases, the smallest features first."""
@@ -99,7 +100,7 @@ class Matrix:
 
 
 QUICK = Matrix(branches=(6,), steps=(1, 9), features=((128, 8, 8),), memory=False)
-"""A few seconds."""
+"""Takes a few seconds."""
 
 
 def run(
@@ -114,14 +115,14 @@ def run(
 
     Args:
         matrix: the cases.
-        device: `cpu`, or a CUDA device, whose own clock then counts.
+        device: `cpu`, or a CUDA device, which is timed by CUDA events.
         repeats: turns that count, at least 10.
         threads: torch's threads within one operation.
-        report: called with what is measured next.
+        report: called before each case.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    keep_freed_memory(without_limit=True)  # else page faults, which `copy_` is spared, would be measured
+    keep_freed_memory(without_limit=True)  # otherwise page faults would be measured, which `copy_` does not have
     try:
         cases = matrix.cases()
         records = []
@@ -134,9 +135,11 @@ def run(
         copies = measure_copies(device=device, repeats=repeats)
         records += copies
         largest = max(math.prod(case.features) for case in cases)
-        beyond = [case.beyond(cache_bytes(copies)) for case in cases if math.prod(case.features) == largest]
-        for number, case in enumerate(beyond, start=1):
-            report(Progress("memory", number, len(beyond), detail=str(case)))
+        memory_cases = [
+            case.larger_than_cache(cache_bytes(copies)) for case in cases if math.prod(case.features) == largest
+        ]
+        for number, case in enumerate(memory_cases, start=1):
+            report(Progress("memory", number, len(memory_cases), detail=str(case)))
             records += measure_memory(case, device=device, repeats=repeats)
         return records
     finally:
@@ -144,16 +147,16 @@ def run(
 
 
 def measure_case(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
-    """Measure one case, after checking that all candidates compute the same."""
+    """Check that all candidates compute the same result, then measure one case."""
     candidates = _candidates(case, device)
     with torch.inference_mode():
-        expected = candidates[OPERATOR]().float()
+        result = candidates[OPERATOR]().float()
         for name in (BASELINE, EINSUM, LOOP):
-            difference = (candidates[name]().view(expected.shape) - expected).abs().max().item()
+            difference = (candidates[name]().view(result.shape) - result).abs().max().item()
             if difference > TOLERANCE[DTYPES[case.dtype]]:
                 raise AssertionError(f"{name} and {OPERATOR} differ by {difference} in {case}")
-        del expected
-    timings = _time(candidates, device, repeats)
+        del result
+    timings = _time_candidates(candidates, device, repeats)
     meta = {"case": vars(case), **_conditions(device, repeats)}
 
     def record(name: str, baseline: str, **more: Any) -> Record:
@@ -163,20 +166,20 @@ def measure_case(case: Case, *, device: str = "cpu", repeats: int) -> list[Recor
             f"{name}, {case}", timing.median_ms, "ms", f"{baseline}, {case}", ratio, timing.spread, {**meta, **more}
         )
 
-    expected_ratio = case.bytes(case.branches) / case.bytes(1)
+    ratio_of_bytes = case.memory_bytes(case.branches) / case.memory_bytes(1)
     return [
         *(record(name, BASELINE) for name in (OPERATOR, BASELINE, EINSUM, LOOP)),
-        record(ONE_HOT, OPERATOR, ratio_of_bytes=expected_ratio),
+        record(ONE_HOT, OPERATOR, ratio_of_bytes=ratio_of_bytes),
         record(CALL, OPERATOR),
     ]
 
 
 def measure_copies(*, device: str = "cpu", repeats: int) -> list[Record]:
-    """Measure `copy_` from small to large, which shows how much the cache holds and what the memory gives."""
-    # One after the other, not in turns: a small one would find that a large one has taken its place in the cache.
+    """Measure `copy_` from small to large; this shows the size of the cache and the bandwidth of the memory."""
+    # One size after the other, not in turns: a large copy would evict a small one from the cache.
     timings: dict[str, Timing] = {}
     for size in COPIED_BYTES:
-        timings |= _time({_copy_name(size): _copy(size, device)}, device, repeats)
+        timings |= _time_candidates({_copy_name(size): _copy(size, device)}, device, repeats)
     largest = _copy_name(COPIED_BYTES[-1])
     slowest = timings[largest].median_ms / (2 * COPIED_BYTES[-1] / 1e9)
     records = []
@@ -192,25 +195,25 @@ def measure_copies(*, device: str = "cpu", repeats: int) -> list[Record]:
 
 
 def cache_bytes(copies: Sequence[Record]) -> int:
-    """Return how many bytes the largest `copy_` goes through that the cache still makes faster; 0 if none.
+    """Return the size of the cache: the bytes of the largest `copy_` that it makes faster; 0 if none.
 
-    Of a GPU no less than what it says of its cache: its launches hide how fast small copies are.
+    On a GPU the result is at least the reported L2 size: the launch overhead hides the speed of small copies.
     """
-    faster = [int(record.meta["bytes"]) for record in copies if record.ratio >= _IN_CACHE]
+    faster = [int(record.meta["bytes"]) for record in copies if record.ratio >= _IN_CACHE_RATIO]
     reported = [int(record.meta.get("l2_bytes", 0)) for record in copies]
     return max(faster + reported, default=0)
 
 
 def measure_memory(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
-    """Measure the operator's bandwidth beside that of the largest `copy_`, in milliseconds for a gigabyte.
+    """Measure the operator's bandwidth beside that of the largest `copy_`, in milliseconds a gigabyte.
 
-    Counted are source and needed deltas as read once, and the result as written once. What a plain store moves besides,
-    since it reads a line before it writes it, is not counted, neither of the operator nor of `copy_`.
+    Source and needed deltas count as read once, the result as written once. A plain store also reads the cache line
+    that it writes; this traffic is not counted, neither for the operator nor for `copy_`.
     """
     candidates = {name: call for name, call in _candidates(case, device).items() if name in (OPERATOR, ONE_HOT)}
     candidates[COPY] = _copy(COPIED_BYTES[-1], device)
-    timings = _time(candidates, device, repeats)
-    bytes_ = {OPERATOR: case.bytes(case.branches), ONE_HOT: case.bytes(1), COPY: 2 * COPIED_BYTES[-1]}
+    timings = _time_candidates(candidates, device, repeats)
+    bytes_ = {OPERATOR: case.memory_bytes(case.branches), ONE_HOT: case.memory_bytes(1), COPY: 2 * COPIED_BYTES[-1]}
     ms_per_gb = {name: timings[name].median_ms / (count / 1e9) for name, count in bytes_.items()}
     meta = {"case": vars(case), **_conditions(device, repeats)}
     return [
@@ -237,7 +240,7 @@ def _copy_name(size: int) -> str:
     return f"{COPY} of {size / 2**20:g} MiB"
 
 
-def _time(candidates: Mapping[str, Callable[[], Tensor]], device: str, repeats: int) -> dict[str, Timing]:
+def _time_candidates(candidates: Mapping[str, Callable[[], Tensor]], device: str, repeats: int) -> dict[str, Timing]:
     clock = wall_ms if device == "cpu" else events_ms
     with torch.inference_mode():
         return time_in_turns(candidates, repeats=repeats, warm_up=_WARM_UP, time_ms=clock)
@@ -251,13 +254,13 @@ def _conditions(device: str, repeats: int) -> dict[str, Any]:
 
 
 def _candidates(case: Case, device: str) -> dict[str, Callable[[], Tensor]]:
-    """Return what is timed. Torch's ways see features as they lie in memory, so that no layout costs them a copy."""
+    """Return the candidates by name. Torch's own get features in memory order, so that no layout costs them a copy."""
     generator = torch.Generator().manual_seed(0)
     dtype, memory_format = DTYPES[case.dtype], LAYOUTS[case.layout]
     strengths = torch.rand(case.batch, case.steps, case.branches, generator=generator).to(device, dtype)
     one_hot = torch.zeros_like(strengths)
     one_hot[:, :, case.branches // 2] = strengths[:, :, 0] + 0.5
-    # Every sample of a batch has the same numbers, in memory of its own.
+    # Every sample of a batch has the same values, each in its own memory.
     samples = torch.randn(1 + case.branches, *case.features, generator=generator).to(device, dtype)
     samples = samples.contiguous(memory_format=memory_format)
     in_memory = samples.permute(0, 2, 3, 1) if case.layout == "channels_last" else samples
@@ -297,7 +300,7 @@ def device_name(device: str) -> str:
 
 
 def events_ms(candidate: Callable[[], object], calls: int) -> float:
-    """Call the candidate so many times; return the milliseconds of one call by the GPU's own clock."""
+    """Call the candidate `calls` times; return the milliseconds of one call by CUDA events."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(calls):

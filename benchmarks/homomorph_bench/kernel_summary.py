@@ -1,4 +1,4 @@
-"""What the many rows of `homomorph bench kernel` come to: a few figures, and a picture."""
+"""Summarise the rows of `homomorph bench kernel` in a few figures and a picture."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from homomorph_bench.results import Record
 
 PICTURE_FILE = "kernel.png"
 MEMORY_OF_OPERATOR = f"memory of {OPERATOR}"
-LITTLE = 0.2
-"""A call's share of a case's time that the case is large without."""
+SMALL_CALL_SHARE = 0.2
+"""A case counts as large if the fixed cost of a call is less than this share of its time."""
 
 
 def summarise(records: Sequence[Record]) -> dict[str, float]:
-    """Return the figures that the targets are set for, by name; only those that were measured."""
+    """Return the figures that have targets, by name; figures that were not measured are left out."""
     figures: dict[str, float] = {}
     timed = [timings for timings in _by_case(records).values() if OPERATOR in timings]
     figures["against the best of three: slowest case"] = min(
@@ -27,27 +27,27 @@ def summarise(records: Sequence[Record]) -> dict[str, float]:
     figures[f"against {BASELINE}: geometric mean"] = statistics.geometric_mean(baseline)
     figures[f"against {BASELINE}: slowest case"] = min(baseline)
     name = "one-hot against dense, per ratio of bytes"
-    figures |= _spread(name, [_per_ratio_of_bytes(timings) for timings in timed])
-    large = [timings for timings in timed if call_share(timings) < LITTLE]
+    figures |= _mean_and_range(name, [_per_ratio_of_bytes(timings) for timings in timed])
+    large = [timings for timings in timed if call_share(timings) < SMALL_CALL_SHARE]
     if large:
-        figures |= _spread(
-            f"{name}, where a call is less than {LITTLE:.0%} of it",
+        figures |= _mean_and_range(
+            f"{name}, where a call is less than {SMALL_CALL_SHARE:.0%} of it",
             [_per_ratio_of_bytes(timings) for timings in large],
         )
-    figures |= _spread("a call's share of one-hot", [call_share(timings) for timings in timed])
-    beyond = [timings for timings in _by_case(records).values() if MEMORY_OF_OPERATOR in timings]
-    if beyond:
+    figures |= _mean_and_range("a call's share of one-hot", [call_share(timings) for timings in timed])
+    memory_cases = [timings for timings in _by_case(records).values() if MEMORY_OF_OPERATOR in timings]
+    if memory_cases:
         copies = [record for record in records if record.name.startswith(f"memory of {COPY} of ")]
         figures["MiB of cache, measured"] = cache_bytes(copies) / 2**20
         for name in (OPERATOR, ONE_HOT):
-            shares = [timings[f"memory of {name}"].ratio for timings in beyond]
+            shares = [timings[f"memory of {name}"].ratio for timings in memory_cases]
             figures[f"share of {COPY}'s bandwidth beyond the cache, {name}: mean"] = statistics.fmean(shares)
             figures[f"share of {COPY}'s bandwidth beyond the cache, {name}: slowest case"] = min(shares)
     return figures
 
 
 def call_share(timings: Mapping[str, Record]) -> float:
-    """Return how much of one-hot's time a call takes whatever the size: that no strength of 0 can save."""
+    """Return the fixed cost of a call as a share of one-hot's time."""
     return timings[CALL].value / timings[ONE_HOT].value
 
 
@@ -55,7 +55,7 @@ def _per_ratio_of_bytes(timings: Mapping[str, Record]) -> float:
     return float(timings[ONE_HOT].ratio / timings[ONE_HOT].meta["ratio_of_bytes"])
 
 
-def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
+def _mean_and_range(name: str, values: Sequence[float]) -> dict[str, float]:
     return {
         f"{name}: geometric mean": statistics.geometric_mean(values),
         f"{name}: least": min(values),
@@ -64,20 +64,24 @@ def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def draw(records: Sequence[Record], folder: Path) -> Path:
-    """Draw speed-ups against the fastest of torch's ways, and bandwidths, into `kernel.png`; return its path."""
+    """Draw bandwidths, and speed-ups over torch's fastest candidate, into `kernel.png`; return its path."""
     from matplotlib.figure import Figure
 
     cases = {case: timings for case, timings in _by_case(records).items() if OPERATOR in timings}
     columns = sorted({_sizes(timings) for timings in cases.values()})
-    rows = sorted({_kind(timings) for timings in cases.values()})
+    rows = sorted({_dtype_and_layout(timings) for timings in cases.values()})
     speed_up = [[float("nan")] * len(columns) for _ in rows]
     for timings in cases.values():
         fastest = min(timings[name].value for name in (BASELINE, EINSUM, LOOP))
-        speed_up[rows.index(_kind(timings))][columns.index(_sizes(timings))] = fastest / timings[OPERATOR].value
-    beyond = [timings for timings in _by_case(records).values() if MEMORY_OF_OPERATOR in timings]
+        speed_up[rows.index(_dtype_and_layout(timings))][columns.index(_sizes(timings))] = (
+            fastest / timings[OPERATOR].value
+        )
+    memory_cases = [timings for timings in _by_case(records).values() if MEMORY_OF_OPERATOR in timings]
 
-    figure = Figure(figsize=(max(8, 2 + 0.5 * len(columns)), 3.2 + 0.4 * len(rows) + (3.6 if beyond else 0)))
-    grid = figure.subplots(2 if beyond else 1, 1, squeeze=False, height_ratios=[len(rows) + 1, 6] if beyond else [1])
+    figure = Figure(figsize=(max(8, 2 + 0.5 * len(columns)), 3.2 + 0.4 * len(rows) + (3.6 if memory_cases else 0)))
+    grid = figure.subplots(
+        2 if memory_cases else 1, 1, squeeze=False, height_ratios=[len(rows) + 1, 6] if memory_cases else [1]
+    )
     heat = grid[0, 0]
     heat.imshow(speed_up, vmin=0, vmax=4, cmap="RdYlGn", aspect="auto")
     heat.set_xticks(range(len(columns)), [f"{'x'.join(map(str, f))}\nK={k} S={s}" for f, k, s in columns])
@@ -87,13 +91,13 @@ def draw(records: Sequence[Record], folder: Path) -> Path:
         for x, value in enumerate(values):
             heat.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=7)
     heat.set_title("times as fast as the fastest of baddbmm, einsum and the loop over branches")
-    if beyond:
+    if memory_cases:
         bars = grid[1, 0]
         for offset, name in enumerate((OPERATOR, ONE_HOT, COPY)):
-            heights = [timings[f"memory of {name}"].meta["gigabytes_per_second"] for timings in beyond]
-            bars.bar([x + 0.27 * offset for x in range(len(beyond))], heights, 0.25, label=name)
-        labels = [timings[MEMORY_OF_OPERATOR].name.partition(", ")[2] for timings in beyond]
-        bars.set_xticks([x + 0.27 for x in range(len(beyond))], labels, rotation=90, fontsize=7)
+            heights = [timings[f"memory of {name}"].meta["gigabytes_per_second"] for timings in memory_cases]
+            bars.bar([x + 0.27 * offset for x in range(len(memory_cases))], heights, 0.25, label=name)
+        labels = [timings[MEMORY_OF_OPERATOR].name.partition(", ")[2] for timings in memory_cases]
+        bars.set_xticks([x + 0.27 for x in range(len(memory_cases))], labels, rotation=90, fontsize=7)
         bars.set_ylabel("GB/s")
         bars.set_title("bandwidth beyond the cache")
         bars.legend()
@@ -105,7 +109,7 @@ def draw(records: Sequence[Record], folder: Path) -> Path:
 
 
 def _by_case(records: Sequence[Record]) -> Mapping[str, dict[str, Record]]:
-    """Return the records by case, and there by what was timed."""
+    """Return the records by case and candidate."""
     cases: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
         name, _, case = record.name.rpartition(", ")
@@ -118,6 +122,6 @@ def _sizes(timings: Mapping[str, Record]) -> tuple[tuple[int, ...], int, int]:
     return tuple(case["features"]), case["branches"], case["steps"]
 
 
-def _kind(timings: Mapping[str, Record]) -> tuple[str, str]:
+def _dtype_and_layout(timings: Mapping[str, Record]) -> tuple[str, str]:
     case = timings[OPERATOR].meta["case"]
     return case["dtype"], case["layout"]

@@ -1,8 +1,8 @@
 """A whole sequence of frames between two pictures: the exported model in each runtime against the published way.
 
-The published way encodes both pictures, runs all T_i and D again for every frame, eagerly in contiguous float32, as the
-code published with HomoInterpGAN does. Weights are random: time does not depend on them. They are drawn so that
-frames have contrast: without it, any two candidates would seem to compute the same.
+The published way runs E, all T_i and D again for every frame, eagerly in contiguous float32, as the code published with
+HomoInterpGAN does. Weights are random, since time does not depend on them. They are drawn so that the frames have
+contrast; on frames without contrast, a comparison would find no errors.
 """
 
 from __future__ import annotations
@@ -25,41 +25,39 @@ from homomorph.progress import Progress, Report, silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches
 from homomorph_bench.results import Record, compared
-from homomorph_bench.runtime_processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, started, time_ms
+from homomorph_bench.runtime_processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, start_runtime, time_ms
 from homomorph_bench.runtimes import formats
 from homomorph_bench.timing import Timing, time_in_turns
 from homomorph_export.precision import DTYPES, TOLERANCES
 
 BASELINE = "published way"
-SIX_GROUPS = ALL_BRANCHES
-ONE_GROUP = ONE_BRANCH
 _MATMUL_SIZE = 2048
 _TURN_MS = 30.0
-"""Each turn calls its candidate as often as fits into this: the first call of a turn finds the caches cold."""
-_LEAST_CONTRAST = 20.0
-"""Standard deviation of the frames, in grey levels."""
-_BF16_SHARE = 0.02
-"""Of that, what bfloat16 may lose on average: five times the rounding of one number."""
+"""Length of a turn. Several calls fit into it, because the first call of a turn finds the caches cold."""
+_MIN_CONTRAST = 20.0
+"""Smallest standard deviation of the frames, in grey levels."""
+_BF16_ERROR_SHARE = 0.02
+"""Largest mean error of bfloat16, as a share of the contrast: five times the rounding error of one number."""
 
 
 @dataclass
 class ModelMeasurements:
-    """What was measured, and where the time goes."""
+    """All measurements: the records hold the figures, the other fields split the time into parts."""
 
     records: list[Record] = field(default_factory=list)
     parts: dict[str, dict[str, Timing]] = field(default_factory=dict)
-    """By runtime and precision: E, the T_i with the interpolation, and D, in one sequence."""
+    """Times of E, of the T_i with the interpolation, and of D in one sequence, by runtime with precision."""
     gmac: dict[str, float] = field(default_factory=dict)
-    """By the same parts: 10^9 multiplications and additions that a sequence takes."""
+    """10^9 multiply-adds of a sequence, by the same parts."""
     matmul: dict[str, Timing] = field(default_factory=dict)
-    """By number format: a large product of matrices, measured in the same run."""
+    """Time of a large matrix product in the same run, by number format."""
 
     def rate(self, candidate: str, part: str) -> float:
-        """Return how many 10^9 multiplications and additions a part does in a second."""
+        """Return the speed of a part, in 10^9 multiply-adds a second."""
         return self.gmac[part] / self.parts[candidate][part].median_ms * 1e3
 
     def matmul_rate(self, precision: str) -> float:
-        """Return the same of the product of matrices."""
+        """Return the speed of the matrix product, in 10^9 multiply-adds a second."""
         return _MATMUL_SIZE**3 / 1e6 / self.matmul[precision].median_ms
 
 
@@ -75,22 +73,22 @@ def run(
     packages: Path | None = None,
     report: Report = silent,
 ) -> ModelMeasurements:
-    """Measure a sequence, its parts, and one frame from features that are at hand.
+    """Measure a sequence, its parts, and one frame from features that are already encoded.
 
     Args:
         network: sizes of the networks.
-        groups: of attributes, each of which has a branch beside the residual one. Those of HomoInterpGAN's pretrained
-            model make six branches.
+        groups: of attributes; each has a branch, beside the residual branch. The default, the groups of HomoInterpGAN's
+            pretrained model, has six branches.
         picture_size: height and width of both pictures, in pixels.
         frames: length S of the sequence.
         runtimes: some of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         repeats: turns that count, at least 10.
         threads: threads within one operation, in every runtime.
-        packages: a folder for AOTInductor's packages, so that a later measurement need not compile them again.
-        report: called with what is done next.
+        packages: a folder that keeps AOTInductor's packages for later measurements, because compiling takes minutes.
+        report: called before each stage.
 
     Raises:
-        AssertionError: a runtime computes other frames than the published one.
+        AssertionError: a runtime's frames differ from those of the published way.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -113,9 +111,9 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
     )
     source, target = pictures[:1], pictures[1:2]
     measured = ModelMeasurements(gmac=_gmac(model, source, ramp))
-    expected = published_way(model, source, target, ramp)
-    if (contrast := float(expected.float().std())) < _LEAST_CONTRAST:
-        raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels: whatever is compared looks the same")
+    reference = compute_published_way(model, source, target, ramp)
+    if (contrast := float(reference.float().std())) < _MIN_CONTRAST:
+        raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels, too little for a comparison")
     network = setup.config.network.family
     meta = {
         "network": network,
@@ -125,48 +123,51 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
         **environment(),
     }
     with contextlib.ExitStack() as stack:
-        by_runtime = {name: stack.enter_context(started(name, setup, report)) for name in runtimes}
-        found = [candidate for candidates in by_runtime.values() for candidate in candidates]
+        by_runtime = {name: stack.enter_context(start_runtime(name, setup, report)) for name in runtimes}
+        remote_models = [candidate for candidates in by_runtime.values() for candidate in candidates]
 
-        # What is timed computes the same, as exactly as its number format can.
+        # All candidates compute the same frames, as exactly as their number format allows.
         errors: dict[str, float] = {BASELINE: 0.0}
-        for candidate in found:
+        for candidate in remote_models:
             report(Progress(f"comparing {candidate.name}"))
-            errors[candidate.name] = float((candidate.morph().int() - expected.int()).abs().float().mean())
-            # Random weights make no pictures, and int8 is made for pictures: its error is only recorded. Nor do they
-            # damp what bfloat16 rounds, as trained ones do: it may lose a share of the frames' contrast.
-            largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_SHARE * contrast, "int8": float("inf")}
+            errors[candidate.name] = float((candidate.morph().int() - reference.int()).abs().float().mean())
+            # The error of int8 is recorded but not limited: its scales suit pictures, and random weights make none.
+            # Random weights also do not damp the rounding of bfloat16 as trained ones do, so its limit is wider.
+            largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_ERROR_SHARE * contrast, "int8": float("inf")}
             if not errors[candidate.name] <= largest[candidate.precision]:
                 raise AssertionError(
                     f"{candidate.name} is {errors[candidate.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
                 )
 
-        calls: dict[str, Callable[[], object]] = {BASELINE: lambda: published_way(model, source, target, ramp)}
-        calls |= {candidate.name: candidate.call(SEQUENCE) for candidate in found}
+        calls: dict[str, Callable[[], object]] = {BASELINE: lambda: compute_published_way(model, source, target, ramp)}
+        calls |= {candidate.name: candidate.call(SEQUENCE) for candidate in remote_models}
         measured.records += compared(
             _time(calls, repeats, "a whole sequence", report),
             f"{frames} frames of {size}x{size}",
             baseline=BASELINE,
             meta=lambda name: {**meta, "repeats": repeats, "mean_error_grey_levels": errors[name]},
         )
-        for candidate in found:
+        for candidate in remote_models:
             report(Progress(f"its parts, {candidate.name}"))
             measured.parts[candidate.name] = _time({part: candidate.call(part) for part in PARTS}, 10)
 
-        # A slider that is being moved: both pictures are encoded already. Some runtimes have compiled for a sequence.
-        for candidate in (candidate for candidate in found if candidate.any_length):
+        # One frame, as when a user moves a slider: both pictures are already encoded. This needs a runtime that accepts
+        # any number of frames.
+        for candidate in (candidate for candidate in remote_models if candidate.any_length):
             report(Progress(f"one frame, {candidate.name}"))
-            one = {name: candidate.call(name) for name in (SIX_GROUPS, ONE_GROUP)}
+            one = {name: candidate.call(name) for name in (ALL_BRANCHES, ONE_BRANCH)}
             timed = _time(one, max(repeats, 20))
             measured.records += compared(
-                timed, candidate.name, baseline=SIX_GROUPS, meta=lambda _: {**meta, "frames": 1}
+                timed, candidate.name, baseline=ALL_BRANCHES, meta=lambda _: {**meta, "frames": 1}
             )
 
         for candidate in by_runtime.get("torchscript", ()):
             for count in sorted({1, frames}):
                 report(Progress(f"branches at once, {candidate.name}, {count} frames"))
                 conditions = {**meta, "frames": count}
-                timings: dict[str, Timing] = candidate.ask("branches", candidate.precision, count, max(repeats, 20))
+                timings: dict[str, Timing] = candidate.call_worker(
+                    "branches", candidate.precision, count, max(repeats, 20)
+                )
                 measured.records += compared(
                     timings,
                     f"{candidate.name}, {count} frames",
@@ -197,7 +198,7 @@ def _time(
 
 
 def _rates(measured: ModelMeasurements, meta: dict[str, Any]) -> list[Record]:
-    """Return a record for each part's rate, its ratio to that of a product of matrices in float32."""
+    """Return a record of each part's speed, compared with that of a float32 matrix product."""
     rates = {f"matmul {name}": (measured.matmul_rate(name), timing) for name, timing in measured.matmul.items()}
     for candidate, parts in measured.parts.items():
         rates |= {f"{part}, {candidate}": (measured.rate(candidate, part), timing) for part, timing in parts.items()}
@@ -208,8 +209,8 @@ def _rates(measured: ModelMeasurements, meta: dict[str, Any]) -> list[Record]:
     ]
 
 
-def published_way(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
-    """Compute every frame from the pictures, as the published code does.
+def compute_published_way(model: MorphModel, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+    """Compute every frame from the two pictures, as the published code does.
 
     Args:
         model: in contiguous format.
@@ -233,7 +234,7 @@ def published_way(model: MorphModel, source: Tensor, target: Tensor, strengths: 
 
 
 def _gmac(model: MorphModel, picture: Tensor, strengths: Tensor) -> dict[str, float]:
-    """Count what the convolutions of each part multiply in one sequence; the interpolation counts with the T_i."""
+    """Count the 10^9 multiply-adds of each part's convolutions in one sequence; T includes the interpolation."""
     counts = {"E": 0, "T": 0, "D": 0}
     part = "E"
 

@@ -1,4 +1,4 @@
-"""Where the time of a sequence goes, as a picture: each part's time, and its rate beside that of a matrix product."""
+"""Draw each part's share of a sequence's time, and its speed beside that of a matrix product."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PICTURE_FILE = "model.png"
 
 
 def draw(measured: ModelMeasurements, folder: Path) -> Path:
-    """Draw into `model.png`; return its path."""
+    """Draw the times and speeds into `model.png`; return its path."""
     from matplotlib.figure import Figure
 
     names = list(measured.parts)

@@ -28,11 +28,11 @@ class Record:
     baseline: str
     """Name of the record that this one is compared with."""
     ratio: float
-    """How many times as fast as the baseline: above 1 is faster."""
+    """Speed relative to the baseline: above 1 is faster."""
     spread: float
     """Distance between the quartiles, divided by the median."""
     meta: dict[str, Any]
-    """What was measured, how, and on what. In a file, what all records share stands in the first one alone."""
+    """Settings and machine of the measurement. In a file, shared values are in the first record only."""
 
 
 def compared(
@@ -41,10 +41,10 @@ def compared(
     """Return a record for each of the timings of one case, compared with the baseline among them.
 
     Args:
-        timings: by name, the baseline's included.
-        case: what was timed.
+        timings: by name, including the baseline's.
+        case: name of the case.
         baseline: name of the timing that the others are compared with.
-        meta: what is said of a name's measurement.
+        meta: returns the `meta` of a named timing.
     """
     return [
         Record(
@@ -61,10 +61,10 @@ def compared(
 
 
 def write(records: Sequence[Record], folder: Path) -> Path:
-    """Write `results.json`, one line a record, into the folder, which is made if it is not there; return its path.
+    """Write `results.json` with one record a line into the folder, which is created if needed; return its path.
 
-    What is the same in the `meta` of all records, such as the machine and the versions, is written once: in the first
-    record, as `meta["environment"]`.
+    Values that are the same in the `meta` of all records, such as the machine and the versions, are written once: in
+    the first record, as `meta["environment"]`.
     """
     plain = [dataclasses.asdict(record) for record in records]
     shared = {

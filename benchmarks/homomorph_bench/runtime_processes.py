@@ -1,6 +1,6 @@
-"""The models of each runtime in a process of their own, which waits while another one computes.
+"""Run each runtime in a process of its own, which waits while another one computes.
 
-In one process the pools of threads of several runtimes take the cores from each other, which slows whatever runs.
+Within one process, the thread pools of several runtimes would contend for the cores.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ ALL_BRANCHES = "one frame, all branches"
 ONE_BRANCH = "one frame, one branch"
 _PICTURES = 16
 _PAUSE_S = 0.02
-"""Until the threads of the process that computed before have stopped looking for more work."""
+"""Pause before a measurement, until the threads of the previous process have stopped polling for work."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every process makes for itself: the same model with random weights, and the same pictures."""
+    """Settings from which every process creates the same model with random weights, and the same pictures."""
 
     config: ModelConfig
     frames: int
@@ -47,10 +47,10 @@ class Setup:
     folder: Path
     """For exported files."""
     packages: Path | None
-    """For AOTInductor's instead."""
+    """For AOTInductor's packages instead; None: `folder`."""
 
     def model(self) -> MorphModel:
-        """Return the model, its weights such that frames have contrast."""
+        """Return the model, with random weights that give the frames contrast."""
         torch.manual_seed(0)
         model = MorphModel(self.config).eval().requires_grad_(False)
         for layer in model.modules():
@@ -75,36 +75,36 @@ class RemoteModel:
     name: str
     precision: str
     any_length: bool
-    ask: Callable[..., Any]
-    """Calls a method of the process's `_RuntimeWorker`."""
+    call_worker: Callable[..., Any]
+    """Calls a method of the process's `_RuntimeWorker` by name."""
 
     def morph(self) -> Tensor:
         """Return the frames of the sequence, uint8 [1, S, H, W, 3]."""
-        return torch.from_numpy(self.ask("morph", self.name))
+        return torch.from_numpy(self.call_worker("morph", self.name))
 
-    def call(self, what: str) -> RemoteCall:
-        """Return what times the sequence, a part of it, or one frame."""
-        return RemoteCall(self, what)
+    def call(self, part: str) -> RemoteCall:
+        """Return a call of the sequence, of a part of it, or of one frame."""
+        return RemoteCall(self, part)
 
 
 @dataclass(frozen=True)
 class RemoteCall:
-    """Something that a model can do, called and timed in its process."""
+    """A call that runs, and is timed, in the model's process."""
 
     model: RemoteModel
-    what: str
+    part: str
 
     def __call__(self) -> float:
         return self.time_ms(1)
 
     def time_ms(self, calls: int) -> float:
-        """Call it so many times; return the milliseconds of one call."""
+        """Call it `calls` times; return the milliseconds of one call."""
         time.sleep(_PAUSE_S)
-        return float(self.model.ask("time_ms", self.model.name, self.what, calls))
+        return float(self.model.call_worker("time_ms", self.model.name, self.part, calls))
 
 
 def time_ms(candidate: Callable[[], object], calls: int) -> float:
-    """Time a candidate of this process or of another, for `time_in_turns`."""
+    """Time a candidate in this process, or a `RemoteCall` in its process; for `time_in_turns`."""
     if isinstance(candidate, RemoteCall):
         return candidate.time_ms(calls)
     time.sleep(_PAUSE_S)
@@ -112,26 +112,26 @@ def time_ms(candidate: Callable[[], object], calls: int) -> float:
 
 
 @contextmanager
-def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[RemoteModel]]:
+def start_runtime(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[RemoteModel]]:
     """Start a runtime's process, and end it when the context is left.
 
     Args:
         runtime: one of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
-        setup: what it makes.
-        report: called with what it does next until it is ready.
+        setup: the model and the pictures.
+        report: called with the process's progress until it is ready.
 
     Raises:
         RuntimeError: the process ended.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_answer, args=(there, runtime, setup), daemon=True)
+    process = context.Process(target=_run_worker, args=(there, runtime, setup), daemon=True)
     process.start()
     there.close()
 
-    def ask(*question: Any) -> Any:
+    def call_worker(*method_and_arguments: Any) -> Any:
         try:
-            here.send(question)
+            here.send(method_and_arguments)
             while True:
                 kind, answer = here.recv()
                 if kind == "answer":
@@ -141,35 +141,36 @@ def started(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[Rem
             raise RuntimeError(f"the process of {runtime} ended; its message stands above") from None
 
     try:
-        yield [RemoteModel(name, precision, any_length, ask) for name, precision, any_length in ask("describe")]
+        described = call_worker("describe")
+        yield [RemoteModel(name, precision, any_length, call_worker) for name, precision, any_length in described]
     finally:
         here.close()
         process.join(timeout=10)
         process.kill()
 
 
-def _answer(connection: Connection, runtime: str, setup: Setup) -> None:
-    """Answer questions until nobody is there to ask any."""
+def _run_worker(connection: Connection, runtime: str, setup: Setup) -> None:
+    """Call methods of a `_RuntimeWorker` for the parent process until that closes the connection."""
     torch.set_num_threads(setup.threads)
     load_operator()
-    loaded = _RuntimeWorker(runtime, setup, lambda progress: connection.send(("report", progress)))
+    worker = _RuntimeWorker(runtime, setup, lambda progress: connection.send(("report", progress)))
     with torch.inference_mode():
         while True:
             try:
                 method, *arguments = connection.recv()
             except EOFError:
                 return
-            connection.send(("answer", getattr(loaded, method)(*arguments)))
+            connection.send(("answer", getattr(worker, method)(*arguments)))
 
 
 class _RuntimeWorker:
-    """The models of one runtime, and all that is timed of them."""
+    """The models of one runtime, and the calls to time."""
 
     def __init__(self, runtime: str, setup: Setup, report: Report) -> None:
         self.setup, self.model, self.pictures = setup, setup.model(), setup.pictures()
         source, target, ramp = self.pictures[:1], self.pictures[1:2], setup.ramp()
         with torch.no_grad():
-            found = runtime_models(
+            models = runtime_models(
                 self.model,
                 setup.folder,
                 packages=setup.packages,
@@ -178,7 +179,7 @@ class _RuntimeWorker:
                 example=(source, target, ramp),
                 report=report,
             )
-            self.models = {model.name: model for model in found}
+            self.models = {model.name: model for model in models}
             self.calls = {name: self._calls(model, source, target, ramp) for name, model in self.models.items()}
 
     def describe(self) -> list[tuple[str, str, bool]]:
@@ -187,11 +188,11 @@ class _RuntimeWorker:
     def morph(self, name: str) -> Any:
         return self.calls[name][SEQUENCE]().numpy()
 
-    def time_ms(self, name: str, what: str, calls: int) -> float:
-        return wall_ms(self.calls[name][what], calls)
+    def time_ms(self, name: str, part: str, calls: int) -> float:
+        return wall_ms(self.calls[name][part], calls)
 
     def branches(self, precision: str, frames: int, repeats: int) -> dict[str, Timing]:
-        """Time the branches one by one and at once, on the last frames of the sequence."""
+        """Time the branches one by one and as one joint network, on the last frames of the sequence."""
         features = self.model.encoder(normalise(self.pictures[:2].permute(0, 3, 1, 2), self.setup.config.network))
         parts, strengths = exported_parts(self.model, None, DTYPES[precision]), self.setup.ramp()[:, -frames:]
         return branches.time_branches(parts, DTYPES[precision], features[:1], features[1:], strengths, repeats=repeats)
@@ -201,13 +202,13 @@ class _RuntimeWorker:
         features = model.encode(source, target)
         mixed = model.interpolate(*features, ramp)
         half = torch.full_like(ramp[:, :1], 0.5)
-        alone = half.clone()
-        alone[..., 1:] = 0
+        one_branch = half.clone()
+        one_branch[..., 1:] = 0
         return {
             SEQUENCE: lambda: model.morph(source, target, ramp),
             "E": lambda: model.encode(source, target)[0],
             "T": lambda: model.interpolate(*features, ramp),
             "D": lambda: model.decode(mixed),
             ALL_BRANCHES: lambda: model.decode(model.interpolate(*features, half)),
-            ONE_BRANCH: lambda: model.decode(model.interpolate(*features, alone)),
+            ONE_BRANCH: lambda: model.decode(model.interpolate(*features, one_branch)),
         }

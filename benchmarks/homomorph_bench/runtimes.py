@@ -1,4 +1,4 @@
-"""One run's exported files in each runtime, with the same three calls: encode, interpolate, decode."""
+"""The exported files of one run, loaded in each runtime, with the same three calls: encode, interpolate, decode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from homomorph_export.precision import DTYPES
 from homomorph_export.quantisation import calibration_inputs
 
 MODELS = ("encoder_pair", "interpolator", "decoder")
-"""The served models that a whole sequence passes, in this order."""
+"""The served models of a whole sequence, in the order of computation."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RuntimeModel:
     """Features [B, S, C, h, w] -> uint8 [B, S, H, W, 3]."""
 
     any_length: bool
-    """Whether it takes any number of frames; else only that of the example."""
+    """Whether it accepts any number of frames, or only that of the example."""
 
     def morph(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
         """Return the frames of a whole sequence, uint8 [B, S, H, W, 3]."""
@@ -64,12 +64,12 @@ def runtime_models(
 
     Args:
         model: with float32 weights.
-        folder: where the files go.
-        packages: where AOTInductor's go instead, and are taken from if they are there.
+        folder: for the exported files.
+        packages: for AOTInductor's packages instead; packages that exist there are loaded, not compiled again.
         runtimes: some of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
-        pictures: what int8 is calibrated on, uint8 [N, H, W, 3].
-        example: source, target and strengths of the sizes that will be asked for; OpenVINO compiles for them.
-        report: called with what is done next.
+        pictures: calibration data of int8, uint8 [N, H, W, 3].
+        example: source, target and strengths, of the sizes of later calls; OpenVINO compiles for these sizes.
+        report: called before each stage.
     """
     config = model.config
     models = morph_models(config, labels=False)
@@ -95,11 +95,11 @@ def runtime_models(
         for precision in formats():
             report(Progress(f"export: AOTInductor {precision}, which compiles for minutes"))
             parts = exported_parts(model, None, DTYPES[precision])
-            yield _aotinductor(models, parts, packages or folder, f"{_made_for(config)}-{precision}", precision)
+            yield _aotinductor(models, parts, packages or folder, f"{_package_key(config)}-{precision}", precision)
 
 
 def formats() -> tuple[str, ...]:
-    """Return the floating-point formats worth timing: without units for bfloat16 it is computed many times slower."""
+    """Return the floating-point formats to time: bfloat16 only on a CPU that computes it in hardware."""
     return ("fp32", "bf16") if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ("fp32",)
 
 
@@ -118,18 +118,18 @@ def _torchscript(models: Sequence[Model], parts: Parts, folder: Path, precision:
     return _runtime_model("torchscript", precision, loaded)
 
 
-def _made_for(config: ModelConfig) -> str:
-    """Return a word for all that a package depends on beside the weights, which are always the same."""
+def _package_key(config: ModelConfig) -> str:
+    """Return a hash of everything that a package depends on, except the weights, which are always the same."""
     environment = (config, torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
     return hashlib.sha256(repr(environment).encode()).hexdigest()[:8]
 
 
-def _aotinductor(models: Sequence[Model], parts: Parts, folder: Path, made_for: str, precision: str) -> RuntimeModel:
+def _aotinductor(models: Sequence[Model], parts: Parts, folder: Path, key: str, precision: str) -> RuntimeModel:
     modules = eager_modules(models, parts)
     loaded = {}
     for model in (model for model in models if model.name in MODELS):
         name = model.name
-        file = folder / f"{name}-{made_for}.pt2"
+        file = folder / f"{name}-{key}.pt2"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             aotinductor.compile_package(modules[name], model, file)
@@ -138,7 +138,7 @@ def _aotinductor(models: Sequence[Model], parts: Parts, folder: Path, made_for: 
 
 
 def _onnx_files(model: MorphModel, models: Sequence[Model], folder: Path, pictures: Tensor | None) -> dict[str, Path]:
-    """Write float32 files or, given pictures to calibrate on, int8 ones."""
+    """Write float32 files, or int8 files if calibration pictures are given; return their paths by model."""
     files = {name: folder / f"{name}.onnx" for name in MODELS}
     if folder.exists():  # another runtime's process has written them
         return files
@@ -155,8 +155,8 @@ def _openvino(file: Path, precision: str, inputs: Sequence[Tensor]) -> Callable[
     import openvino
     from onnx.inliner import inline_local_functions
 
-    # OpenVINO does not look into functions local to a model, and (2026.4) computes rubbish where sizes within an `If`
-    # are open.
+    # OpenVINO does not read a model's local functions, so they are inlined. OpenVINO 2026.4 computes wrong results
+    # where sizes within an `If` are dynamic, so the sizes are fixed.
     core = openvino.Core()
     model = core.read_model(inline_local_functions(onnx.load(file)).SerializeToString())
     model.reshape({place: list(tensor.shape) for place, tensor in enumerate(inputs)})
@@ -173,7 +173,7 @@ def _openvino(file: Path, precision: str, inputs: Sequence[Tensor]) -> Callable[
 
 
 def _examples(config: ModelConfig, source: Tensor, target: Tensor, strengths: Tensor) -> dict[str, tuple[Tensor, ...]]:
-    """Return inputs of the sizes that each model of a sequence gets."""
+    """Return example inputs of each model of a sequence, by name."""
     network = config.network
     cells = (source.shape[1] // network.stride, source.shape[2] // network.stride)
     features = torch.zeros(len(source), network.feature_channels, *cells)

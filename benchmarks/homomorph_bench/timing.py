@@ -1,4 +1,4 @@
-"""Times several ways of doing the same thing in turns, so that whatever slows the machine slows all of them."""
+"""Time several candidates in turns, so that a disturbance of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from homomorph.progress import Progress, Report, silent
 
 @dataclass(frozen=True)
 class Timing:
-    """What repeating one measurement gave."""
+    """Median and spread of a repeated measurement."""
 
     median_ms: float
     spread: float
@@ -32,13 +32,13 @@ def time_in_turns(
     """Time each candidate `repeats` times, one turn of each after the other.
 
     Args:
-        candidates: what to call, by name.
+        candidates: functions to time, by name.
         repeats: turns that count, at least 10.
         warm_up: turns before those.
-        turn_ms: a turn calls its candidate as often as fits into this, and counts the mean of the calls.
-        stage: what the reports call it.
+        turn_ms: length of a turn, which calls its candidate repeatedly and counts the mean of the calls.
+        stage: name of the stage in progress reports.
         report: called when each turn begins.
-        time_ms: calls a candidate so many times and returns the milliseconds of one call; by the wall clock if None.
+        time_ms: `time_ms(candidate, calls)` returns the milliseconds of one call; None: `wall_ms`.
     """
     time_ms = time_ms or wall_ms
     if repeats < 10:
@@ -55,7 +55,7 @@ def time_in_turns(
 
 
 def wall_ms(candidate: Callable[[], object], calls: int) -> float:
-    """Call the candidate so many times; return the milliseconds of one call."""
+    """Call the candidate `calls` times; return the milliseconds of one call by the wall clock."""
     start = time.perf_counter()
     for _ in range(calls):
         candidate()
@@ -65,7 +65,7 @@ def wall_ms(candidate: Callable[[], object], calls: int) -> float:
 def _calls_for(
     candidate: Callable[[], object], turn_ms: float, time_ms: Callable[[Callable[[], object], int], float]
 ) -> int:
-    candidate()  # the first call pays for what later ones find ready
+    candidate()  # the first call may be slow: it allocates and compiles
     return max(1, round(turn_ms / time_ms(candidate, 1)))
 
 

@@ -72,23 +72,23 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, arguments: tuple[str
 def test_memory_is_measured_beyond_the_cache(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernel, "COPIED_BYTES", (1 << 19, 1 << 20))
     case = kernel.Case(branches=2, steps=3, features=(16, 8, 8), dtype="float32", layout="channels_last", batch=2)
-    assert case.bytes(2) == 2 * (1 + 2 + 3) * 16 * 8 * 8 * 4
+    assert case.memory_bytes(2) == 2 * (1 + 2 + 3) * 16 * 8 * 8 * 4
     records = {record.name: record for record in kernel.measure_memory(case, repeats=10)}
     operator, copied = records[f"memory of {kernel.OPERATOR}, {case}"], records[f"memory of {kernel.COPY}, {case}"]
     assert operator.meta["gigabytes_per_second"] == pytest.approx(1e3 / operator.value)
-    assert (operator.meta["bytes"], copied.meta["bytes"]) == (case.bytes(2), 2 << 20)
-    assert records[f"memory of {kernel.ONE_HOT}, {case}"].meta["bytes"] == case.bytes(1)
+    assert (operator.meta["bytes"], copied.meta["bytes"]) == (case.memory_bytes(2), 2 << 20)
+    assert records[f"memory of {kernel.ONE_HOT}, {case}"].meta["bytes"] == case.memory_bytes(1)
     assert (operator.unit, operator.baseline) == ("ms/GB", copied.name)
     assert operator.ratio == pytest.approx(copied.value / operator.value)
 
 
 def test_batches_are_twice_as_large_as_the_cache():
     case = kernel.Case(branches=12, steps=1, features=(256, 32, 32), dtype="float32", layout="contiguous")
-    beyond = case.beyond(100 << 20)
-    assert beyond.bytes(1) >= 200 << 20 > beyond.bytes(1) * (beyond.batch - 1) / beyond.batch
-    assert str(beyond).startswith(f"B={beyond.batch} K=12 ")
-    assert case.beyond(0).batch == 1
-    assert 1.4e9 < case.beyond(1 << 40).bytes(12) <= 1.5e9, "no more memory than that"
+    larger = case.larger_than_cache(100 << 20)
+    assert larger.memory_bytes(1) >= 200 << 20 > larger.memory_bytes(1) * (larger.batch - 1) / larger.batch
+    assert str(larger).startswith(f"B={larger.batch} K=12 ")
+    assert case.larger_than_cache(0).batch == 1
+    assert 1.4e9 < case.larger_than_cache(1 << 40).memory_bytes(12) <= 1.5e9, "no more memory than that"
 
 
 def test_the_cache_is_as_large_as_the_copies_that_it_makes_faster(monkeypatch: pytest.MonkeyPatch):
@@ -101,7 +101,7 @@ def test_the_cache_is_as_large_as_the_copies_that_it_makes_faster(monkeypatch: p
             for size, rate in gigabytes_per_second.items()
         }
 
-    monkeypatch.setattr(kernel, "_time", time)
+    monkeypatch.setattr(kernel, "_time_candidates", time)
     copies = kernel.measure_copies(repeats=10)
     assert [record.meta["gigabytes_per_second"] for record in copies] == pytest.approx([100, 60, 30, 25])
     assert kernel.cache_bytes(copies) == 4 << 20, "both of its tensors count"

@@ -19,7 +19,7 @@ from homomorph.models.morph import MorphModel
 from homomorph.progress import silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph.training.settings import MorphPreset, preset_names, read_preset
-from homomorph_bench import branches, model, model_picture, runtimes
+from homomorph_bench import branches, model, model_picture, runtime_processes, runtimes
 from homomorph_export.contract import Model
 from homomorph_export.ops import interpolate
 from homomorph_export.parts import exported_parts
@@ -56,11 +56,11 @@ def test_openvino_computes_the_same() -> None:
     """In a process of its own: with OpenVINO and gRPC loaded, Python crashes later on."""
     code = f"""
 from homomorph.models.config import CompactConfig
-from homomorph_bench import model
+from homomorph_bench import model, runtime_processes
 measured = model.run({TINY!r}, picture_size=32, frames=3, runtimes=("openvino",), repeats=10, threads=1)
 compared = [record for record in measured.records if record.baseline.startswith(model.BASELINE)]
 print(*(record.name.partition(",")[0] for record in compared), sep=";")
-assert not any(record.baseline == model.SIX_GROUPS for record in measured.records)
+assert not any(record.baseline == runtime_processes.ALL_BRANCHES for record in measured.records)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 0, result.stderr
@@ -70,9 +70,9 @@ assert not any(record.baseline == model.SIX_GROUPS for record in measured.record
 
 
 def test_one_branch_is_compared_with_all(measured: model.ModelMeasurements) -> None:
-    names = [record.name for record in measured.records if record.baseline.startswith(model.SIX_GROUPS)]
+    names = [record.name for record in measured.records if record.baseline.startswith(runtime_processes.ALL_BRANCHES)]
     assert len(names) == 2 * len(measured.parts)
-    assert f"{model.ONE_GROUP}, onnxruntime fp32" in names
+    assert f"{runtime_processes.ONE_BRANCH}, onnxruntime fp32" in names
 
 
 def test_branches_at_once_are_compared_with_one_by_one(measured: model.ModelMeasurements) -> None:
@@ -177,7 +177,7 @@ def test_the_picture_is_drawn(measured: model.ModelMeasurements, tmp_path: Path)
 
 def test_a_way_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = torch.randint(0, 256, (1, 3, 32, 32, 3), dtype=torch.uint8)
-    monkeypatch.setattr(model, "published_way", lambda *_: noise)
+    monkeypatch.setattr(model, "compute_published_way", lambda *_: noise)
     with pytest.raises(AssertionError, match=r"torchscript fp32 is \d+\.\d+ grey levels off"):
         model.run(TINY, picture_size=32, frames=3, runtimes=("torchscript",), repeats=10, threads=1)
 

@@ -80,7 +80,7 @@ def test_search_finds_the_largest_rate(capacity: float) -> None:
     tried = []
     while not search.done:
         tried.append(search.rate)
-        search.tell(met=search.rate <= capacity)
+        search.record(met=search.rate <= capacity)
     assert min(capacity, 100) - 1 <= search.best <= min(capacity, 100)
     assert search.best in tried, "only what was measured is reported"
     assert len(tried) <= 7
@@ -89,7 +89,7 @@ def test_search_finds_the_largest_rate(capacity: float) -> None:
 def test_search_without_any_rate() -> None:
     search = RateSearch(100)
     while not search.done:
-        search.tell(met=False)
+        search.record(met=False)
     assert search.best == 0
 
 
@@ -169,7 +169,7 @@ def test_time_is_divided_without_rest() -> None:
             ("decoder", "compute_infer"): 150 * ms,
         }
     )
-    parts_ms = triton_time.split(counted, mean_ms=22)
+    parts_ms = triton_time.split_request_time(counted, mean_ms=22)
     assert parts_ms["network"] == pytest.approx(2)
     assert parts_ms["decoder queue"] == pytest.approx(3)
     assert parts_ms["decoder compute_infer"] == pytest.approx(15)
@@ -187,7 +187,7 @@ def test_time_of_a_model_that_is_no_ensemble() -> None:
             ("morph", "compute_infer"): 4_000_000,
         }
     )
-    parts_ms = triton_time.split(counted, mean_ms=6)
+    parts_ms = triton_time.split_request_time(counted, mean_ms=6)
     assert parts_ms["morph compute_infer"] == pytest.approx(4)
     assert (parts_ms["network"], parts_ms["scheduling"]) == (pytest.approx(1), pytest.approx(1))
 
@@ -204,11 +204,11 @@ def test_what_triton_counts_after_the_answer_is_no_part_of_the_time() -> None:
             ("morpher", "compute_output"): 2 * ms,
         }
     )
-    parts_ms = triton_time.split(counted, mean_ms=10.4)
+    parts_ms = triton_time.split_request_time(counted, mean_ms=10.4)
     assert parts_ms["network"] == 0
     assert parts_ms["morpher compute_output"] == pytest.approx(0.4), "0.6 of it came after the answer"
     assert sum(parts_ms.values()) == pytest.approx(10.4)
-    parts_ms = triton_time.split(counted, mean_ms=9.5)
+    parts_ms = triton_time.split_request_time(counted, mean_ms=9.5)
     assert parts_ms["morpher compute_output"] == 0
     assert sum(parts_ms.values()) == pytest.approx(9.5)
 
@@ -218,7 +218,7 @@ def test_statistics_of_a_server_that_is_gone() -> None:
         free.bind(("127.0.0.1", 0))  # and nobody listens
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(RequestFailed, match="Triton's statistics"):
-            asyncio.run(triton_time.counts(nobody, nobody))
+            asyncio.run(triton_time.read_counts(nobody, nobody))
 
 
 _ANALYZER = """#!{python}
@@ -359,7 +359,7 @@ def test_the_command_measures_the_real_server(
     assert 0 < in_time["ratio"] == pytest.approx(in_time["value"] / records["Triton, Offline"]["value"])
 
     # The parts make up the whole, as the client saw it.
-    case = scenarios.ALONE
+    case = scenarios.ONE_AT_A_TIME
     whole = records[f"Triton, {case}"]
     parts = [r for r in records.values() if r["baseline"] == whole["name"] and r is not whole]
     parts = [record for record in parts if not record["name"].startswith("client library")]
@@ -388,8 +388,8 @@ def test_peers_answer_the_same_frames(repository: Path, name: str, monkeypatch: 
     monkeypatch.setattr(systems, "PEERS", {name: systems.PEERS[name]})
 
     async def names() -> list[str]:
-        async with systems.started(repository, picture_size=64, frames=2, peers=True, report=silent) as running:
-            return list(running.systems)  # `started` has compared the frames
+        async with systems.start_systems(repository, picture_size=64, frames=2, peers=True, report=silent) as running:
+            return list(running.systems)  # `start_systems` has compared the frames
 
     assert asyncio.run(names())[-1] == name
 
@@ -404,7 +404,7 @@ def test_other_frames_are_found(repository: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(systems.InProcess, "send", other)
 
     async def start() -> None:
-        async with systems.started(repository, picture_size=None, frames=3, peers=False, report=silent):
+        async with systems.start_systems(repository, picture_size=None, frames=3, peers=False, report=silent):
             raise AssertionError("the frames differ")
 
     with pytest.raises(systems.ServerError, match=r"Triton answers other frames: they are \d+ grey levels off"):

@@ -1,4 +1,4 @@
-"""When requests come that nobody coordinates."""
+"""Random arrival times of independent requests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import random
 
 
 def poisson_arrivals(rate: float, duration_s: float, seed: int) -> list[float]:
-    """Return the seconds at which requests arrive, in [0, duration_s), ascending.
+    """Return the times at which requests arrive, in seconds, in [0, duration_s), ascending.
 
-    Gaps are exponential and independent: a Poisson process, as of many users who do not know of each other.
+    Gaps are exponential and independent: a Poisson process, the usual model of many independent users.
 
     Args:
         rate: requests a second, on average.
         duration_s: seconds.
-        seed: the same gives the same arrivals, so that every system gets the same bursts.
+        seed: of the random generator; systems that are compared get the same seed, hence the same bursts.
     """
     generator = random.Random(seed)
     arrivals = []

@@ -28,8 +28,8 @@ class ExportedMorph:
             device: `cpu`, or a CUDA device.
 
         Raises:
-            ServerError: it lacks one of them.
-            OperatorError: the operator's library there does not load.
+            ServerError: the repository lacks one of them.
+            OperatorError: the repository's library of the operator does not load.
         """
         files = {name: repository / name / TORCHSCRIPT_FILE for name in MODELS}
         for file in files.values():
@@ -38,7 +38,7 @@ class ExportedMorph:
         for operator in sorted(repository.resolve().glob("*/1/*.so"))[:1]:  # all are copies of one library
             library.load_library(operator)
         self._device = torch.device(device)
-        # As in the served models: no batch's size may change what is computed.
+        # As in the served models: results must not depend on the batch size.
         torch.backends.cudnn.allow_tf32 = False
         models = (torchscript.load(file, device) for file in files.values())
         self._encode, self._interpolate, self._decode = models
@@ -60,12 +60,12 @@ class ExportedMorph:
             return frames.cpu()
 
     def encode(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of both pictures, which a call needs first, on the device."""
+        """Encode both pictures, the first part of a call; return their features [B, C, h, w] on the device."""
         with torch.inference_mode():
             features: tuple[Tensor, Tensor] = self._encode(source.to(self._device), target.to(self._device))
         return features
 
     def warm_up(self, source: Tensor, target: Tensor, strengths: Tensor) -> None:
-        """Make later calls of these sizes fast."""
+        """Run a few calls, so that TorchScript has specialised its graph for these sizes."""
         for _ in range(_WARM_UP_CALLS):
             self(source, target, strengths)

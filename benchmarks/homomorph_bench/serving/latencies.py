@@ -1,4 +1,4 @@
-"""What many latencies come to."""
+"""Percentiles of latencies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that at least so many percent of the values do not exceed (the nearest rank).
+    """Return the smallest value that is at least as large as `percent` of the values (the nearest rank).
 
-    No value is invented between two that were measured, so that a percentile is a latency that a request had.
+    It does not interpolate: the result is a latency that was measured.
 
     Args:
         values: at least one, in any order; infinite for requests that failed.
@@ -17,5 +17,5 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """
     if not values or not 0 < percent <= 100:
         raise ValueError(f"percentile {percent} of {len(values)} values")
-    # The product comes first: 0.29 * 100 is not 29.
+    # Multiply before dividing: 0.29 * 100 is not 29 in floating point.
     return sorted(values)[math.ceil(percent * len(values) / 100) - 1]

@@ -1,7 +1,7 @@
-"""Load on a system: closed loops, which wait for answers, and open ones, which do not.
+"""Load on a system: closed loops wait for an answer before the next request, open loops do not.
 
-One thread and one event loop send everything. The load generator runs on the cores that it measures, and threads would
-contend for them and for Python's lock; what it costs is measured too (`LoadResult.cpu_s`).
+One thread and one event loop send all requests. The load generator shares its cores with the measured system; more
+threads would contend for the cores and for Python's lock. Its own processor time is measured (`LoadResult.cpu_s`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from homomorph_bench.serving.latencies import percentile
 
 Send = Callable[[], Awaitable[bytes]]
-"""Sends the one request that is measured, and returns the whole answer."""
+"""Sends the measured request and returns the whole answer."""
 
 
 class RequestFailed(Exception):
@@ -24,18 +24,18 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a system did under a load."""
+    """Latencies and rate of a system under one load."""
 
     latencies_ms: list[float]
-    """Of each request; infinite if it failed, as under more requests than a queue holds."""
+    """One per request; infinite if it failed, for example because a queue was full."""
     elapsed_s: float
     """From the first request to the last answer."""
     cpu_s: float
-    """Processor time of this process: the load generator's, and what runs in process."""
+    """Processor time of this process: the load generator, and the system itself where that runs in process."""
 
     @classmethod
     def joined(cls, loads: Sequence[LoadResult]) -> LoadResult:
-        """Return several loads, one after the other, as one."""
+        """Return the loads of several turns as one."""
         latencies_ms = [latency for load in loads for latency in load.latencies_ms]
         return cls(latencies_ms, sum(load.elapsed_s for load in loads), sum(load.cpu_s for load in loads))
 
@@ -52,16 +52,16 @@ class LoadResult:
 async def closed_loop(
     send: Send, *, concurrency: int, requests: int | None = None, duration_s: float = math.inf
 ) -> LoadResult:
-    """Keep so many requests on their way: each answer starts the next request.
+    """Keep `concurrency` requests on their way: each answer starts the next request.
 
     Args:
         send: the system.
         concurrency: requests on their way at any time.
-        requests: how many in all; None for as many as the duration takes.
-        duration_s: when to stop sending; what is on its way then is waited for, and counts.
+        requests: total number of requests; None: no limit but the duration.
+        duration_s: when to stop sending; requests on their way at that time are awaited and counted.
 
     Raises:
-        RequestFailed: a request failed, which under no more requests than these is not expected.
+        RequestFailed: a request failed.
     """
     latencies_ms: list[float] = []
     sent = 0
@@ -80,10 +80,10 @@ async def closed_loop(
 
 
 async def open_loop(send: Send, arrivals_s: Sequence[float]) -> LoadResult:
-    """Send each request at its time, however late earlier answers are.
+    """Send each request at its time, without waiting for earlier answers.
 
-    Latency counts from the time that a request was due. A system that holds up the sender, as one does that computes in
-    this very thread, is charged for the wait: nothing is omitted because a request could not be sent.
+    Latency counts from the time at which a request was due. A system that blocks the sender, such as one that computes
+    in this thread, therefore pays for the delay (no coordinated omission).
 
     Args:
         send: the system.
@@ -100,7 +100,7 @@ async def open_loop(send: Send, arrivals_s: Sequence[float]) -> LoadResult:
     tasks = []
     start, cpu_start = time.perf_counter(), time.process_time()
     for arrival in arrivals_s:
-        # Yields even when it is late, so that answers are taken in and requests go out in their order.
+        # Yield even when late, so that the event loop handles answers and sends requests in order.
         await asyncio.sleep(max(0.0, start + arrival - time.perf_counter()))
         tasks.append(asyncio.create_task(latency_ms(start + arrival)))
     latencies_ms = list(await asyncio.gather(*tasks))

@@ -1,4 +1,4 @@
-"""NVIDIA's own load generator on the same server, so that ours can be held against it."""
+"""NVIDIA's perf_analyzer on the same server, as a check of our own load generator."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from homomorph_bench.serving.systems import Inputs
 from homomorph_client.errors import ServerError
 
 _WINDOWS = 10
-"""Measurements before it gives up, where no three in a row agree."""
+"""perf_analyzer gives up after this many measurements if no three in a row agree."""
 _STABLE_PERCENT = 20
-"""By how much those three may differ."""
+"""Largest difference between three measurements that agree."""
 
 
 async def rate(program: Path, url: str, inputs: Inputs, *, concurrency: int, window_s: float) -> float:
-    """Return how many sequences a second `morph` answers to perf_analyzer.
+    """Return the sequences a second that perf_analyzer measures for the model `morph`.
 
     Args:
-        program: perf_analyzer, or a script that runs it.
+        program: the executable perf_analyzer, or a script that runs it.
         url: host:port of Triton's gRPC.
-        inputs: what is asked for, one sequence.
+        inputs: of one request, one sequence.
         concurrency: requests on their way at any time.
-        window_s: how long each of its measurements lasts.
+        window_s: length of each measurement.
 
     Raises:
         ServerError: the program failed.

@@ -1,4 +1,4 @@
-"""What a server takes, read from /proc: of a process and everything that it has started, directly or not."""
+"""Processor time and memory of a server, read from /proc: of a process and all its descendants."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def children() -> set[int]:
-    """Return the process ids of what this process itself has started."""
+    """Return the ids of this process's children."""
     return set(_children().get(os.getpid(), []))
 
 
 def cpu_s(roots: Collection[int]) -> float:
-    """Return the processor time that the trees of processes have taken so far, in seconds, to a hundredth each."""
+    """Return the processor time that the process trees have used so far, in seconds; resolution 0.01 s a process."""
     ticks = 0
     for process in _trees(roots):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             ticks += sum(map(int, _stat(process)[11:13]))  # in user and in system mode
     return ticks / _TICKS_PER_S
 
 
 def memory_mib(roots: Collection[int], kinds: Collection[str] = ("Pss",)) -> float:
-    """Return what the trees of processes keep in memory, in MiB; pages that several share are divided among them.
+    """Return the memory of the process trees, in MiB; a page that several processes share is divided among them.
 
     Args:
-        roots: where the trees begin.
-        kinds: lines of Linux' `smaps_rollup` to sum up; everything in memory unless others are given.
+        roots: ids of the processes at the top of the trees.
+        kinds: lines of Linux' `smaps_rollup` to add up; the default is all memory in use.
     """
     kib = 0
     for process in _trees(roots):
@@ -41,11 +41,11 @@ def memory_mib(roots: Collection[int], kinds: Collection[str] = ("Pss",)) -> flo
     return kib / 1024
 
 
-def send_signal(roots: Collection[int], what: signal.Signals) -> None:
-    """Send a signal to all that processes have started, but not to themselves: they see to the end of the others."""
+def signal_descendants(roots: Collection[int], number: signal.Signals) -> None:
+    """Send a signal to all descendants of the processes, but not to the processes themselves: they supervise."""
     for process in set(_trees(roots)) - set(roots):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, what)
+            os.kill(process, number)
 
 
 def _trees(roots: Collection[int]) -> Iterator[int]:
@@ -58,7 +58,7 @@ def _trees(roots: Collection[int]) -> Iterator[int]:
 
 
 def _children() -> dict[int, list[int]]:
-    """Return the children of every process that has some."""
+    """Return the ids of each process's children, for all processes that have any."""
     found: dict[int, list[int]] = {}
     for folder in _PROC.iterdir():
         if folder.name.isdigit():
@@ -68,5 +68,5 @@ def _children() -> dict[int, list[int]]:
 
 
 def _stat(process: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third on; the second is a name that may hold anything."""
+    """Return the fields of /proc/PID/stat from the third on; the second is a name that may contain spaces."""
     return (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()

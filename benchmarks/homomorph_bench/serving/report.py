@@ -1,4 +1,4 @@
-"""`report.html`: the figures and the curves in one file that needs nothing beside it."""
+"""`report.html`: the figures and the curves in one self-contained file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPORT_FILE = "report.html"
 
 
 def write_report(measured: ServingMeasurements, folder: Path) -> Path:
-    """Write `report.html` into the folder, which is there, and return its path."""
+    """Write `report.html` into an existing folder; return its path."""
     template = resources.files("homomorph_bench.serving").joinpath("report.html.j2").read_text(encoding="utf-8")
     page = (
         jinja2.Environment(autoescape=True)
@@ -30,9 +30,9 @@ def write_report(measured: ServingMeasurements, folder: Path) -> Path:
             meta=measured.meta,
             meta_text=json.dumps(measured.meta, indent=2),
             records=measured.records,
-            curves=_curves(measured.curves, "requests a second"),
-            sweep=_curves(measured.sweep, "sequences a second, from one to many at once"),
-            where=_where(measured.where_ms),
+            curves=_draw_curves(measured.curves, "requests a second"),
+            sweep=_draw_curves(measured.sweep, "sequences a second, from one to many at once"),
+            time_split=_draw_time_split(measured.time_split_ms),
         )
     )
     path = folder / REPORT_FILE
@@ -40,7 +40,7 @@ def write_report(measured: ServingMeasurements, folder: Path) -> Path:
     return path
 
 
-def _curves(systems: Mapping[str, Sequence[Point]], label: str) -> str:
+def _draw_curves(systems: Mapping[str, Sequence[Point]], label: str) -> str:
     """Draw latency over throughput: the median solid, the 99th percentile dashed."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -56,8 +56,8 @@ def _curves(systems: Mapping[str, Sequence[Point]], label: str) -> str:
     return _svg(figure)
 
 
-def _where(cases: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw each case as one bar of its parts."""
+def _draw_time_split(cases: Mapping[str, Mapping[str, float]]) -> str:
+    """Draw each case as one bar, divided into its parts."""
     figure = Figure(figsize=(14, 1.2 + 1.1 * len(cases)), layout="constrained")
     axes: Axes = figure.subplots()
     parts = list(dict.fromkeys(part for case in cases.values() for part in case))
@@ -72,7 +72,7 @@ def _where(cases: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _finite(values: Sequence[float]) -> list[float]:
-    """Leave a gap where requests failed."""
+    """Replace infinite values, which mean failed requests, by NaN, which leaves a gap in a plot."""
     return [value if math.isfinite(value) else math.nan for value in values]
 
 

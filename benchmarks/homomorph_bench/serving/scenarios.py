@@ -1,4 +1,4 @@
-"""What is measured: MLPerf's scenarios, a sweep of concurrency, curves under open load, and where the time goes."""
+"""The measurements: MLPerf's scenarios, a sweep of concurrency, curves under open load, and the split of the time."""
 
 from __future__ import annotations
 
@@ -26,44 +26,46 @@ from homomorph_bench.serving.systems import (
     SHARED,
     TRITON,
     ComparedSystem,
-    Running,
-    started,
+    RunningSystems,
+    start_systems,
 )
 from homomorph_client.errors import ServerError
 from homomorph_export.contract import MAX_BATCH_SIZE
 
 BATCHES = f"by {MAX_BATCH_SIZE}"
-"""What is added to a system's name where each of its requests holds a whole batch."""
+"""Added to a system's name where each request holds a whole batch."""
 PERCENTILES = (50, 90, 99)
 TYPICAL_SHARE = 0.7
-"""Share of its saturating rate at which a system's tail is looked at."""
+"""Share of a system's saturating rate at which its tail latency is recorded."""
 OVERLOAD = 1.5
-"""Times its saturating rate, at which a system is overloaded."""
-ALONE = "mean of one at a time"
-LOADED = f"mean at {TYPICAL_SHARE:.0%} of its saturating rate"
+"""Multiple of a system's saturating rate in the overload scenario."""
+ONE_AT_A_TIME = "mean of one at a time"
+TYPICAL_LOAD = f"mean at {TYPICAL_SHARE:.0%} of its saturating rate"
 
 
 @dataclass(frozen=True)
 class ScenarioSettings:
-    """How long everything is measured."""
+    """Numbers and lengths of the measurements."""
 
     turns: int = 10
-    """Of SingleStream and Offline, each system once in every turn."""
+    """Turns of SingleStream and of Offline; every turn measures each system once."""
     stream_requests: int = 60
-    """In a turn of SingleStream."""
+    """Requests in a turn of SingleStream."""
     offline_s: float = 2.0
-    """A turn of Offline."""
+    """Length of a turn of Offline."""
     outstanding: int = 4 * MAX_BATCH_SIZE
     """Requests on their way in Offline."""
     window_s: float = 5.0
-    """A step of the sweep, and a window of the open loads, of the search and of the curves."""
+    """Length of a step of the sweep, and of a window of the open loads."""
     windows: int = 5
-    """Of an open load, each system once in every turn: else a single burst decided the 99th percentile."""
+    """Windows of an open load, with the systems in turns. With one window, a single burst could decide the 99th
+    percentile."""
     tolerance: float = 0.03
-    """How closely the largest rate is searched, as a share of the saturating one."""
+    """Precision of the search for the largest rate, as a share of the saturating rate."""
     concurrencies: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    """Concurrent requests at each step of the sweep."""
     shares: tuple[float, ...] = (0.1, 0.3, 0.5, TYPICAL_SHARE, 0.9)
-    """Of the saturating rate, in the curves."""
+    """Points of the curves, as shares of the saturating rate."""
 
 
 QUICK = ScenarioSettings(
@@ -80,10 +82,10 @@ QUICK = ScenarioSettings(
 
 @dataclass(frozen=True)
 class Point:
-    """A system under one load."""
+    """A system's rate and latencies under one load."""
 
     offered: float
-    """Requests a second in an open loop, requests on their way in a closed one."""
+    """Requests a second in an open loop; concurrent requests in a closed loop."""
     rate: float
     """Answers a second."""
     p50_ms: float
@@ -92,23 +94,30 @@ class Point:
 
 @dataclass
 class ServingMeasurements:
-    """All that was measured; the records hold the figures, the rest is for the report."""
+    """All measurements: the records hold the figures, the other fields are drawn in the report."""
 
     records: list[Record] = field(default_factory=list)
     sweep: dict[str, list[Point]] = field(default_factory=dict)
     """Closed loops, by system."""
     curves: dict[str, list[Point]] = field(default_factory=dict)
     """Open loops, by system."""
-    where_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Of Triton's mean request, milliseconds by load and part."""
+    time_split_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Parts of the time of Triton's mean request, in milliseconds by load and part."""
     meta: dict[str, Any] = field(default_factory=dict)
 
-    def add_where(
+    def add_time_split(
         self, case: str, outside_ms: Mapping[str, float], counted: triton_time.Counts, mean_ms: float
     ) -> None:
-        """Take in where Triton's mean request spends its time: beside what its own account holds, and within that."""
-        parts_ms = {**outside_ms, **triton_time.split(counted, mean_ms)}
-        self.where_ms[case] = parts_ms
+        """Add the parts of the mean request's time to Triton.
+
+        Args:
+            case: name of the load.
+            outside_ms: parts beside `mean_ms`, in milliseconds by name.
+            counted: Triton's counters over this load.
+            mean_ms: the mean latency of the raw request.
+        """
+        parts_ms = {**outside_ms, **triton_time.split_request_time(counted, mean_ms)}
+        self.time_split_ms[case] = parts_ms
         meta = {**self.meta, "batch_sizes": triton_time.batch_sizes(counted)}
         self.records += [
             Record(f"{part}, {case}", value, "ms", f"{TRITON}, {case}", mean_ms / value, 0.0, meta)
@@ -134,15 +143,15 @@ async def measure_serving(
 
     Args:
         repository: folder that `homomorph export` wrote.
-        settings: how long.
-        picture_size: height and width in pixels of the pictures; None is what the model was trained at.
-        frames: S of a sequence.
-        bound_ms: what the 99th percentile may be in the Server scenario.
-        threads: torch's, in process.
-        peers: whether the peers take part.
-        gpus: where models are placed; none for the CPU. See `started`.
-        analyzer: perf_analyzer, if Triton is to be measured by that too.
-        report: called with what is done next.
+        settings: numbers and lengths of the measurements.
+        picture_size: height and width of the pictures, in pixels; None: the size that the model was trained at.
+        frames: length S of a sequence.
+        bound_ms: largest 99th percentile in the Server scenario.
+        threads: torch's threads, in process.
+        peers: whether to measure the peers too.
+        gpus: see `start_systems`.
+        analyzer: the executable perf_analyzer, to measure Triton by that too.
+        report: called before each stage.
 
     Raises:
         ServerError: a server does not start, refuses a request, or answers other frames, or perf_analyzer fails.
@@ -151,14 +160,14 @@ async def measure_serving(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        async with started(
+        async with start_systems(
             repository, picture_size=picture_size, frames=frames, peers=peers, gpus=gpus, report=report
         ) as running:
             _, steps, branches = running.inputs.strengths.shape
             size = running.inputs.source.shape[1]
             placed = [torch.cuda.get_device_name(gpu) for gpu in gpus]
-            asked = {"picture_size": size, "frames": steps, "branches": branches}
-            measured = ServingMeasurements(meta={**environment(), "gpus": placed, **asked})
+            request = {"picture_size": size, "frames": steps, "branches": branches}
+            measured = ServingMeasurements(meta={**environment(), "gpus": placed, **request})
             scenarios = _Scenarios(running, settings, measured, report)
             await scenarios.single_stream()
             servers = {name: system for name, system in running.systems.items() if name not in (CLIENT, SHARED)}
@@ -168,7 +177,7 @@ async def measure_serving(
             await scenarios.overload(servers, saturating)
             await scenarios.sweep(servers)
             if analyzer:
-                await scenarios.analyzed(analyzer)
+                await scenarios.compare_with_perf_analyzer(analyzer)
         measured.records += shortcuts.measure_shortcuts(
             repository, running.inputs, gpus=gpus, repeats=settings.turns, meta=measured.meta, report=report
         )
@@ -183,29 +192,29 @@ async def measure_serving(
 class _Scenarios:
     """Each scenario appends its records to `measured`."""
 
-    running: Running
+    running: RunningSystems
     settings: ScenarioSettings
     measured: ServingMeasurements
     report: Report
 
     async def single_stream(self) -> None:
-        """One request at a time."""
+        """Measure latency of one request at a time."""
         systems = self.running.systems
         loads: dict[str, list[LoadResult]] = {name: [] for name in systems}
         for system in systems.values():
-            async with system.awake():
+            async with system.resumed():
                 await closed_loop(system.request.send, concurrency=1, requests=self.settings.stream_requests)
         counted: triton_time.Counts = Counter()
         for turn in range(self.settings.turns):
             self.report(Progress("SingleStream", turn + 1, self.settings.turns))
             for name, system in systems.items():
-                async with system.awake():
-                    before = await self.running.counts()
+                async with system.resumed():
+                    before = await self.running.triton_counts()
                     loads[name].append(
                         await closed_loop(system.request.send, concurrency=1, requests=self.settings.stream_requests)
                     )
                     if name == TRITON:
-                        counted += await self.running.counts() - before
+                        counted += await self.running.triton_counts() - before
         joined = {name: LoadResult.joined(turns) for name, turns in loads.items()}
         for percent in PERCENTILES:
             case = f"SingleStream p{percent}"
@@ -222,16 +231,18 @@ class _Scenarios:
                     Record(f"{name}, {case}", value, "ms", f"{IN_PROCESS}, {case}", baseline / value, spread, meta)
                 )
         means = {name: statistics.fmean(load.latencies_ms) for name, load in joined.items()}
-        self.measured.add_where(ALONE, {"client library": means[CLIENT] - means[TRITON]}, counted, means[TRITON])
+        self.measured.add_time_split(
+            ONE_AT_A_TIME, {"client library": means[CLIENT] - means[TRITON]}, counted, means[TRITON]
+        )
 
     async def offline(self, systems: Mapping[str, ComparedSystem]) -> dict[str, float]:
-        """As many sequences a second as possible; returns how many, by system, one sequence a request."""
+        """Measure the largest throughput; return each system's sequences a second with one sequence in a request."""
         sends: dict[str, tuple[Send, int, int]] = {}  # how to send, sequences in a request, requests on their way
         for name, system in systems.items():
             sends[name] = (system.request.send, 1, self.settings.outstanding)
-            if system.batches:
+            if system.batch_request:
                 sends[f"{name} {BATCHES}"] = (
-                    system.batches.send,
+                    system.batch_request.send,
                     MAX_BATCH_SIZE,
                     self.settings.outstanding // MAX_BATCH_SIZE,
                 )
@@ -242,17 +253,17 @@ class _Scenarios:
             self.report(Progress("Offline", max(turn, 0) + 1, self.settings.turns))
             for name, (send, sequences, outstanding) in sends.items():
                 system = systems[name.removesuffix(f" {BATCHES}")]
-                async with system.awake():
+                async with system.resumed():
                     start_s = process_usage.cpu_s(system.roots)
                     load = await closed_loop(send, concurrency=outstanding, duration_s=self.settings.offline_s)
-                    taken_s = process_usage.cpu_s(system.roots) - start_s
+                    used_s = process_usage.cpu_s(system.roots) - start_s
                 if turn >= 0:
                     answered = sequences * len(load.latencies_ms)
                     rates[name].append(sequences * load.rate)
                     client_ms[name].append(load.cpu_s / answered * 1e3)
-                    server_ms[name].append(taken_s / answered * 1e3)
+                    server_ms[name].append(used_s / answered * 1e3)
         medians = {name: statistics.median(values) for name, values in rates.items()}
-        # In process, whichever is faster: nobody would choose the other.
+        # The baseline is the faster of the two ways in process.
         baseline = max((IN_PROCESS, f"{IN_PROCESS} {BATCHES}"), key=lambda name: medians[name])
         for name, value in medians.items():
             roots = systems[name.removesuffix(f" {BATCHES}")].roots
@@ -279,20 +290,20 @@ class _Scenarios:
     async def server(
         self, systems: Mapping[str, ComparedSystem], saturating: Mapping[str, float], bound_ms: float
     ) -> None:
-        """The largest rate of Poisson arrivals whose 99th percentile stays under the bound."""
+        """Search for the largest rate of Poisson arrivals whose 99th percentile stays within the bound."""
         searches = {name: RateSearch(saturating[name], tolerance=self.settings.tolerance) for name in systems}
         step = 0
         while rates := {name: search.rate for name, search in searches.items() if not search.done}:
             step += 1
             loads, _ = await self._open_loads(systems, rates, case=f"Server, step {step}", seed=step)
             for name, load in loads.items():
-                searches[name].tell(met=load.percentile(99) <= bound_ms)
+                searches[name].record(met=load.percentile(99) <= bound_ms)
         case = f"Server, p99 <= {bound_ms:g} ms"
         seconds = self.settings.windows * self.settings.window_s
         meta = {**self.measured.meta, "seconds_each": seconds, "spread": "what the search left open"}
         baseline = searches[IN_PROCESS].best
         for name, search in searches.items():
-            # JSON knows neither infinity nor what is no number: 0 where nothing met the bound.
+            # JSON has neither infinity nor NaN: write 0 where no rate met the bound.
             ratio = search.best / baseline if baseline else 0.0
             width = self.settings.tolerance * saturating[name] / search.best if search.best else 0.0
             self.measured.records.append(
@@ -300,7 +311,7 @@ class _Scenarios:
             )
 
     async def curves(self, systems: Mapping[str, ComparedSystem], saturating: Mapping[str, float]) -> None:
-        """Latency at shares of each system's own saturating rate."""
+        """Measure latency at shares of each system's own saturating rate."""
         for share in self.settings.shares:
             rates = {name: share * saturating[name] for name in systems}
             case = f"open loop at {share:.0%}"
@@ -310,7 +321,7 @@ class _Scenarios:
                 self.measured.curves.setdefault(name, []).append(point)
                 if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
                     if name == TRITON:
-                        self.measured.add_where(LOADED, {}, counted, statistics.fmean(load.latencies_ms))
+                        self.measured.add_time_split(TYPICAL_LOAD, {}, counted, statistics.fmean(load.latencies_ms))
                     case = f"at {share:.0%} of its saturating rate"
                     meta = {**self.measured.meta, "requests": len(load.latencies_ms), "offered": rates[name]}
                     for percent, value in ((50, point.p50_ms), (99, point.p99_ms)):
@@ -327,13 +338,13 @@ class _Scenarios:
                         )
 
     async def overload(self, systems: Mapping[str, ComparedSystem], saturating: Mapping[str, float]) -> None:
-        """Answers a second within the deadline when more is asked for than can be computed."""
+        """Measure answers a second within the deadline when requests arrive faster than the system can compute."""
         seconds = self.settings.windows * self.settings.window_s
         for name, system in systems.items():
             rate = OVERLOAD * saturating[name]
             self.report(Progress("overload", detail=f"{name} at {rate:.3g} requests/s"))
-            async with system.awake():
-                load = await open_loop(system.dated.send, poisson_arrivals(rate, seconds, seed=0))
+            async with system.resumed():
+                load = await open_loop(system.deadline_request.send, poisson_arrivals(rate, seconds, seed=0))
             in_time = sum(latency <= DEADLINE_S * 1e3 for latency in load.latencies_ms) / seconds
             case = f"within {DEADLINE_S:g} s at {OVERLOAD:.0%} of its saturating rate"
             meta = {**self.measured.meta, "offered": rate, "seconds": seconds}
@@ -345,7 +356,7 @@ class _Scenarios:
     async def _open_loads(
         self, systems: Mapping[str, ComparedSystem], rates: Mapping[str, float], *, case: str, seed: int
     ) -> tuple[dict[str, LoadResult], triton_time.Counts]:
-        """Poisson arrivals at each system's rate, window by window in turns; also what Triton counted meanwhile."""
+        """Send Poisson arrivals at each system's rate, window by window in turns, with Triton's counters."""
         windows: dict[str, list[LoadResult]] = {name: [] for name in rates}
         counted: triton_time.Counts = Counter()
         for window in range(self.settings.windows):
@@ -353,24 +364,24 @@ class _Scenarios:
                 self.report(
                     Progress(case, window + 1, self.settings.windows, detail=f"{name} at {rate:.3g} requests/s")
                 )
-                # Never nothing: a rate may be so low that none arrive.
+                # At a very low rate no request may arrive: then send one at the start.
                 arrivals_s = poisson_arrivals(rate, self.settings.window_s, seed * self.settings.windows + window) or [
                     0.0
                 ]
-                async with systems[name].awake():
-                    before = await self.running.counts()
+                async with systems[name].resumed():
+                    before = await self.running.triton_counts()
                     windows[name].append(await open_loop(systems[name].request.send, arrivals_s))
-                    counted += await self.running.counts() - before
+                    counted += await self.running.triton_counts() - before
         return {name: LoadResult.joined(loads) for name, loads in windows.items()}, counted
 
     async def sweep(self, systems: Mapping[str, ComparedSystem]) -> None:
-        """Closed loops of more and more users."""
+        """Measure closed loops with more and more concurrent requests."""
         for concurrency in self.settings.concurrencies:
             for name, system in systems.items():
                 if name == IN_PROCESS and concurrency > 1:
-                    continue  # it computes one request at a time, however many wait
+                    continue  # in process, requests are computed one at a time
                 self.report(Progress(f"{concurrency} at once", detail=name))
-                async with system.awake():
+                async with system.resumed():
                     load = await closed_loop(
                         system.request.send, concurrency=concurrency, duration_s=self.settings.window_s
                     )
@@ -390,8 +401,8 @@ class _Scenarios:
                     )
                 )
 
-    async def analyzed(self, analyzer: Path) -> None:
-        """Measure Triton's first and last point of the sweep again, by perf_analyzer and by our own load generator."""
+    async def compare_with_perf_analyzer(self, analyzer: Path) -> None:
+        """Measure Triton's first and last point of the sweep again, with perf_analyzer and with our load generator."""
         for concurrency in (self.settings.concurrencies[0], self.settings.concurrencies[-1]):
             self.report(Progress(f"{concurrency} at once", detail="perf_analyzer"))
             send = self.running.systems[TRITON].request.send

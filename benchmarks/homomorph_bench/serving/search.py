@@ -1,34 +1,34 @@
-"""The search for the largest rate that a system sustains."""
+"""Search for the largest rate that a system sustains."""
 
 from __future__ import annotations
 
 
 class RateSearch:
-    """A binary search that is told, rate by rate, whether the bound was met.
+    """A binary search over rates. The caller measures `rate` and passes the outcome to `record`.
 
-    It is no loop of its own, so that several systems can be searched in turns.
+    The caller has the loop, so that it can search several systems in turns.
     """
 
     def __init__(self, highest: float, *, tolerance: float = 0.03) -> None:
-        """Begin between 0 and `highest`, and end when that is narrowed to a share `tolerance` of `highest`."""
+        """Search between 0 and `highest`; end when the interval is no wider than `tolerance` times `highest`."""
         self.best = 0.0
         """The largest rate that met the bound; 0 if none did."""
-        self._failed = highest
+        self._lowest_failed = highest
         self._width = tolerance * highest
 
     @property
     def done(self) -> bool:
-        """Whether the largest rate is known as closely as was asked for."""
-        return self._failed - self.best <= self._width
+        """Whether the interval is as narrow as the tolerance."""
+        return self._lowest_failed - self.best <= self._width
 
     @property
     def rate(self) -> float:
         """The rate to try next."""
-        return (self.best + self._failed) / 2
+        return (self.best + self._lowest_failed) / 2
 
-    def tell(self, *, met: bool) -> None:
-        """Say whether the bound was met at `rate`."""
+    def record(self, *, met: bool) -> None:
+        """Take in whether the bound was met at `rate`."""
         if met:
             self.best = self.rate
         else:
-            self._failed = self.rate
+            self._lowest_failed = self.rate

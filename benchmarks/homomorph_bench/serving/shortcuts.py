@@ -1,4 +1,4 @@
-"""What two shortcuts save: shared memory where frames are large, and a target whose features the server knows."""
+"""Time saved by shared memory for large frames, and by the server's cache of features for known pictures."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from homomorph_client import MorphClient
 from homomorph_client.names import HOMOMORPH, MORPH, PIXEL, Method
 from homomorph_export.serving.server import TritonServer
 
-LARGE = 512
+LARGE_SIZE = 512
 """Height and width of large pictures, in pixels."""
-METHODS: dict[Method, str] = {HOMOMORPH: "morph", PIXEL: "blend of pixels"}
-"""What is asked for with large pictures, and what the records call it. Blending computes next to nothing, so that what
-is left is the way there and back."""
+METHOD_NAMES: dict[Method, str] = {HOMOMORPH: "morph", PIXEL: "blend of pixels"}
+"""Methods that are measured with large pictures, and their names in the records. Blending takes little computation, so
+its time is mostly transport."""
 CACHE_MIB = 64
-TOGETHER = {"one at a time": 1, "32 at once": 32}
-"""Requests until whose last answer is waited. One alone leaves cores idle, where less work is not always less time."""
-NEW, TARGET_KNOWN, BOTH_KNOWN = "new pictures", "known target", "known pictures"
+CONCURRENCIES = {"one at a time": 1, "32 at once": 32}
+"""Concurrent requests by case. A single request leaves cores idle, so less work does not always save time there."""
+NEW_PICTURES, KNOWN_TARGET, KNOWN_PICTURES = "new pictures", "known target", "known pictures"
 
 
 def measure_shortcuts(
@@ -39,28 +39,28 @@ def measure_shortcuts(
     meta: dict[str, Any],
     report: Report,
 ) -> list[Record]:
-    """Return the records of both, from a server of their own.
+    """Start a server with a cache, measure both savings, and return the records.
 
     Args:
         repository: folder that `homomorph export` wrote.
-        inputs: what is asked for in the other figures.
-        gpus: where models are placed; none for the CPU.
+        inputs: of the requests in the other measurements.
+        gpus: GPUs for the models; empty: the CPU.
         repeats: turns that count, at least 10.
-        meta: what every record says of the run.
-        report: called with what is done next.
+        meta: of the run, written into every record.
+        report: called before each stage.
 
     Raises:
         ServerError: the server does not start.
-        HomomorphError: it refuses a request.
+        HomomorphError: the server refuses a request.
     """
     with ExitStack() as stack:
         report(Progress("starting Triton with a cache"))
         models = [model for model in (MORPH, PIXEL) if (repository / model).is_dir()]
         server = stack.enter_context(TritonServer(repository, models=models, cache_mib=CACHE_MIB, gpus=gpus))
-        report(Progress(f"{LARGE} pixels, with and without shared memory"))
+        report(Progress(f"{LARGE_SIZE} pixels, with and without shared memory"))
         clients = {
             name: stack.enter_context(
-                MorphClient(server.grpc_url, picture_size=LARGE, timeout_s=300, shared_memory=name == SHARED)
+                MorphClient(server.grpc_url, picture_size=LARGE_SIZE, timeout_s=300, shared_memory=name == SHARED)
             )
             for name in (CLIENT, SHARED)
         }
@@ -71,18 +71,18 @@ def measure_shortcuts(
 
 
 def _large_frames(clients: dict[str, MorphClient], inputs: Inputs, repeats: int, meta: dict[str, Any]) -> list[Record]:
-    large = Inputs.random(LARGE, *inputs.strengths.shape[1:])
+    large = Inputs.random(LARGE_SIZE, *inputs.strengths.shape[1:])
     source, target = large.source[0], large.target[0]
-    about = {**meta, "picture_size": LARGE, "pictures": "known: only the way that they are sent differs"}
+    case_meta = {**meta, "picture_size": LARGE_SIZE, "pictures": "known: only the way that they are sent differs"}
     records = []
-    for method, case in METHODS.items():
+    for method, case in METHOD_NAMES.items():
         strengths = {"all": large.strengths[0, :, 0]} if method == PIXEL else large.strengths[0]
 
-        def ask(client: MorphClient, method: Method = method, strengths: Any = strengths) -> Callable[[], object]:
+        def request(client: MorphClient, method: Method = method, strengths: Any = strengths) -> Callable[[], object]:
             return lambda: client.morph(source, target, strengths=strengths, method=method)
 
-        timings = time_in_turns({name: ask(client) for name, client in clients.items()}, repeats=repeats, warm_up=2)
-        records += compared(timings, f"{case} of {LARGE} pixels", baseline=CLIENT, meta=lambda _: about)
+        timings = time_in_turns({name: request(client) for name, client in clients.items()}, repeats=repeats, warm_up=2)
+        records += compared(timings, f"{case} of {LARGE_SIZE} pixels", baseline=CLIENT, meta=lambda _: case_meta)
     return records
 
 
@@ -93,28 +93,38 @@ def _known_pictures(
     source, target = inputs.source[0], inputs.target[0]
 
     def new(picture: Any) -> Any:
-        """Return a picture that was never sent: a number written into its corner."""
+        """Return a picture that was never sent before: write a new number into its corner."""
         changed = picture.copy()
         changed[0, :3] = np.frombuffer(np.uint64(next(numbers) + 1).tobytes() + b"\0", np.uint8).reshape(3, 3)
         return changed
 
-    def ask(requests: int, a: Callable[[], Any], b: Callable[[], Any]) -> Callable[[], object]:
-        def answers() -> None:
-            for answer in [client.submit(a(), b(), strengths=inputs.strengths[0]) for _ in range(requests)]:
+    def requests(
+        concurrency: int, make_source: Callable[[], Any], make_target: Callable[[], Any]
+    ) -> Callable[[], object]:
+        """Return a function that sends concurrent requests and waits for all answers."""
+
+        def send_all() -> None:
+            answers = [
+                client.submit(make_source(), make_target(), strengths=inputs.strengths[0]) for _ in range(concurrency)
+            ]
+            for answer in answers:
                 answer.result()
 
-        return answers
+        return send_all
 
     pictures: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        NEW: (lambda: new(source), lambda: new(target)),
-        TARGET_KNOWN: (lambda: new(source), lambda: target),
-        BOTH_KNOWN: (lambda: source, lambda: target),
+        NEW_PICTURES: (lambda: new(source), lambda: new(target)),
+        KNOWN_TARGET: (lambda: new(source), lambda: target),
+        KNOWN_PICTURES: (lambda: source, lambda: target),
     }
     timings = {
         case: time_in_turns(
-            {name: ask(requests, *pair) for name, pair in pictures.items()}, repeats=repeats, warm_up=5, turn_ms=200
+            {name: requests(concurrency, *pair) for name, pair in pictures.items()},
+            repeats=repeats,
+            warm_up=5,
+            turn_ms=200,
         )
-        for case, requests in TOGETHER.items()
+        for case, concurrency in CONCURRENCIES.items()
     }
     tensors = inputs.tensors()
     morph.warm_up(*tensors)
@@ -122,9 +132,9 @@ def _known_pictures(
         {"encoding": lambda: morph.encode(*tensors[:2]), "all": lambda: morph(*tensors)}, repeats=repeats, warm_up=1
     )
     share = encoding["encoding"].median_ms / encoding["all"].median_ms
-    about = {**meta, "cache_mib": CACHE_MIB, "encoding_share_in_process": share}
+    case_meta = {**meta, "cache_mib": CACHE_MIB, "encoding_share_in_process": share}
     return [
         record
         for case, timed in timings.items()
-        for record in compared(timed, case, baseline=NEW, meta=lambda _: about)
+        for record in compared(timed, case, baseline=NEW_PICTURES, meta=lambda _: case_meta)
     ]

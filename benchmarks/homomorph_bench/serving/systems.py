@@ -1,4 +1,4 @@
-"""The systems that are compared, each with the same request: started, warm, and found to give the same frames."""
+"""The compared systems: start each, warm it up, and check that all answer the same request with the same frames."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ PEERS = {"pytriton": "pytriton", "LitServe": "litserve", "FastAPI": "fastapi"}
 """Modules in `peers`, by name."""
 
 DEADLINE_S = 1.0
-"""After which nobody wants an answer, where that is what matters."""
+"""In the overload scenario, an answer counts only within this time."""
 _START_TIMEOUT_S = 300.0
 _LARGEST_DIFFERENCE = 1
-"""In grey levels: what rounding may change between numbers of threads and sizes of batches."""
+"""Largest difference between the systems' frames, in grey levels: rounding depends on threads and batch size."""
 
 
 class Request(Protocol):
-    """What can be sent to a system, as often as is wanted."""
+    """A request that can be sent to a system many times."""
 
     async def send(self) -> bytes:
-        """Send it and return the whole answer."""
+        """Send the request and return the whole answer."""
 
     def frames(self, answer: bytes) -> bytes:
         """Return the frames' bytes in an answer."""
 
     async def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is asked for."""
+    """Tensors of the measured request."""
 
     source: npt.NDArray[np.uint8]
     """[1, H, W, 3]."""
@@ -67,7 +67,7 @@ class Inputs:
 
     @classmethod
     def random(cls, picture_size: int, frames: int, branches: int) -> Inputs:
-        """Return random pictures and an even ramp of all strengths; time depends on neither."""
+        """Return random pictures, and strengths that rise evenly from 0 to 1; time depends on neither."""
         pixels = np.random.default_rng(0).integers(0, 256, (2, 1, picture_size, picture_size, 3), dtype=np.uint8)
         ramp = np.linspace(0, 1, frames, dtype=np.float32)[None, :, None]
         return cls(pixels[0], pixels[1], np.repeat(ramp, branches, axis=2))
@@ -92,35 +92,35 @@ class Inputs:
 
 @dataclass(frozen=True)
 class ComparedSystem:
-    """One way to get frames."""
+    """One of the compared systems and its requests."""
 
     name: str
     request: Request
-    batches: Request | None
-    """A request for `MAX_BATCH_SIZE` sequences at once, where the system takes one."""
-    dated: Request
-    """The request that says that nobody wants its answer after `DEADLINE_S`, where the system can be told."""
+    batch_request: Request | None
+    """A request for `MAX_BATCH_SIZE` sequences at once; None if the system takes no batches."""
+    deadline_request: Request
+    """The request with a timeout of `DEADLINE_S`; the plain request if the system has no timeouts."""
     roots: frozenset[int]
     """Ids of the processes that its server was started with; none in process."""
-    sleeps: bool = False
-    """Whether its processes are stopped while it is not measured: a peer looks for work even if there is none, which
-    costs whoever is measured beside it."""
+    pause_when_idle: bool = False
+    """Whether its processes are stopped while another system is measured: a peer polls for work when idle, which takes
+    processor time from the others."""
 
     @contextlib.asynccontextmanager
-    async def awake(self) -> AsyncIterator[None]:
-        """Let it run, and be warm."""
-        if self.sleeps:
-            process_usage.send_signal(self.roots, signal.SIGCONT)
+    async def resumed(self) -> AsyncIterator[None]:
+        """Resume the system's processes and send one request to warm it up; pause them again at the end."""
+        if self.pause_when_idle:
+            process_usage.signal_descendants(self.roots, signal.SIGCONT)
         try:
             await self.request.send()
             yield
         finally:
-            if self.sleeps:
-                process_usage.send_signal(self.roots, signal.SIGSTOP)
+            if self.pause_when_idle:
+                process_usage.signal_descendants(self.roots, signal.SIGSTOP)
 
 
 class InProcess:
-    """The exported files, called where the load generator runs: no request, no copy."""
+    """The exported files, called in the load generator's process: no request, no copy."""
 
     def __init__(self, morph: ExportedMorph, inputs: Inputs) -> None:
         self._morph = morph
@@ -128,7 +128,7 @@ class InProcess:
         morph.warm_up(*self._tensors)
 
     async def send(self) -> bytes:
-        """Compute the frames. Until they are there, nothing else runs: a queue with one server."""
+        """Compute the frames. This blocks the event loop: a queue with one server."""
         return self._morph(*self._tensors).numpy().tobytes()
 
     def frames(self, answer: bytes) -> bytes:
@@ -140,14 +140,14 @@ class InProcess:
 
 
 class ThroughClient:
-    """`MorphClient`, as a program uses it: pictures in, frames out."""
+    """`MorphClient`, called as in a user's program: pictures in, frames out."""
 
     def __init__(self, client: MorphClient, inputs: Inputs) -> None:
         self._client = client
         self._inputs = inputs
 
     async def send(self) -> bytes:
-        """Morph. The client blocks, so this is for one request at a time."""
+        """Morph with the client. This blocks the event loop, so only one request at a time makes sense."""
         inputs = self._inputs
         return self._client.morph(inputs.source[0], inputs.target[0], strengths=inputs.strengths[0]).tobytes()
 
@@ -156,29 +156,29 @@ class ThroughClient:
         return answer
 
     async def close(self) -> None:
-        """The connection is another's."""
+        """The caller of the constructor closes the client."""
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningSystems:
     """All systems, ready to be measured."""
 
     systems: dict[str, ComparedSystem]
-    """By name, the one in process first."""
+    """By name; the system in process is the first."""
     url: str
     """host:port of Triton's gRPC."""
     metrics_url: str
     """host:port of Triton's metrics."""
     inputs: Inputs
-    """What every request asks for."""
+    """Tensors of every request."""
 
-    async def counts(self) -> triton_time.Counts:
-        """Return what Triton has counted."""
-        return await triton_time.counts(self.url, self.metrics_url)
+    async def triton_counts(self) -> triton_time.Counts:
+        """Return Triton's counters."""
+        return await triton_time.read_counts(self.url, self.metrics_url)
 
 
 @contextlib.asynccontextmanager
-async def started(
+async def start_systems(
     repository: Path,
     *,
     picture_size: int | None,
@@ -186,16 +186,16 @@ async def started(
     peers: bool,
     gpus: Sequence[int] = (),
     report: Report,
-) -> AsyncIterator[Running]:
-    """Start every system.
+) -> AsyncIterator[RunningSystems]:
+    """Start every system; stop them when the context is left.
 
     Args:
         repository: folder that `homomorph export` wrote.
-        picture_size: height and width in pixels of what is asked for; None is what the model was trained at.
-        frames: S of the same.
-        peers: whether the peers take part.
-        gpus: where Triton's models are placed, and on the first of them everything else; none for the CPU.
-        report: called with what is done next.
+        picture_size: height and width of the pictures, in pixels; None: the size that the model was trained at.
+        frames: length S of a sequence.
+        peers: whether to start the peers too.
+        gpus: GPUs for Triton's models; the other systems use the first of them. Empty: the CPU.
+        report: called before each stage.
 
     Raises:
         ServerError: a server does not start, refuses the request, or answers other frames.
@@ -211,26 +211,26 @@ async def started(
             report(Progress(f"starting {name}"))
             running[name] = stack.enter_context(Peer(module, repository, device_of(gpus)))
             roots[name] = frozenset([running[name].pid])
-            await _until_listening(running[name])
+            await _wait_for_port(running[name])
 
         report(Progress("loading the exported files in process"))
         client = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size))
         sharing = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size, shared_memory=True))
         model = client.served_model()
         inputs = Inputs.random(model.picture_size, frames, len(model.groups))
-        several = inputs.repeated(MAX_BATCH_SIZE)
+        batch = inputs.repeated(MAX_BATCH_SIZE)
         morph = ExportedMorph(repository, device_of(gpus))
-        alone = InProcess(morph, inputs)
-        triton, by_8 = (GrpcRequest(server.grpc_url, "morph", x.arrays()) for x in (inputs, several))
-        dated = GrpcRequest(server.grpc_url, "morph", inputs.arrays(), timeout_s=DEADLINE_S)
-        stack.push_async_callback(dated.close)
+        in_process = InProcess(morph, inputs)
+        triton, triton_batch = (GrpcRequest(server.grpc_url, "morph", x.arrays()) for x in (inputs, batch))
+        with_deadline = GrpcRequest(server.grpc_url, "morph", inputs.arrays(), timeout_s=DEADLINE_S)
+        stack.push_async_callback(with_deadline.close)
         systems = [
-            ComparedSystem(IN_PROCESS, alone, InProcess(morph, several), alone, frozenset()),
-            ComparedSystem(TRITON, triton, by_8, dated, roots[TRITON]),
+            ComparedSystem(IN_PROCESS, in_process, InProcess(morph, batch), in_process, frozenset()),
+            ComparedSystem(TRITON, triton, triton_batch, with_deadline, roots[TRITON]),
         ]
-        for name, through in ((CLIENT, client), (SHARED, sharing)):
-            by_client = ThroughClient(through, inputs)
-            systems.append(ComparedSystem(name, by_client, None, by_client, roots[TRITON]))
+        for name, morph_client in ((CLIENT, client), (SHARED, sharing)):
+            through_client = ThroughClient(morph_client, inputs)
+            systems.append(ComparedSystem(name, through_client, None, through_client, roots[TRITON]))
         for name, peer in running.items():
             request: GrpcRequest | HttpRequest
             if name == "pytriton":
@@ -238,32 +238,33 @@ async def started(
             else:
                 body = wire.encode(inputs.source, inputs.target, inputs.strengths)
                 request = HttpRequest(peer.host, peer.port, "/predict", body)
-            systems.append(ComparedSystem(name, request, None, request, roots[name], sleeps=True))
+            systems.append(ComparedSystem(name, request, None, request, roots[name], pause_when_idle=True))
         for system in systems:
             stack.push_async_callback(system.request.close)
-            if system.batches:
-                stack.push_async_callback(system.batches.close)
+            if system.batch_request:
+                stack.push_async_callback(system.batch_request.close)
 
-        expected = await systems[0].request.send()
+        reference = await systems[0].request.send()
         for system in systems:
             report(Progress(f"comparing {system.name}"))
-            await _compare(system.name, system.request, expected, running.get(system.name))
-            if system.batches:
-                await _compare(system.name, system.batches, expected * MAX_BATCH_SIZE)
+            await _check_frames(system.name, system.request, reference, running.get(system.name))
+            if system.batch_request:
+                await _check_frames(system.name, system.batch_request, reference * MAX_BATCH_SIZE)
         for system in systems:
-            if system.sleeps:
-                stack.callback(process_usage.send_signal, system.roots, signal.SIGCONT)  # so that it can be told to end
-                process_usage.send_signal(system.roots, signal.SIGSTOP)
-        yield Running({system.name: system for system in systems}, server.grpc_url, server.metrics_url, inputs)
+            if system.pause_when_idle:
+                # A stopped process cannot handle SIGTERM: resume it first at the end.
+                stack.callback(process_usage.signal_descendants, system.roots, signal.SIGCONT)
+                process_usage.signal_descendants(system.roots, signal.SIGSTOP)
+        yield RunningSystems({system.name: system for system in systems}, server.grpc_url, server.metrics_url, inputs)
 
 
 def device_of(gpus: Sequence[int]) -> str:
-    """Return what systems with one device compute on, as torch names it."""
+    """Return the torch device of systems that use one device: the first GPU, or the CPU."""
     return f"cuda:{gpus[0]}" if gpus else "cpu"
 
 
-async def _compare(name: str, request: Request, expected: bytes, peer: Peer | None = None) -> None:
-    """Hold the frames of the first answer against those expected; a peer that listens may still be loading."""
+async def _check_frames(name: str, request: Request, reference: bytes, peer: Peer | None = None) -> None:
+    """Compare the frames of the first answer with the reference; retry while a peer loads its model."""
     deadline = time.monotonic() + (_START_TIMEOUT_S if peer else 0)
     while True:
         try:
@@ -275,14 +276,14 @@ async def _compare(name: str, request: Request, expected: bytes, peer: Peer | No
         if peer:
             peer.check()
         await asyncio.sleep(0.1)
-    if len(frames) != len(expected):
-        raise ServerError(f"{name} answered {len(frames)} bytes of frames, not {len(expected)}")
-    got, wanted = (np.frombuffer(data, np.uint8).astype(np.int16) for data in (frames, expected))
-    if (largest := int(np.abs(got - wanted).max())) > _LARGEST_DIFFERENCE:
+    if len(frames) != len(reference):
+        raise ServerError(f"{name} answered {len(frames)} bytes of frames, not {len(reference)}")
+    pixels, reference_pixels = (np.frombuffer(data, np.uint8).astype(np.int16) for data in (frames, reference))
+    if (largest := int(np.abs(pixels - reference_pixels).max())) > _LARGEST_DIFFERENCE:
         raise ServerError(f"{name} answers other frames: they are {largest} grey levels off")
 
 
-async def _until_listening(peer: Peer) -> None:
+async def _wait_for_port(peer: Peer) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
         peer.check()

@@ -1,7 +1,6 @@
 """Requests that are encoded once and sent many times, over gRPC and over HTTP.
 
-What the load generator does for a request is what the system's other side cannot do without: bytes out, bytes in. The
-answer is not parsed while time is measured; the first one is, and compared.
+While time is measured, the load generator only sends and receives bytes. It parses and compares the first answer only.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ _MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 """The call of Triton's public protocol."""
 _TYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
 _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-"""gRPC stops at 4 MiB unless told otherwise."""
+"""gRPC's default limit is 4 MiB."""
 _READ_BUFFER_BYTES = 1 << 20
-"""Holds a whole answer of the usual size, so that reading one does not pause the connection."""
+"""Larger than a usual answer, so that reading one does not pause the connection."""
 
 
 class GrpcRequest:
-    """One inference request to Triton; make it within the event loop that sends it."""
+    """One inference request to Triton. Create it within the event loop that sends it."""
 
     def __init__(
         self, url: str, model: str, inputs: Mapping[str, npt.NDArray[np.generic]], *, timeout_s: float | None = None
@@ -38,7 +37,7 @@ class GrpcRequest:
             url: host:port of Triton's gRPC.
             model: name of the served model.
             inputs: tensors by name, with their batch axis.
-            timeout_s: after how many seconds its answer is of no use any more, if the server is to know.
+            timeout_s: sent to the server, which may drop a request that waits longer; None: no timeout.
         """
         request = service_pb2.ModelInferRequest(model_name=model)
         if timeout_s is not None:
@@ -48,13 +47,13 @@ class GrpcRequest:
             request.raw_input_contents.append(array.tobytes())
         self._request: bytes = request.SerializeToString()
         self._channel = grpc.aio.insecure_channel(url, options=_ANY_LENGTH)
-        self._call = self._channel.unary_unary(_MODEL_INFER)  # without serialisers, it takes and gives bytes
+        self._call = self._channel.unary_unary(_MODEL_INFER)  # without serialisers, it sends and returns bytes
 
     async def send(self) -> bytes:
         """Send it and return the answer's bytes.
 
         Raises:
-            RequestFailed: Triton refused it, or is not there.
+            RequestFailed: Triton refused it or cannot be reached.
         """
         try:
             answer: bytes = await self._call(self._request)
@@ -74,7 +73,7 @@ class GrpcRequest:
 
 
 class HttpRequest:
-    """One HTTP/1.1 POST over connections that are kept; make it within the event loop that sends it."""
+    """One HTTP/1.1 POST over connections that are kept alive. Create it within the event loop that sends it."""
 
     def __init__(self, host: str, port: int, path: str, body: bytes) -> None:
         """Encode a request with a body of `application/octet-stream`."""
@@ -102,7 +101,7 @@ class HttpRequest:
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 break
             except (OSError, EOFError) as error:  # an incomplete answer is an EOFError
-                # Servers close connections that were idle for seconds, which shows when one is used again.
+                # A server closes connections that were idle for seconds. This shows only at the next use.
                 if not kept:
                     raise RequestFailed(f"no answer: {error}") from error
         self._idle.append((reader, writer))
@@ -116,7 +115,7 @@ class HttpRequest:
 
     @staticmethod
     def frames(answer: bytes) -> bytes:
-        """Return the answer: the body is nothing else."""
+        """Return the answer: its body holds only the frames."""
         return answer
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Other servers for the same exported files, each a program of its own, written as its documentation would have it.
+"""Other servers for the same exported files. Each is a program of its own, written as its documentation recommends.
 
     python -m homomorph_bench.serving.peers.NAME REPOSITORY PORT
 
-All of them take and give raw bytes, so that what is compared is servers and not encodings of pictures. torch keeps its
-default of as many threads as there are cores.
+All of them receive and return raw bytes: the benchmark compares servers, not encodings of pictures. torch keeps its
+default number of threads, one per core.
 """

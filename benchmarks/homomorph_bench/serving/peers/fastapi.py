@@ -1,4 +1,4 @@
-"""FastAPI as people write it by hand: one process, the model called in the endpoint, no batching."""
+"""FastAPI in its simplest form: one process, the model called in the endpoint, no batching."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def main() -> None:
     app = FastAPI()
 
     async def endpoint(request: Request) -> Response:
-        # In the event loop: the model has all cores for one request at a time. A pool of threads would let requests
-        # contend for them.
+        # Called in the event loop, so that one request at a time has all cores. In a pool of threads, requests would
+        # contend for the cores.
         frames = morph(*wire.decode(await request.body()))
         return Response(frames.numpy().tobytes(), media_type="application/octet-stream")
 

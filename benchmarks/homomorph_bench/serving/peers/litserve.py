@@ -1,6 +1,6 @@
 """LitServe: an HTTP process, and one worker process that batches."""
 
-# Without postponed annotations: LitServe reads the endpoint's types from them.
+# No `from __future__ import annotations` here: LitServe reads the endpoint's types at run time.
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from homomorph_bench.serving.peers import wire
 from homomorph_export.contract import MAX_BATCH_SIZE
 
 _BATCH_TIMEOUT_S = 0.001
-"""How long a batch waits to be filled; Triton's waits for nobody."""
+"""How long a batch waits for more requests; Triton's batches do not wait."""
 
 
 class MorphApi(litserve.LitAPI):  # type: ignore[misc]
@@ -57,7 +57,7 @@ class MorphApi(litserve.LitAPI):  # type: ignore[misc]
 def main() -> None:
     """Serve until SIGTERM."""
     repository, port, device = sys.argv[1:]
-    # One worker, which LitServe would otherwise count by GPUs; it computes where we say.
+    # "cpu" gives one worker; otherwise LitServe starts one per GPU. The model itself runs on `device`.
     server = litserve.LitServer(MorphApi(Path(repository), device), accelerator="cpu")
     server.run(host="127.0.0.1", port=int(port), log_level="warning", generate_client_file=False)
 

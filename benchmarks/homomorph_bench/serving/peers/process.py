@@ -1,4 +1,4 @@
-"""Starts a peer, and stops it with everything that it started."""
+"""Start a peer, and stop it together with all its child processes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _STOP_TIMEOUT_S = 10.0
 
 
 class Peer:
-    """One peer's program, as a context manager; however this process ends, the peer ends with it."""
+    """One peer's program, as a context manager. The peer always ends with this process, even if that is killed."""
 
     def __init__(self, name: str, repository: Path, device: str = "cpu") -> None:
-        """Say which.
+        """Choose a free port. The program starts when the context is entered.
 
         Args:
-            name: the module in this package.
+            name: the peer's module in this package.
             repository: folder that `homomorph export` wrote.
-            device: what it computes on, as torch names it.
+            device: a torch device, such as `cpu` or `cuda:0`.
         """
         self.name = name
         self.host = "127.0.0.1"
@@ -37,8 +37,8 @@ class Peer:
         module = f"{__package__}.{self.name}"
         words = [sys.executable, "-m", module, str(self._repository.resolve()), str(self.port), self._device]
         self._log = tempfile.TemporaryFile()
-        # The server's keeper serves here too: it stops what it runs, and all of its group, when its input ends. The
-        # prefix is that of shared memory which it removes; peers clean up theirs.
+        # The server's keeper runs the peer too: when the keeper's input ends, it stops the peer and its process group.
+        # It also removes shared memory with the given prefix; peers leave none behind.
         self._keeper = subprocess.Popen(
             [
                 *(sys.executable, "-I", keeper.__file__, f"homomorph_{self.port}_", str(_STOP_TIMEOUT_S)),
@@ -48,7 +48,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
-            env=environment(find_distribution()),  # in which pytriton's Triton finds this Python, as ours does
+            env=environment(find_distribution()),  # lets pytriton's Triton find this Python, as ours does
             start_new_session=True,
         )
         return self
@@ -61,14 +61,14 @@ class Peer:
 
     @property
     def pid(self) -> int:
-        """Id of the process that everything else of it descends from."""
+        """Id of the keeper, the ancestor of all the peer's processes."""
         return self._keeper.pid
 
     def check(self) -> None:
-        """Check that it still runs.
+        """Check that the peer still runs.
 
         Raises:
-            ServerError: it ended; the message has the last line that it wrote.
+            ServerError: the peer ended; the message has the last line that it wrote.
         """
         if self._keeper.poll() is not None:
             self._log.seek(0)

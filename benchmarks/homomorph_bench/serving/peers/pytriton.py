@@ -1,4 +1,4 @@
-"""A decorated function behind pytriton, which serves it with the same Triton, over the same gRPC."""
+"""A decorated function behind pytriton, which serves it with the same Triton over gRPC."""
 
 from __future__ import annotations
 
