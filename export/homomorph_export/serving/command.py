@@ -12,11 +12,11 @@ from homomorph_export.serving.tls import ServerTls
 
 @dataclass(frozen=True)
 class Command:
-    """What one tritonserver is started with."""
+    """The settings that become tritonserver's command line."""
 
     program: Path
     server_id: str
-    """What the server calls itself, by which its launcher knows it."""
+    """The server's name for itself, by which its launcher recognises it."""
     repository: Path
     backends: Path
     caches: Path
@@ -29,12 +29,12 @@ class Command:
     stop_timeout_s: float
     tls: ServerTls | None
     restrictions: Sequence[str]
-    """Words that restrict calls to who has a key."""
+    """Arguments that restrict calls to holders of a key."""
     preloaded: Sequence[Path]
-    """Libraries that are loaded into it, of paths without spaces and colons."""
+    """Libraries to load into the server; their paths have no spaces or colons."""
 
     def words(self) -> list[str]:
-        """Return the words of the command."""
+        """Return the command's words."""
         return [
             *(["env", f"LD_PRELOAD={':'.join(map(str, self.preloaded))}"] if self.preloaded else []),
             str(self.program),
@@ -46,7 +46,7 @@ class Command:
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self.models),
-            # The configurations are complete; completing them would start each Python model once more, only to ask.
+            # The configurations are complete. Completing them would start each Python model a second time.
             "--disable-auto-complete-config",
             *([f"--cache-config=local,size={self.cache_mib << 20}"] if self.cache_mib else []),
             *(self.tls.arguments() if self.tls else []),
@@ -59,10 +59,10 @@ class Command:
 
 
 def operator_libraries(repository: Path, flavour: Flavour) -> list[Path]:
-    """Return the library of the operator if it must be loaded into tritonserver itself.
+    """Return the operator's library if it must be preloaded into tritonserver.
 
-    The libtorch backend does not load libraries of operators by itself. Python models load theirs, where one loaded
-    twice would end their processes: for them there is none.
+    The libtorch backend cannot load a library of operators. Python models load it themselves; loading it twice would
+    end their processes, so the result is empty for them.
     """
     libraries = sorted(repository.resolve().glob("*/1/libhomomorph_ops.so"))  # copies of one library; one is enough
     return libraries[:1] if flavour is LIBTORCH else []

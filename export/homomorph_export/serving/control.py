@@ -1,7 +1,8 @@
-"""What a server's own launcher asks it for: whether it is the launcher's own, and to load and unload models.
+"""Calls of the launcher to its server: identify it, load models, unload models.
 
-tritonserver lets everybody load models, whose programs it then runs; so these calls are restricted to who knows a
-random key of this start. Over gRPC, or over HTTP on 127.0.0.1 where gRPC is encrypted and wants a certificate.
+By default tritonserver lets every client load models, which are programs that it runs. So these calls are restricted to
+holders of a key that is random for each start. They go over gRPC, or over HTTP on 127.0.0.1 if gRPC is encrypted and
+requires a certificate.
 """
 
 from __future__ import annotations
@@ -34,32 +35,32 @@ _CALL_TIMEOUT_S = 2.0
 _LOAD_TIMEOUT_S = 180.0
 _CONTROL_APIS = ("model-repository", "trace", "logging")
 _FRESH_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
-"""Option of a gRPC channel: without it, a channel waits as long as one before it that found no server."""
+"""gRPC channel option: without it, a new channel inherits the reconnect delay of earlier channels that failed."""
 _OTHER_APIS = ("health", "metadata", "inference", "model-config", "statistics")
 
 
 class ControlError(HomomorphError):
-    """A server did not do what its launcher asked for: it does not answer, or refuses."""
+    """A call of the launcher failed: the server does not answer, or refuses."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The random keys of one start. Their values go to the server through its environment."""
+    """The random keys of one start. The server gets their values through its environment."""
 
     control: str = field(default_factory=lambda: secrets.token_hex(16))
     shared_memory: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def environment(self) -> dict[str, str]:
-        """Return the variables from which `request_guard.c` fills the keys in."""
+        """Return the environment variables from which `request_guard.c` inserts the keys."""
         return {"HOMOMORPH_CONTROL_KEY": self.control, "HOMOMORPH_SHARED_MEMORY_KEY": self.shared_memory}
 
     def arguments(self, *, http: bool, http_is_open: bool, hidden: bool) -> list[str]:
-        """Return the words of tritonserver's command that restrict its calls.
+        """Return the arguments of tritonserver that restrict its calls.
 
         Args:
-            http: whether the server speaks HTTP, too.
-            http_is_open: whether everybody may ask for morphs over it.
-            hidden: whether the words name the environment's variables instead of the keys.
+            http: whether the server also listens for HTTP.
+            http_is_open: whether clients may request morphs over HTTP.
+            hidden: whether the arguments name the environment variables instead of the keys.
         """
         control, shared_memory = (
             (f"@{name}" for name in self.environment()) if hidden else (self.control, self.shared_memory)
@@ -77,9 +78,9 @@ class Keys:
 
 
 class Control(ABC):
-    """Asks a server that listens at an address, with the control key.
+    """Restricted calls to a server, with the control key.
 
-    Every method raises `ControlError` if the server does not answer within seconds or refuses.
+    Every method raises `ControlError` if the server refuses or does not answer within seconds.
     """
 
     @abstractmethod
@@ -88,18 +89,18 @@ class Control(ABC):
 
     @abstractmethod
     def load(self, model: str) -> None:
-        """Load a model, or its new version."""
+        """Load a model, or its newest version if it is loaded already."""
 
     @abstractmethod
     def unload(self, model: str) -> None:
-        """Have a model take no more requests; those on their way finish."""
+        """Unload a model: it accepts no more requests, and requests on their way finish."""
 
     @abstractmethod
     def states(self) -> dict[str, str]:
         """Return the state of each model, such as READY or UNAVAILABLE."""
 
     def unavailable(self, models: Sequence[str]) -> bool:
-        """Whether all these models are unloaded, their last requests being answered."""
+        """Whether all these models are unloaded and have answered their last requests."""
         states = self.states()
         return all(states.get(model, "UNAVAILABLE") == "UNAVAILABLE" for model in models)
 
@@ -109,7 +110,7 @@ class Control(ABC):
 
 
 class GrpcControl(Control):
-    """Over gRPC."""
+    """Calls over gRPC."""
 
     def __init__(self, url: str, key: str) -> None:
         """`url` is host:port."""
@@ -141,7 +142,7 @@ class GrpcControl(Control):
 
 
 class HttpControl(Control):
-    """Over HTTP."""
+    """Calls over HTTP."""
 
     def __init__(self, url: str, key: str) -> None:
         """`url` is host:port."""

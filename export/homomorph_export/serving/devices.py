@@ -1,4 +1,4 @@
-"""What of a machine a server may use: its cores and its GPUs."""
+"""Choose the cores and GPUs that a server may use."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from homomorph_client.errors import ServerError
 from homomorph_export.flavours import PYTHON, Flavour
 
 _DRIVER = Path("/proc/driver/nvidia")
-"""There where a machine has NVIDIA's driver."""
+"""Exists on a machine with NVIDIA's driver."""
 
 
 def choose_cores(count: int | None) -> tuple[int, ...]:
     """Return the numbers of the cores that a server runs on.
 
     Args:
-        count: how many; None for all that this process may use.
+        count: number of cores; None: all cores that this process may use.
 
     Raises:
-        ServerError: there are not so many.
+        ServerError: there are fewer cores than `count`.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if count is not None and not 1 <= count <= len(allowed):
@@ -29,14 +29,14 @@ def choose_cores(count: int | None) -> tuple[int, ...]:
 
 
 def choose_gpus(asked: str | None, flavour: Flavour = PYTHON) -> tuple[int, ...]:
-    """Return the numbers of the GPUs that a server's models run on; none for the CPU.
+    """Return the numbers of the GPUs for a server's models; empty: the CPU.
 
     Args:
-        asked: numbers with commas between, as torch counts them; `none`; None for all that there are.
-        flavour: what is to be served; only the Python backend's configurations are for GPUs too.
+        asked: torch's GPU numbers, separated by commas; or `none`; None: all GPUs.
+        flavour: the served configurations; only those of the Python backend support GPUs.
 
     Raises:
-        ServerError: one is not there, it is no list of numbers, or the flavour is for the CPU alone.
+        ServerError: a GPU does not exist, `asked` is no list of numbers, or the flavour supports the CPU only.
     """
     if asked == "none" or (asked is None and flavour is not PYTHON):
         return ()
@@ -56,20 +56,20 @@ def choose_gpus(asked: str | None, flavour: Flavour = PYTHON) -> tuple[int, ...]
 
 
 def count_gpus() -> int:
-    """Return how many GPUs torch finds."""
+    """Return the number of GPUs that torch finds."""
     if not _DRIVER.exists():
-        return 0  # without the seconds that torch takes to be imported
+        return 0  # importing torch takes seconds
     import torch
 
     return torch.cuda.device_count()
 
 
 def visible_devices(gpus: Sequence[int], before: str | None) -> str:
-    """Return what `CUDA_VISIBLE_DEVICES` must be for these GPUs and no others.
+    """Return the value of `CUDA_VISIBLE_DEVICES` that makes only these GPUs visible.
 
     Args:
-        gpus: their numbers among those that are visible now.
-        before: what the variable is now; None if it is not set.
+        gpus: their numbers among the GPUs that are visible now.
+        before: current value of the variable; None if it is not set.
     """
     names = before.split(",") if before else None
     return ",".join(names[gpu] if names else str(gpu) for gpu in gpus)

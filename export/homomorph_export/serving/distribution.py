@@ -1,4 +1,4 @@
-"""Where nvidia-pytriton keeps tritonserver, what that needs around it to run on its own, and other backends for it."""
+"""Find tritonserver within nvidia-pytriton, the environment that it needs, and further backends for it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from homomorph_export.flavours import PYTHON, Flavour
 from homomorph_export.serving.triton_folder import make_triton_folder, triton_folder
 
 CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
-"""Where NVIDIA's containers have Triton's backends."""
+"""Folder of Triton's backends in NVIDIA's containers."""
 
 
 def find_distribution() -> Path:
     """Return the folder of nvidia-pytriton that holds tritonserver, without importing the package.
 
-    It is this environment's or, where that has none or numpy 2, the one in `triton_folder`.
+    Uses the nvidia-pytriton of this environment. If that is missing or numpy is version 2, uses `triton_folder`.
 
     Raises:
-        ServerError: there is neither, or it has nothing for this version of Python.
+        ServerError: neither exists, or nvidia-pytriton does not support this version of Python.
     """
-    distribution, reason = _usable()
+    distribution, reason = _distribution_here()
     if distribution is None:
         distribution = triton_folder() / "pytriton" / "tritonserver"
         if not distribution.is_dir():
@@ -40,33 +40,33 @@ def find_distribution() -> Path:
 
 
 def ensure_triton(report: Report = silent) -> None:
-    """Install Triton into a folder of its own, if it cannot run from this environment and is not there yet.
+    """Install Triton into `triton_folder` if it cannot run from this environment and is not installed there yet.
 
     Raises:
-        ServerError: it cannot be installed, or torch is missing, with which models compute.
+        ServerError: Triton cannot be installed, or torch, which the models need, is missing.
         OutputError: the folder cannot be written.
     """
     if importlib.util.find_spec("torch") is None:
         raise ServerError(f"to serve, {install_hint('export')}: models compute with torch, which is not installed")
-    if _usable()[0] is None and not triton_folder().is_dir():
+    if _distribution_here()[0] is None and not triton_folder().is_dir():
         report(Progress(f"Installing Triton into {triton_folder()}, once (75 MB)"))
         make_triton_folder()
 
 
-def _usable() -> tuple[Path | None, str]:
-    """Return this environment's folder that holds tritonserver; or None, and why it is of no use."""
+def _distribution_here() -> tuple[Path | None, str]:
+    """Return this environment's folder that holds tritonserver; or None, and the reason why it cannot be used."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         return None, f"to serve, {install_hint('serve')}: nvidia-pytriton is not installed"
     numpy = importlib.metadata.version("numpy")
     if int(numpy.partition(".")[0]) >= 2:
-        # Its stub knows the arrays of numpy 1, and sends every answer without its bytes.
+        # The stub is built for the arrays of numpy 1; with numpy 2 it sends answers without their data.
         return None, f"nvidia-pytriton's Python backend does not work with numpy {numpy}: pip install 'numpy<2'"
     return Path(spec.submodule_search_locations[0]) / "tritonserver", ""
 
 
 def link_backends(distribution: Path, backends: Path) -> None:
-    """Fill an empty backend folder: tritonserver wants this Python's stub beside the Python backend's library."""
+    """Link the Python backend into an empty folder, with the stub of this Python beside its library."""
     python = backends / "python"
     python.mkdir()
     for file in (*(distribution / "backends" / "python").iterdir(), _python_stub(distribution)):
@@ -74,14 +74,14 @@ def link_backends(distribution: Path, backends: Path) -> None:
 
 
 def find_backend(flavour: Flavour, backends: Path | None) -> Path | None:
-    """Return the folder of the backend that a flavour needs; None for the Python backend, which is in nvidia-pytriton.
+    """Return the folder of a flavour's backend; None for the Python backend, which is part of nvidia-pytriton.
 
     Args:
-        flavour: what is to be served.
-        backends: the folder of Triton's backends; None looks where NVIDIA's containers have it.
+        flavour: the served configurations.
+        backends: folder of Triton's backends; None: `CONTAINER_BACKENDS`.
 
     Raises:
-        ServerError: the backend is not there.
+        ServerError: the backend does not exist.
     """
     if flavour is PYTHON:
         return None
@@ -96,11 +96,11 @@ def find_backend(flavour: Flavour, backends: Path | None) -> Path | None:
 
 
 def environment(distribution: Path, backend: Path | None = None) -> dict[str, str]:
-    """Return the environment in which tritonserver finds its libraries and its stubs find this Python.
+    """Return environment variables with which tritonserver finds its libraries and its stubs find this Python.
 
     Args:
         distribution: the folder that holds tritonserver.
-        backend: the folder of a backend that brings libraries of its own, such as libtorch.
+        backend: the folder of a backend with libraries of its own, such as libtorch.
     """
     libraries = [
         str(distribution.parent.parent / "nvidia_pytriton.libs"),
@@ -108,7 +108,7 @@ def environment(distribution: Path, backend: Path | None = None) -> dict[str, st
         sysconfig.get_config_var("LIBDIR"),
         os.environ.get("LD_LIBRARY_PATH"),
     ]
-    # Packages of a folder of its own come before this environment's.
+    # Packages in Triton's own folder take precedence over those of this environment.
     own = [str(triton_folder().resolve())] if distribution.is_relative_to(triton_folder()) else []
     packages = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {

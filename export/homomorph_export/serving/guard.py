@@ -1,4 +1,4 @@
-"""Builds the library of `request_guard.c`, which refuses requests that would end a model's process."""
+"""Build the library of `request_guard.c`, which refuses requests that would crash a model's process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LIBRARY_FILE = "librequest_guard.so"
 
 
 def build_guard() -> Path | None:
-    """Return the library, which is compiled once and kept in the user's cache; None, with a warning, without compiler.
+    """Return the library, compiled once and kept in the user's cache; without a compiler, warn and return None.
 
-    A server without it works, but some malformed requests end its models' processes, and the keys of its restricted
-    calls stand in the list of processes.
+    A server without it works. But some malformed requests crash its models' processes, and the list of processes shows
+    the keys of its restricted calls.
     """
     source = resources.files("homomorph_export.serving") / _SOURCE
     text = source.read_bytes()
@@ -33,7 +33,7 @@ def build_guard() -> Path | None:
         return library
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
-        # Built aside and renamed, so that nobody loads half of it.
+        # Build in a temporary folder and rename, so that no other process loads an incomplete file.
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch, resources.as_file(source) as path:
             built = Path(scratch) / _LIBRARY_FILE
             words = [*_compiler(), "-O2", "-shared", "-fPIC", "-o", str(built), str(path), "-ldl"]

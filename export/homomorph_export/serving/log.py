@@ -1,4 +1,4 @@
-"""tritonserver's log, and what it says about the end of a server."""
+"""Find in tritonserver's log why a server ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import signal
 
 _HARMLESS = ("CUDA driver version", "CudaDriverHelper has not been initialized", "DCGM")
-"""Words of errors that are printed on every machine without a GPU."""
+"""Parts of error messages that appear on every machine without a GPU."""
 _SIGNALS = {
     signal.SIGKILL: "the system may have run out of memory",
     signal.SIGBUS: "/dev/shm may be full",
@@ -17,8 +17,8 @@ def failure_reason(log: str, code: int = 0) -> str:
     """Return in one line why a server ended.
 
     Args:
-        log: what it has printed.
-        code: its exit code, as a shell gives it; 0 if it runs.
+        log: text of its log.
+        code: its exit code as a shell reports it, 128 plus the number of a signal; 0 if it runs.
     """
     failed = re.search(r"\"failed to load '([^']+)' version \d+: (.*)\"$", log, re.MULTILINE)
     if failed:
@@ -40,7 +40,7 @@ def failure_reason(log: str, code: int = 0) -> str:
 
 
 def ended_by(number: int) -> str:
-    """Return what is said of a process that a signal has ended."""
+    """Describe the end of a process by a signal."""
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     hint = next((f": {words}" for known, words in _SIGNALS.items() if known == number), "")
     return f"it was ended by {name}{hint}"

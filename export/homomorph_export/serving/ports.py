@@ -1,4 +1,4 @@
-"""Which ports a server listens on: those that were asked for, checked beforehand, or free ones."""
+"""Check the requested ports of a server, and pick free ones for the rest."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from homomorph_client.errors import ServerError
 LOOPBACK = "127.0.0.1"
 
 
-def choose_ports(host: str, asked: Mapping[str, int | None]) -> dict[str, int]:
-    """Check the ports that were asked for and pick free ones for the others.
+def choose_ports(host: str, requested: Mapping[str, int | None]) -> dict[str, int]:
+    """Check the requested ports and pick free ones for the other services.
 
     Args:
         host: address to listen on.
-        asked: port of each service (`grpc`, `http`, `metrics`); None picks one.
+        requested: port of each service (`grpc`, `http`, `metrics`); None: pick a free one.
 
     Raises:
-        ServerError: a port is in use or was asked for twice, or the address is not one of this machine.
+        ServerError: a port is in use or was given twice, or the address is not one of this machine.
     """
     chosen: dict[str, int] = {}
-    for service, port in asked.items():
+    for service, port in requested.items():
         if port is None:
             continue
         if port in chosen.values():
@@ -36,25 +36,25 @@ def choose_ports(host: str, asked: Mapping[str, int | None]) -> dict[str, int]:
                 f"stop what listens there, or give another --{service}-port"
             ) from error
         chosen[service] = port
-    for service in asked:
+    for service in requested:
         if service not in chosen:
             chosen[service] = _free_port(host, taken=chosen.values())
-    return {service: chosen[service] for service in asked}
+    return {service: chosen[service] for service in requested}
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can be reached from this machine only."""
     return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _bind(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are merely closing do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore connections in TIME_WAIT
         probe.bind((host, port))
 
 
 def _free_port(host: str, *, taken: Collection[int]) -> int:
-    """Pick a port below the range that the system hands out to others while the models load."""
+    """Pick a port below the system's ephemeral range: no other program is given it while the models load."""
     candidates = [port for port in random.SystemRandom().sample(range(20_000, 32_000), 100) if port not in taken]
     for port in candidates:
         with contextlib.suppress(OSError):

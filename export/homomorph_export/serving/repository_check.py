@@ -1,4 +1,4 @@
-"""What a model repository must be like to be served."""
+"""Check that a model repository can be served."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from homomorph_export.contract import MANIFEST_FILE
 from homomorph_export.flavours import PYTHON, Flavour
 
 _SAFE_PATH = re.compile(r"[\w./+=,@%:-]+", re.ASCII)
-"""Triton's Python backend (24.10) passes paths to a shell as they are, which would run what others hold."""
+"""Triton's Python backend (24.10) passes paths to a shell without quotes; other characters could run commands."""
 _SAFE_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
 def check_repository(repository: Path, models: Sequence[str], flavour: Flavour = PYTHON) -> None:
-    """Check what tritonserver would tell less plainly, or only after loading other models for seconds.
+    """Check the repository before the start: tritonserver's own errors are less clear, and come after seconds.
 
     Raises:
         ServerError: there is no repository, or it lacks a model, its weights or the flavour's configurations, or the
@@ -40,7 +40,7 @@ def check_repository(repository: Path, models: Sequence[str], flavour: Flavour =
             raise ServerError(
                 f"the model repository {repository} has a model {name!r}: names are letters, digits, '_', '-' and '.'"
             )
-    # Where a model lacks a configuration, Triton takes the default one, which would be another backend's.
+    # If a model lacks the flavour's configuration, Triton uses the default one, which is for another backend.
     if not list(repository.glob(f"*/{flavour.config_file}")):
         raise ServerError(
             f"the model repository {repository} was written without {flavour.config_file}: "
@@ -49,18 +49,18 @@ def check_repository(repository: Path, models: Sequence[str], flavour: Flavour =
 
 
 def is_safe(path: Path) -> bool:
-    """Whether a path means itself to a shell."""
+    """Whether a shell takes an unquoted path literally."""
     return bool(_SAFE_PATH.fullmatch(str(path)))
 
 
-def with_asked(repository: Path, models: Sequence[str]) -> tuple[str, ...]:
-    """Return the models to load: Triton brings an ensemble's members along, but not those that Python models ask."""
-    return tuple(dict.fromkeys([*models, *(name for model in models for name in _asked(repository / model))]))
+def with_called_models(repository: Path, models: Sequence[str]) -> tuple[str, ...]:
+    """Return the models and those that they call. Triton itself loads only the members of ensembles, not these."""
+    return tuple(dict.fromkeys([*models, *(name for model in models for name in _called_models(repository / model))]))
 
 
-def _asked(folder: Path) -> list[str]:
-    """Return the models that a Python model asks, as its configuration says."""
+def _called_models(folder: Path) -> list[str]:
+    """Return the models that a Python model calls, from its configuration."""
     try:
         return [step.model for step in streamed_steps(read_config(folder / PYTHON.config_file))]
     except (ParseError, ValueError, TypeError):
-        return []  # Triton says what is wrong with it
+        return []  # Triton reports what is wrong with the configuration

@@ -1,4 +1,4 @@
-"""The real tritonserver, started out of the pip package nvidia-pytriton on a model repository of ours.
+"""Start tritonserver, from the pip package nvidia-pytriton, on an exported model repository.
 
 with TritonServer(Path("triton_repo")) as server:
     frames = MorphClient(server.grpc_url).morph("a.png", "b.png")
@@ -33,23 +33,23 @@ from homomorph_export.serving.distribution import environment, find_backend, fin
 from homomorph_export.serving.guard import build_guard
 from homomorph_export.serving.log import ended_by, failure_reason
 from homomorph_export.serving.ports import LOOPBACK, choose_ports
-from homomorph_export.serving.repository_check import check_repository, is_safe, with_asked
+from homomorph_export.serving.repository_check import check_repository, is_safe, with_called_models
 from homomorph_export.serving.tls import ServerTls
 
 _LOGGER = logging.getLogger(__name__)
 _KILL_MARGIN_S = 5.0
-"""What the keeper may take on top of the server's own time to stop."""
+"""Time that the keeper gets to stop, in addition to the server's own."""
 _ATTEMPTS = 3
-"""Starts before giving up when ports that were picked as free are taken by the time that the models are loaded."""
+"""Attempts to start: another process may take a free port while the models load."""
 _STARVED = "boost::interprocess::lock_exception"
-"""What Triton's Python backend (24.10) dies of now and then while it starts and other work leaves it no processor."""
+"""Triton's Python backend (24.10) sometimes dies of this error if it gets no processor time while it starts."""
 
 
 class TritonServer:
     """A tritonserver; use it as a context manager, or call `start` and `stop`.
 
-    However the launching process ends, the server ends with it: see `keeper`. Clients may ask for morphs and for what
-    the server counts; all else is restricted to its launcher.
+    The server always ends with the launching process, even if that is killed: see `keeper`. Clients may request morphs
+    and metrics; all other calls are restricted to the launcher.
     """
 
     def __init__(
@@ -72,30 +72,29 @@ class TritonServer:
         start_timeout_s: float = 180.0,
         stop_timeout_s: float = 10.0,
     ) -> None:
-        """Say what to serve.
+        """Store the settings; `start` starts the server.
 
         Args:
             repository: folder that `homomorph export` wrote.
-            models: models to load; an ensemble brings its members along.
-            flavour: which of the repository's configurations, and so which of Triton's backends.
-            backends: folder of Triton's backends, for flavours whose backend is not in nvidia-pytriton; None looks
-                where NVIDIA's containers have it.
+            models: models to load; the members of an ensemble are loaded too.
+            flavour: which of the repository's configurations to use; it determines Triton's backend.
+            backends: folder of Triton's backends, for flavours whose backend is not in nvidia-pytriton; None: the
+                folder of NVIDIA's containers.
             host: address to listen on.
-            grpc_port: None picks a free one.
-            http_port: port of Triton's HTTP protocol; None leaves that off.
-            metrics_port: None picks a free one.
-            cache_mib: size of the cache of encoded pictures, in MiB; 0 for none.
-            cores: how many cores the server and its models may use; None for all.
-            gpus: numbers of the GPUs that each get instances of the models; none for the CPU.
-            tls: PEM files that encrypt gRPC; HTTP and the metrics then listen on 127.0.0.1 alone. None encrypts
-                nothing.
-            log: file for the server's log; None is a temporary one, which is kept only if something fails.
-            restart: whether a server that dies is started again, up to `keeper.RESTARTS` times within ten minutes.
-            start_timeout_s: seconds until the models must be loaded.
-            stop_timeout_s: seconds that requests on their way may take when stopping; then the server is killed.
+            grpc_port: None: pick a free one.
+            http_port: port of Triton's HTTP protocol; None: no HTTP.
+            metrics_port: None: pick a free one.
+            cache_mib: size of the cache of encoded pictures, in MiB; 0: no cache.
+            cores: number of cores for the server and its models; None: all.
+            gpus: numbers of the GPUs; each gets instances of the models. Empty: the CPU.
+            tls: PEM files that encrypt gRPC; HTTP and metrics then listen on 127.0.0.1 only. None: no encryption.
+            log: file for the server's log; None: a temporary file, which is kept only after a failure.
+            restart: whether to restart a server that dies, up to `keeper.RESTARTS` times within ten minutes.
+            start_timeout_s: time limit for loading the models, in seconds.
+            stop_timeout_s: time that requests on their way get at a stop, in seconds; then the server is killed.
 
         Raises:
-            ServerError: there are backends for a flavour that needs none.
+            ServerError: `backends` is given for a flavour that needs none.
         """
         if backends and flavour is PYTHON:
             raise ServerError("another folder of backends is for the flavours libtorch and onnx, not for python")
@@ -104,19 +103,19 @@ class TritonServer:
         self.flavour = flavour
         self.host = host
         self.ports: dict[str, int] = {}
-        """Port of `grpc`, of `metrics` and, where it is on, of `http`."""
+        """Port of `grpc`, of `metrics` and, if it is on, of `http`."""
         self.keys = Keys()
-        """What restricted calls want."""
+        """Keys of the restricted calls."""
         self._backends = backends
-        self._asked_ports = {"grpc": grpc_port, "metrics": metrics_port}
-        if http_port is not None or tls:  # with TLS, the launcher asks over HTTP
-            self._asked_ports["http"] = http_port
+        self._requested_ports = {"grpc": grpc_port, "metrics": metrics_port}
+        if http_port is not None or tls:  # with TLS, the launcher's own calls use HTTP
+            self._requested_ports["http"] = http_port
         self._http_is_open = http_port is not None
         self._cache_mib = cache_mib
         self._cores = cores
         self._gpus = tuple(gpus)
         self._tls = tls
-        self._asked_log = log
+        self._log_file = log
         self._restart = restart
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
@@ -147,10 +146,10 @@ class TritonServer:
         return (LOOPBACK if self._tls and service != "grpc" else self.host), self.ports[service]
 
     def check(self) -> None:
-        """Check that the repository has what is to be served.
+        """Check that the repository can be served.
 
         Raises:
-            ServerError: it lacks a model or the flavour's files.
+            ServerError: the repository lacks a model or the flavour's files.
         """
         check_repository(self.repository, self.models, self._configurations)
 
@@ -159,15 +158,15 @@ class TritonServer:
 
         Raises:
             ServerError: nvidia-pytriton or the flavour's backend is missing, the repository lacks a model or the
-                flavour's files, there are not so many cores, a port is in use, a model does not load, or it takes too
-                long.
+                flavour's files, there are too few cores, a port is in use, or a model does not load within
+                `start_timeout_s`.
         """
         self.check()
         distribution = find_distribution()
         backend = find_backend(self.flavour, self._backends)
-        ports_may_change = None in self._asked_ports.values()
+        ports_may_change = None in self._requested_ports.values()
         for attempt in range(1, _ATTEMPTS + 1):
-            self.ports = choose_ports(self.host, self._asked_ports)
+            self.ports = choose_ports(self.host, self._requested_ports)
             self._launch(distribution, backend)
             try:
                 self._wait_until_ready()
@@ -187,13 +186,13 @@ class TritonServer:
                     )
 
     def wait(self, report: Callable[[str], None] = lambda line: None) -> None:
-        """Wait until the server has ended by itself for good, or until another thread stops it.
+        """Wait until another thread stops the server, or until the server has ended and is not restarted.
 
         Args:
-            report: called with a line each time that it has died and is started again.
+            report: called with a line each time that the server has died and is restarted.
 
         Raises:
-            ServerError: it has ended, which it is not meant to do.
+            ServerError: the server ended by itself.
         """
         assert self._keeper.stdout is not None
         for line in self._keeper.stdout:
@@ -220,12 +219,12 @@ class TritonServer:
         """Load a model's newest version; requests on their way finish with the old one.
 
         Raises:
-            ControlError: it does not load, and the old version goes on.
+            ControlError: the new version does not load; the old one stays in use.
         """
         self._control.load(model)
 
     def stop(self) -> None:
-        """Let requests on their way finish, stop the server and remove what it left; harmless if it does not run."""
+        """Let requests on their way finish, stop the server and remove its files; no effect if it does not run."""
         if self._running:
             self._end(keep_log=False, idle=self._drain())
 
@@ -263,7 +262,7 @@ class TritonServer:
     def _start_keeper(
         self, distribution: Path, backend: Path | None, guard: Path | None, cores: tuple[int, ...]
     ) -> None:
-        with _open_log(self._asked_log) as log:
+        with _open_log(self._log_file) as log:
             self.log_path = Path(log.name)
             self.id = f"homomorph_{secrets.token_hex(4)}"
             self.keys = Keys()
@@ -272,8 +271,8 @@ class TritonServer:
                 shm_prefix=f"{self.id}_",
                 scratch=str(self._scratch),
                 heartbeats=str(self._scratch / "heartbeats"),
-                key_file=str(self._leave_key()),
-                temporary_log=log.name if self._asked_log is None else None,
+                key_file=str(self._write_shared_memory_key()),
+                temporary_log=log.name if self._log_file is None else None,
                 cores=list(cores),
                 metrics=(LOOPBACK if host == "0.0.0.0" else host, port),
                 restart=self._restart,
@@ -293,11 +292,11 @@ class TritonServer:
                     "HOMOMORPH_HEARTBEATS": self._settings.heartbeats,
                     "CUDA_VISIBLE_DEVICES": visible_devices(self._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 },
-                start_new_session=True,  # Ctrl-C reaches the launcher alone, which then stops the server in good order
+                start_new_session=True,  # Ctrl-C reaches only the launcher, which then stops the server properly
             )
 
     def _command(self, distribution: Path, backend: Path | None, guard: Path | None) -> Command:
-        """Return the server's command, and fill the scratch folder with what it names."""
+        """Return the server's command, and create the files that it names in the scratch folder."""
         Path(self._settings.heartbeats).mkdir()
         backends = self._scratch / "backends"
         backends.mkdir()
@@ -312,7 +311,7 @@ class TritonServer:
             backends=backends,
             caches=distribution / "caches",
             configurations=self._configurations,
-            models=with_asked(self.repository, self.models),
+            models=with_called_models(self.repository, self.models),
             addresses={service: self.address(service) for service in self.ports},
             shm_prefix=self._settings.shm_prefix,
             cache_mib=self._cache_mib,
@@ -325,15 +324,15 @@ class TritonServer:
         )
 
     def _safe(self, path: Path, name: str) -> Path:
-        """Return the path, or a link to it in the scratch folder if it does not mean itself to a shell."""
+        """Return the path, or a link to it in the scratch folder if the path is not safe for a shell."""
         if is_safe(path):
             return path
         link = self._scratch / name
         link.symlink_to(path)
         return link
 
-    def _leave_key(self) -> Path:
-        """Write the key of shared memory where clients of the same user look for it."""
+    def _write_shared_memory_key(self) -> Path:
+        """Write the key for shared memory into the file that clients of the same user read; return its path."""
         try:
             return write_key(self.ports["grpc"], self.keys.shared_memory)
         except OSError as error:
@@ -349,10 +348,10 @@ class TritonServer:
                 limit = f"{self._start_timeout_s:g} s"
                 raise ServerError(f"the server was not ready within {limit} (log: {self.log_path})")
             time.sleep(0.1)
-        self._order(keeper.READY)
+        self._send(keeper.READY)
 
     def _is_ready(self) -> bool:
-        """Whether this server, and not another one on its ports, is ready; its metrics come last."""
+        """Whether this server, not another one on its ports, is ready. Its metrics start last."""
         try:
             return self._control.ready_id() == self.id and self._metrics_answer()
         except ControlError:
@@ -367,13 +366,13 @@ class TritonServer:
                 return False
 
     def _drain(self) -> bool:
-        """Take no more requests, wait for those on their way, and return whether there are none any more.
+        """Unload the models, so that no new requests are accepted; return whether all requests have finished in time.
 
-        Told to end, tritonserver (24.10) refuses the next steps of ensembles that have begun. Their models unload in
-        better order: they finish first, while their members are still there.
+        On a plain stop, tritonserver (24.10) refuses the remaining steps of ensembles that have begun. Unloading an
+        ensemble lets its requests finish while its members are still loaded.
         """
         deadline = time.monotonic() + self._stop_timeout_s
-        with contextlib.suppress(ControlError):  # it has crashed, hangs or refuses
+        with contextlib.suppress(ControlError):  # the server has crashed, hangs or refuses
             for model in self.models:
                 self._control.unload(model)
             while time.monotonic() < deadline:
@@ -388,34 +387,34 @@ class TritonServer:
     def _log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def _order(self, order: bytes) -> None:
-        """Send the keeper an order of one byte, or the end of all orders."""
+    def _send(self, command: bytes) -> None:
+        """Send the keeper a command of one byte; an empty one closes the pipe, which ends the server."""
         assert self._keeper.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the keeper has ended by itself
-            if order:
-                os.write(self._keeper.stdin.fileno(), order)
+            if command:
+                os.write(self._keeper.stdin.fileno(), command)
             else:
                 self._keeper.stdin.close()
 
     def _end(self, *, keep_log: bool = True, idle: bool = False) -> None:
-        """Have the keeper stop the server, wait for it, and remove the temporary files; harmless a second time."""
+        """Have the keeper stop the server, wait for it, and remove the temporary files; a second call has no effect."""
         if not self._running:
             return
         self._running = False
         if idle:
-            self._order(keeper.IDLE)
+            self._send(keeper.IDLE)
         if keep_log:
-            self._order(keeper.KEEP_LOG)
-        self._order(b"")
+            self._send(keeper.KEEP_LOG)
+        self._send(b"")
         try:
             self._keeper.wait(timeout=self._stop_timeout_s + _KILL_MARGIN_S)
         except subprocess.TimeoutExpired:
             self._keeper.kill()
             self._keeper.wait()
-        if self._keeper.returncode < 0:  # it was killed, and could not end its server
+        if self._keeper.returncode < 0:  # the keeper was killed and could not end its server
             keeper.end_processes(self._settings.shm_prefix)
         keeper.remove_leftovers(self._settings)
-        if not keep_log and self._asked_log is None:
+        if not keep_log and self._log_file is None:
             self.log_path.unlink(missing_ok=True)
 
 
@@ -429,10 +428,10 @@ def _open_log(path: Path | None) -> IO[bytes]:
 
 
 def _scratch_folder() -> Path:
-    """Make a temporary folder whose path means itself to a shell, to which Triton's Python backend passes it.
+    """Create a temporary folder whose path is safe for a shell; Triton's Python backend passes it to one.
 
     Raises:
-        ServerError: there is no such folder.
+        ServerError: no temporary folder has a safe path.
     """
     for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
         if is_safe(Path(parent)) and os.access(parent, os.W_OK):

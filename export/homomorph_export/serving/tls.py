@@ -1,4 +1,4 @@
-"""The files of an encrypted server."""
+"""The certificate and key files of an encrypted server."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class ServerTls:
     key: Path
     """Its private key."""
     client_ca: Path | None = None
-    """Authorities that must vouch for clients (mutual TLS); None lets every client in."""
+    """Authorities that must have signed a client's certificate (mutual TLS); None: clients need no certificate."""
 
     def __post_init__(self) -> None:
-        """Check the files, of which tritonserver would only say that its address is in use.
+        """Check the files. For a bad file, tritonserver would only report that its address is in use.
 
         Raises:
-            ServerError: one is missing or is no PEM file of its kind, or the key is another certificate's.
+            ServerError: a file is missing or not a PEM file of its kind, or the key does not match the certificate.
         """
         for path in (self.certificate, self.key, self.client_ca):
             if path is not None and not path.is_file():
                 raise ServerError(f"there is no file {path}: give the server's certificate and key as PEM files")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            # An encrypted key would ask for its password at the terminal; tritonserver cannot use one.
+            # tritonserver cannot use an encrypted key. The empty password avoids a prompt at the terminal.
             context.load_cert_chain(self.certificate, self.key, password="")
         except (ssl.SSLError, OSError) as error:
             raise ServerError(
@@ -45,7 +45,7 @@ class ServerTls:
                 raise ServerError(f"{self.client_ca} holds no certificates in PEM format: {_reason(error)}") from error
 
     def arguments(self) -> list[str]:
-        """Return the words of tritonserver's command."""
+        """Return the arguments of tritonserver."""
         words = ["--grpc-use-ssl=true", f"--grpc-server-cert={self.certificate}", f"--grpc-server-key={self.key}"]
         if self.client_ca:
             words += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={self.client_ca}"]

@@ -1,8 +1,8 @@
-"""A folder of its own for the Triton of pip, where this environment cannot hold it.
+"""A separate folder for pip's Triton, used if it cannot be installed into this environment.
 
-nvidia-pytriton's Python backend needs numpy 1, and training and export take numpy 2. The folder holds nvidia-pytriton
-and numpy 1, nothing else. The server's processes look into it before this environment's packages, and take all else,
-such as torch, from here. `homomorph serve` makes it when it is needed.
+nvidia-pytriton's Python backend needs numpy 1; training and export work with numpy 2. The folder holds nvidia-pytriton
+and numpy 1 only. The server's processes import these two from the folder, and all other packages, such as torch, from
+this environment. `homomorph serve` creates the folder when it is needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FOLDER_VARIABLE = "HOMOMORPH_TRITON"
 
 
 def triton_folder() -> Path:
-    """Return where the folder is, or would be: in the user's cache, one for each version of Python."""
+    """Return the folder's path, whether it exists or not: in the user's cache, one for each version of Python."""
     if chosen := os.environ.get(FOLDER_VARIABLE):
         return Path(chosen)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -29,15 +29,15 @@ def triton_folder() -> Path:
 
 
 def make_triton_folder() -> Path:
-    """Install `REQUIREMENTS` into the folder, which appears whole or not at all; about 75 MB are downloaded.
+    """Install `REQUIREMENTS` into the folder, all or nothing; downloads about 75 MB.
 
     Raises:
-        ServerError: pip cannot install them, as for a Python that numpy 1 knows nothing of.
+        ServerError: pip cannot install them, for example because numpy 1 does not support this Python.
         OutputError: the folder cannot be written.
     """
     folder = triton_folder()
     with replacing(folder) as partial:
-        # Without dependencies: they are this environment's. No compiler is asked for numpy.
+        # Dependencies come from this environment. Only wheels are installed, so that no compiler is needed.
         words = ["--target", str(partial), "--no-deps", "--only-binary=:all:", "--quiet", *REQUIREMENTS]
         pip = subprocess.run(
             [sys.executable, "-m", "pip", "install", *words], capture_output=True, text=True, check=False

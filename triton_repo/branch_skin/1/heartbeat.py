@@ -1,4 +1,4 @@
-"""Shows the server's keeper that a model's process still runs Python: a file that is touched every second."""
+"""Touch a file every second, to show the server's keeper that a model's process still runs Python."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ INTERVAL_S = 1.0
 
 
 def start_heartbeat() -> None:
-    """Touch the file named like this process in the folder `HOMOMORPH_HEARTBEATS`, in a thread, for as long as it runs.
+    """Start a thread that touches a file in the folder `HOMOMORPH_HEARTBEATS`, named by the id of this process.
 
-    A process that is stopped, or in which one thread holds Python's lock for good, does not touch it. Without a keeper
-    there is no such folder, and nothing is done.
+    The file is no longer touched if the process is stopped, or if one thread holds Python's lock all the time. Without
+    a keeper there is no such folder, and no thread is started.
     """
     folder = os.environ.get("HOMOMORPH_HEARTBEATS")
     if folder:

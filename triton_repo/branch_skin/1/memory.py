@@ -7,15 +7,15 @@ import ctypes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Names of settings in glibc's malloc.h."""
 LARGEST_MMAP_THRESHOLD = 32 << 20
-"""Bytes; glibc takes no larger value."""
+"""In bytes; glibc accepts no larger value."""
 LARGEST_VALUE = 2**31 - 1
 
 
 def keep_freed_memory(*, without_limit: bool = False) -> None:
-    """Have this process keep the memory that it frees: blocks of up to 32 MiB, and 256 MiB in all at a heap's end.
+    """Let the allocator keep freed memory for reuse: blocks of up to 32 MiB, and up to 256 MiB at the end of a heap.
 
-    By default large blocks go back to the system after each layer of a network and come again as zeroed pages, with a
-    page fault for every 4 KiB. That took a twentieth of the time of a morph. Does nothing where libc is not glibc.
+    By default, large blocks are returned to the system after each layer of a network and allocated again as zeroed
+    pages, with a page fault for every 4 KiB. This took a twentieth of a morph's time. Does nothing without glibc.
 
     Args:
         without_limit: keep blocks of any size and any amount, for measurements.

@@ -1,4 +1,4 @@
-"""The limits of a served model's requests: those of its configuration, and what parameters may say."""
+"""Check requests against the limits in a model's configuration, and read their parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TIMEOUT_US = 10**12
-"""Eleven days. Triton takes a negative timeout for a very long one."""
+"""Eleven days. The upper bound also catches negative timeouts, which Triton passes on as very large numbers."""
 
 
 class RequestError(Exception):
@@ -18,13 +18,13 @@ class RequestError(Exception):
 
 
 def is_urgent(parameters: str) -> bool:
-    """Return what the parameter `urgent` of a request says.
+    """Return the parameter `urgent` of a request; the default is False.
 
     Args:
         parameters: the request's parameters as JSON; may be empty.
 
     Raises:
-        RequestError: it is neither true nor false.
+        RequestError: `urgent` is neither true nor false.
     """
     urgent = json.loads(parameters or "{}").get("urgent", False)
     if not isinstance(urgent, bool):
@@ -33,10 +33,10 @@ def is_urgent(parameters: str) -> bool:
 
 
 def timeout_s(timeout_us: int) -> float:
-    """Return the seconds in which a request wants its answer; infinity if it gives no timeout, which is 0.
+    """Return a request's timeout in seconds; infinity for 0, which means no timeout.
 
     Raises:
-        RequestError: it was negative, or is too long.
+        RequestError: the timeout is negative or too long.
     """
     if not 0 <= timeout_us <= MAX_TIMEOUT_US:
         raise RequestError(f"timeout must be from 0 (none) to {MAX_TIMEOUT_US} microseconds")
@@ -46,13 +46,13 @@ def timeout_s(timeout_us: int) -> float:
 def check(tensors: dict[str, Tensor], checks: dict[str, Any]) -> None:
     """Check a request's tensors [B, ...] against the limits in the model's configuration.
 
-    Triton itself has checked types, numbers of axes and axes of fixed length.
+    Triton itself checks types, the number of axes and the lengths of fixed axes.
 
     Raises:
-        RequestError: an axis has a length that is out of bounds or differs between inputs, the frames are too many
-            for their size, or a value is out of range.
+        RequestError: the length of an axis is out of bounds or differs between inputs, there are too many frames for
+            their size, or a value is out of range.
     """
-    first: dict[str, tuple[str, int]] = {}  # by axis: the first input that has it, and its length there
+    first: dict[str, tuple[str, int]] = {}  # by axis: the first input with this axis, and its length
     for name, tensor in tensors.items():
         for dim, length in zip(checks["dims"][name], tensor.shape[1:], strict=True):
             if isinstance(dim, int):
@@ -61,9 +61,9 @@ def check(tensors: dict[str, Tensor], checks: dict[str, Any]) -> None:
             if not minimum <= length <= maximum or length % multiple_of:
                 kind = f"a multiple of {multiple_of} " if multiple_of > 1 else ""
                 raise RequestError(f"{name}: {dim} must be {kind}from {minimum} to {maximum}, not {length}")
-            other, expected = first.setdefault(dim, (name, length))
-            if length != expected:
-                raise RequestError(f"{name}: {dim} must be {expected} as in {other}, not {length}")
+            first_name, first_length = first.setdefault(dim, (name, length))
+            if length != first_length:
+                raise RequestError(f"{name}: {dim} must be {first_length} as in {first_name}, not {length}")
     if checks["pixels"]:
         (name, steps), (_, height), (_, width) = (first[axis] for axis in checks["pixels"]["axes"])
         frames = steps * tensors[name].shape[0]
@@ -75,6 +75,6 @@ def check(tensors: dict[str, Tensor], checks: dict[str, Any]) -> None:
             )
     for name, (low, high) in checks["ranges"].items():
         values = tensors[name]
-        refused = values[~((values >= low) & (values <= high))]  # written so that NaN is among them
+        refused = values[~((values >= low) & (values <= high))]  # the negated comparison includes NaN
         if refused.numel():
             raise RequestError(f"{name}: every value must be a number from {low:g} to {high:g}, not {refused[0]:g}")

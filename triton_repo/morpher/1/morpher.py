@@ -1,8 +1,8 @@
-"""Computes morphs: pictures in, frames out, each request answered as soon as its own frames are decoded.
+"""Compute morphs from pictures, and answer each request as soon as its own frames are decoded.
 
-`model.py` beside this file hands requests to a `Morpher`, and `scheduler.py` decides what runs next. A morph is three
-kinds of tasks: encoding pictures and mixing their features (for several requests at once where several wait, which
-costs less), and decoding a few frames.
+`model.py` beside this file passes requests to a `Morpher`, and `scheduler.py` decides which task runs next. A morph has
+three kinds of tasks: encode pictures, mix their features, and decode a few frames. If several requests wait, they are
+encoded and mixed together, which takes less time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from scheduler import Job, Scheduler, Task
 from torch import Tensor
 
 MAX_ELEMENTS_OF_ONE_THREAD = 1 << 14
-"""Up to this many elements a picture, or its features, one thread is faster than two: starting the second costs more
-than it saves."""
+"""Pictures, or features, with at most this many elements use one thread: starting a second costs more than it saves."""
 MAX_BATCH_SIZE = 8
 """Largest number of requests that are encoded and mixed together."""
 PIXELS_PER_TASK = 1 << 15
-"""Pixels that one task decodes, which is 8 frames of 64x64; at least one frame. A task is not interrupted."""
+"""Pixels that one task decodes, 8 frames of 64x64; at least one frame. A task is not interrupted."""
 EFFICIENT_FRAMES = 3
-"""From this many frames a task on, a frame takes about as long to decode as in a larger task."""
+"""Smallest number of frames in a task at which the time for one frame is about as short as in larger tasks."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -74,12 +73,12 @@ class Morpher:
         """Start the threads.
 
         Args:
-            module: what `model.pt` holds, with the methods `encode`, `interpolate` and `decode`.
+            module: the TorchScript model in `model.pt`, with the methods `encode`, `interpolate` and `decode`.
             threads: number of threads that compute.
-            device: where the module is. A GPU decodes the frames of a batch together.
-            max_queue_size: number of requests that may wait, and of urgent ones beside them.
-            max_queue_s: seconds after which a request that still waits is refused.
-            cache_bytes: size of the cache of pictures' features; 0 for none.
+            device: the module's device. A GPU decodes the frames of a batch together.
+            max_queue_size: largest number of waiting requests; urgent requests have a second queue of the same size.
+            max_queue_s: a request that waits longer than this is refused.
+            cache_bytes: size of the cache of pictures' features; 0: no cache.
             count: called, from any thread, with numbers to add to metrics: pictures `known` from the cache or
                 `encoded`, and the scheduler's `queue_s` and `compute_s`.
         """
@@ -112,15 +111,15 @@ class Morpher:
         """Compute a morph in the background.
 
         Args:
-            source: uint8 pictures [B, H, W, 3]. No tensor may change until the answer is there.
-            target: the same.
+            source: uint8 pictures [B, H, W, 3]. The caller must not change any tensor before the answer.
+            target: uint8 pictures [B, H, W, 3].
             strengths: float32 [B, S, K].
-            urgent: whether it goes before all others.
-            timeout_s: seconds after which the answer is of no use. A request that cannot be answered by then is
-                refused when it has its turn; otherwise an overloaded server would answer all, each a little too late.
+            urgent: whether the request has priority over all that are not urgent.
+            timeout_s: a request that cannot be answered within this time is refused at its turn. Otherwise an
+                overloaded server would answer every request, each one slightly too late.
 
         Returns:
-            A future of uint8 frames [B, S, H, W, 3], or of what went wrong.
+            A future of uint8 frames [B, S, H, W, 3], or of an error.
 
         Raises:
             OverloadedError: the queue is full.
@@ -138,14 +137,14 @@ class Morpher:
         return morph.answer
 
     def close(self) -> None:
-        """Answer what was submitted, and end the threads."""
+        """Finish the submitted requests and end the threads."""
         self.scheduler.close()
 
-    @torch.inference_mode()  # it holds for the calling thread alone, so each task sets it
+    @torch.inference_mode()  # inference mode is a setting of the calling thread, so each task sets it
     def _encode(self, jobs: list[Morph]) -> None:
         """Encode the pictures of a batch that are not in the cache, on all idle threads; then mix."""
         pictures = torch.cat([pictures for job in jobs for pictures in (job.source, job.target)])
-        # By a picture's content where there is a cache, so that equal pictures are encoded once; else by its index.
+        # With a cache, the key is a hash of the picture, so that equal pictures are encoded once; without, its index.
         keys: list[Any] = [picture_key(picture) for picture in pictures] if self.cache else list(range(len(pictures)))
         features = self._cached(keys)
         missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in features}
@@ -174,7 +173,7 @@ class Morpher:
         encode_some(mine)
 
     def _cached(self, keys: list[Any]) -> dict[Any, Tensor]:
-        """Return the features of those pictures that the cache has."""
+        """Return the features of the pictures that are in the cache, by key."""
         if not self.cache:
             return {}
         with self._lock:
@@ -251,20 +250,20 @@ class FeatureCache:
     """Features of the most recently used pictures, by their keys."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Start with nothing; never hold more than `max_bytes`."""
+        """Start empty; never hold more than `max_bytes`."""
         self.max_bytes = max_bytes
         self.bytes = 0
         self.features: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def get(self, key: bytes) -> Tensor | None:
-        """Return a picture's features, which counts as a use of them, or None if they are not here."""
+        """Return a picture's features and mark them as used; None if they are not in the cache."""
         if key in self.features:
             self.features.move_to_end(key)
         return self.features.get(key)
 
     def put(self, key: bytes, features: Tensor) -> Tensor:
         """Store a picture's features, drop the least recently used ones if need be, and return them."""
-        if key in self.features:  # two requests brought the same picture at once
+        if key in self.features:  # two concurrent requests had the same picture
             return self.features[key]
         self.features[key] = features
         self.bytes += features.nbytes

@@ -1,9 +1,9 @@
 """Triton Python backend for every TorchScript model of a homomorph repository.
 
-This file stands beside its `model.pt` in each model's version folder, with the helpers that it imports, and needs torch
-and numpy alone. The requests that Triton batched run as one forward pass. Where `morpher.py` stands there too, each
-request is computed and answered by itself, in the scheduler's order. A request outside the model's limits gets an error
-of its own.
+Each model's version folder has this file, the helpers that it imports, and `model.pt`. They need only torch and numpy.
+Requests that Triton has batched run as one forward pass. If the folder also has `morpher.py`, each request is computed
+and answered separately, in the scheduler's order. A request outside the model's limits is answered with an error and
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-# Read when OpenMP starts: idle threads must sleep instead of spinning, or the models' processes starve each other.
+# OpenMP reads this when it starts. Idle threads must sleep, because spinning ones take cores from the other models.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Triton adds this folder behind all others, where packages of the same names would come first.
+# Triton appends this folder to the path, so packages of the same names would take precedence.
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
@@ -40,13 +40,13 @@ class TritonPythonModel:
         torch.set_num_threads(threads)
         keep_freed_memory()
         folder = Path(args["model_repository"]) / args["model_version"]
-        library = folder / "libhomomorph_ops.so"  # there only if the model needs it
-        # Loading a library a second time into one process kills it.
+        library = folder / "libhomomorph_ops.so"  # exists only if the model needs it
+        # Loading the library twice would crash the process.
         if library.exists() and not hasattr(torch.ops.homomorph, "interpolate"):
             torch.ops.load_library(library)
         self.device = torch_device(args["model_instance_kind"], args["model_instance_device_id"])
-        # A GPU would round to 10 bits, and differently for each size of a batch: what is asked for in float32 is
-        # computed in float32. For speed there is `homomorph export --precision`.
+        # TF32 rounds to 10 bits, and results would depend on the batch size. Models exported in float32 compute in
+        # float32; `homomorph export --precision` gives faster ones.
         torch.backends.cudnn.allow_tf32 = False
         self.module = torch.jit.load(folder / "model.pt", map_location=self.device)
         self.morpher: Any = None
@@ -58,18 +58,18 @@ class TritonPythonModel:
         start_heartbeat()
 
     def _start_morpher(self, name: str, threads: int, parameters: dict[str, str]) -> None:
-        """Start what computes each request by itself."""
+        """Start the `Morpher`, which computes each request separately."""
         morpher, scheduler, metrics = map(importlib.import_module, ("morpher", "scheduler", "metrics"))
         self.error_codes = {
             RequestError: pb_utils.TritonError.INVALID_ARG,
             scheduler.OverloadedError: pb_utils.TritonError.UNAVAILABLE,
-            # Clients send again what was unavailable. Triton has no code for "deadline exceeded".
+            # Not UNAVAILABLE, after which clients retry. Triton has no code for "deadline exceeded".
             scheduler.DeadlineExceededError: pb_utils.TritonError.CANCELLED,
         }
         self.metrics = metrics.Metrics(name)
         self.morpher = morpher.Morpher(
             self.module,
-            # On a GPU one thread copies while the other one's kernels run.
+            # On a GPU, one thread copies while the kernels of the other run.
             threads=threads if self.device.type == "cpu" else 2,
             device=self.device,
             max_queue_size=int(parameters["max_queue_size"]),
@@ -106,13 +106,13 @@ class TritonPythonModel:
         return responses
 
     def _submit(self, request: Any) -> None:
-        """Have a request computed, and its response sent as soon as it is there."""
+        """Pass a request to the `Morpher`, which sends its response when it is computed."""
         sender = request.get_response_sender()
 
         def send(response: Any) -> None:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-        def send_error(error: Exception) -> None:  # of any kind: the client must not wait for ever
+        def send_error(error: Exception) -> None:  # any kind of error, so that the client gets an answer
             send(error_response(error, self.error_codes.get(type(error), pb_utils.TritonError.INTERNAL)))
 
         def send_frames(frames: Any) -> None:
@@ -125,7 +125,7 @@ class TritonPythonModel:
             tensors = [read(request, name) for name in self.inputs]
             check(dict(zip(self.inputs, tensors, strict=True)), self.checks)
             self.morpher.submit(
-                *(tensor.clone() for tensor in tensors),  # the originals are Triton's again when `execute` returns
+                *(tensor.clone() for tensor in tensors),  # the originals are valid only until `execute` returns
                 urgent=is_urgent(request.parameters()),
                 timeout_s=timeout_s(request.timeout()),
             ).add_done_callback(send_frames)
@@ -138,7 +138,7 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, tensor.numpy()) for name, tensor in named])
 
     def finalize(self) -> None:
-        """Answer the requests that were submitted."""
+        """Finish the submitted requests and end the threads."""
         if self.morpher:
             self.morpher.close()
             self.metrics.close()
@@ -161,5 +161,5 @@ def thread_count(setting: str) -> int:
 
 
 def read(request: Any, name: str) -> torch.Tensor:
-    """Return one input [B, ...] of a request, in place."""
+    """Return one input [B, ...] of a request, without a copy."""
     return torch.utils.dlpack.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())

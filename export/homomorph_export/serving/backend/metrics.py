@@ -1,4 +1,4 @@
-"""Prometheus metrics of what Triton cannot count: requests that are answered after `execute` has returned."""
+"""Prometheus metrics of requests that are answered after `execute` has returned, which Triton does not count."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ REPORT_INTERVAL_S = 0.2
 
 
 class Metrics:
-    """Adds up counts from any thread, and passes the sums to the server now and then."""
+    """Counters that any thread may add to; a thread of their own passes the sums to the server."""
 
     def __init__(self, model: str) -> None:
-        """Register the metrics of the model of that name."""
+        """Register the metrics of a model with the given name."""
         pictures = pb_utils.MetricFamily(
             name="homomorph_pictures",
             description="Pictures of morphs, by whether their features were in the cache",
@@ -48,14 +48,14 @@ class Metrics:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Pass the last sums on."""
+        """Send the last sums to the server and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._reporter.join()
 
     def _report(self) -> None:
-        """Pass the sums to the server; the body of a thread, because this takes longer than a count is worth."""
+        """Send the sums to the server until closed; runs in a thread, because a call to the server is slow."""
         while not self._closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or any(self._sums.values()))

@@ -1,12 +1,12 @@
-"""Runs the tasks of many requests on a fixed number of threads, the most pressing task first.
+"""Run the tasks of many requests on a fixed number of threads, the task with the highest priority first.
 
-A job is one request. It waits in the queue until a thread starts it, together with others of its kind as a batch; from
-then on its work is tasks of a few milliseconds, and each thread takes the next task of any job. So no thread waits for
-another one; a job that comes while others are computed waits for one task of theirs, not for a batch; and a short job
-overtakes the rest of a long one. (Servers of language models call this continuous batching: Yu et al., "Orca: A
-Distributed Serving System for Transformer-Based Generative Models", OSDI 2022.)
+A job is one request. It waits in the queue until a thread starts it, as a batch with similar jobs. A started job
+consists of tasks of a few milliseconds, and each thread takes the next task of any job. So threads do not wait for each
+other, a new job waits for one task instead of a whole batch, and a short job overtakes the rest of a long one. Servers
+of language models call this continuous batching (Yu et al., "Orca: A Distributed Serving System for Transformer-Based
+Generative Models", OSDI 2022).
 
-This file knows nothing of networks: a task is a callable. It needs the standard library alone.
+The scheduler is independent of the networks: a task is a callable. It needs the standard library only.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WORST_SLOWDOWN = 2
-"""A job is expected to take at most this many times `expected_s`: there are other jobs' tasks, and encoding."""
+"""A job takes at most about this many times `expected_s`, because of encoding and of other jobs' tasks."""
 
 Priority = tuple[bool, float]
-"""Smaller values go first: urgent jobs, then by the time at which each would be finished if it were alone."""
+"""Smaller values run first: urgent jobs, then by the time at which each would finish if it ran alone."""
 
 
 class OverloadedError(Exception):
@@ -32,10 +32,10 @@ class OverloadedError(Exception):
 
 
 class DeadlineExceededError(Exception):
-    """A job's deadline is over, or cannot be met. Asking again is of no use, unlike after `OverloadedError`."""
+    """A job's deadline has passed or cannot be met. A retry does not help, unlike after `OverloadedError`."""
 
     def __init__(self) -> None:
-        # These are the words of Triton's own queues, which clients know.
+        # The same words as in the message of Triton's own queues, which clients recognise.
         super().__init__("Request timeout expired: it could not be answered in time")
 
 
@@ -48,17 +48,17 @@ class Job:
     urgent: bool = False
     """Urgent jobs go before all others."""
     timeout_s: float = math.inf
-    """Seconds after arrival until the answer is of no use any more."""
+    """Time limit for the answer, in seconds after arrival."""
     expected_s: float = 0.0
-    """Seconds that the job would take if it were alone, judged by earlier ones."""
+    """Estimated run time of the job if it runs alone, in seconds, from the times of earlier jobs."""
     arrival_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
-    """When it left the queue; None while it waits."""
+    """Time at which the job left the queue; None while it waits."""
     answer: Future[Any] = field(default_factory=Future)
 
     @property
     def deadline_s(self) -> float:
-        """When the answer is of no use any more."""
+        """Latest time for the answer."""
         return self.arrival_s + self.timeout_s
 
     @property
@@ -69,7 +69,7 @@ class Job:
 
 @dataclass(eq=False)
 class Task:
-    """What one thread does without interruption, for one job or for a batch of them."""
+    """Work that one thread does without interruption, for one job or for a batch of jobs."""
 
     jobs: Sequence[Job]
     run: Callable[[], None]
@@ -96,12 +96,12 @@ class Scheduler:
         """Start the threads.
 
         Args:
-            start_batch: what the first task of a batch calls with its jobs; it adds further tasks (`add`) and finishes
-                the jobs (`finish`), there or in those tasks. If it raises, its jobs fail.
+            start_batch: called with the jobs of a batch. It adds further tasks (`add`) and finishes the jobs
+                (`finish`), directly or in those tasks. If it raises, its jobs fail.
             threads: number of threads.
             max_batch_size: largest number of jobs that are started together.
-            max_queue_size: number of jobs that may wait, and of urgent ones beside them.
-            max_queue_s: seconds after which a job that still waits is refused.
+            max_queue_size: largest number of waiting jobs; urgent jobs have a second queue of the same size.
+            max_queue_s: a job that waits longer than this is refused.
             count: called, from any thread, with seconds to add to the metrics `queue_s` (from arrival to start) and
                 `compute_s` (from start to answer).
         """
@@ -136,7 +136,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def add(self, tasks: Sequence[Task]) -> None:
-        """Have tasks run."""
+        """Add tasks to run."""
         with self._changed:
             for task in tasks:
                 insort(self._tasks, task, key=lambda task: task.priority)
@@ -170,7 +170,7 @@ class Scheduler:
             return max(1, self.threads // (self._busy_threads + len(self._tasks) + len(self._queue)))
 
     def close(self) -> None:
-        """Answer every job that was submitted, then end the threads."""
+        """Answer all submitted jobs, then end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -184,14 +184,14 @@ class Scheduler:
                 self._fail_late_jobs(task)
                 if self._has_unanswered_jobs(task):
                     task.run()
-            except Exception as error:  # of any kind: the jobs' callers must hear of it
+            except Exception as error:  # any kind of error, so that the jobs' callers get it
                 for job in task.jobs:
                     self.fail(job, error)
             with self._changed:
                 self._busy_threads -= 1
 
     def _next_task(self) -> Task | None:
-        """Wait for the most pressing task and take it; None once the scheduler is closed and all jobs are answered."""
+        """Wait for the task with the highest priority and take it; None when closed and all jobs are answered."""
         with self._changed:
             self._changed.wait_for(lambda: self._tasks or self._queue or (self._closed and not self._unanswered))
             if not (self._tasks or self._queue):
@@ -203,7 +203,7 @@ class Scheduler:
             return self._tasks.pop(0)
 
     def _take_batch(self) -> list[Job]:
-        """Take the first job from the queue, and others that fit to it: one thread's share of all that wait."""
+        """Take the first job and others with its batch key from the queue, at most one thread's share of all jobs."""
         first = self._queue[0]
         share = min(self._max_batch_size, math.ceil(len(self._queue) / self.threads))
         batch = [job for job in self._queue if job.batch_key == first.batch_key][:share]
@@ -230,12 +230,12 @@ class Scheduler:
         """Whether a job that is started now is expected to miss its deadline."""
         with self._changed:
             ahead_s = sum(other.expected_s for other in self._unanswered if other.started_s is not None)
-        # A job that is too long for its timeout even when alone gets a chance.
+        # A job whose estimate alone exceeds its timeout is tried anyway, because the estimate may be wrong.
         own_s = min(WORST_SLOWDOWN * job.expected_s, job.timeout_s / 2)
         return now_s + WORST_SLOWDOWN * ahead_s + own_s > job.deadline_s
 
     def _fail_late_jobs(self, task: Task) -> None:
-        """Fail the started jobs of a task whose deadline is over."""
+        """Fail the started jobs of a task whose deadlines have passed."""
         now_s = time.monotonic()
         for job in task.jobs:
             if job.started_s is not None and now_s > job.deadline_s:
@@ -246,7 +246,7 @@ class Scheduler:
             return not self._unanswered.isdisjoint(task.jobs)
 
     def _forget(self, job: Job) -> bool:
-        """Drop a job and the tasks that are its alone; return False if it has been answered before."""
+        """Remove a job and the tasks that belong only to it; return False if it was answered before."""
         with self._changed:
             if job not in self._unanswered:
                 return False

@@ -1,8 +1,8 @@
-"""Triton Python backend for models whose frames leave one by one, as they are decoded.
+"""Triton Python backend for models that send each frame as soon as it is decoded.
 
-It computes nothing itself: it asks the models of its steps, as an ensemble would, but the last one once for each frame.
-So the weights are in memory once, the frames are those of the ensemble of the same steps, frames of several requests
-are decoded as one batch, and other requests get their turn between two frames of a long sequence. Needs numpy alone.
+The model calls the models of its steps, as an ensemble does, but calls the last one once for each frame. So the weights
+are in memory only once, the frames are the same as those of the ensemble, frames of several requests are decoded as one
+batch, and other requests run between two frames of a long sequence. Needs only numpy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Triton adds this folder behind all others, where packages of the same names would come first.
+# Triton appends this folder to the path, so packages of the same names would take precedence.
 sys.path.insert(0, str(Path(__file__).parent))
 
 import triton_python_backend_utils as pb_utils
@@ -24,23 +24,23 @@ from heartbeat import start_heartbeat
 from limits import RequestError, is_urgent
 
 STREAMS = 8
-"""Requests that are answered at once; Triton's queue, which is bounded, holds the rest."""
+"""Largest number of requests that are answered concurrently; the others wait in Triton's queue."""
 
 
 class Turns:
-    """Whose turn it is to have a frame decoded: while urgent streams are answered, all others wait.
+    """Order of the streams: while urgent streams are answered, all others wait.
 
-    Triton's own priorities end where a Python model asks another one.
+    Triton does not pass a request's priority on when a Python model calls another model.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing urgent."""
+        """Start without urgent streams."""
         self.urgent = 0
         self.changed = threading.Condition()
 
     @contextmanager
     def stream(self, *, urgent: bool) -> Iterator[None]:
-        """Hold all other streams up within, if this one is urgent."""
+        """Within the context, an urgent stream makes all others wait."""
         self.add(int(urgent))
         try:
             yield
@@ -48,13 +48,13 @@ class Turns:
             self.add(-int(urgent))
 
     def add(self, count: int) -> None:
-        """Count urgent streams that begin, or end."""
+        """Change the number of urgent streams."""
         with self.changed:
             self.urgent += count
             self.changed.notify_all()
 
     def wait(self, *, urgent: bool) -> None:
-        """Wait for a stream's turn."""
+        """Wait until a stream may continue."""
         with self.changed:
             self.changed.wait_for(lambda: urgent or not self.urgent)
 
@@ -81,17 +81,17 @@ class TritonPythonModel:
         start_heartbeat()
 
     def execute(self, requests: list[Any]) -> None:
-        """Take requests on; their answers leave later, from other threads."""
+        """Accept requests; other threads answer them later."""
         for request in requests:
             self.free.acquire()
             self.pool.submit(self.answer, request)
 
     def finalize(self) -> None:
-        """Let the frames leave that are on their way."""
+        """Finish the requests that are being answered."""
         self.pool.shutdown()
 
     def answer(self, request: Any) -> None:
-        """Send all frames of one request, or an error after those that went well; close its stream in any case."""
+        """Send all frames of one request, or an error after some frames; always close the request's stream."""
         sender = request.get_response_sender()
         error = None
         try:
@@ -100,7 +100,7 @@ class TritonPythonModel:
             error = refused.error
         except RequestError as refused:
             error = pb_utils.TritonError(str(refused), pb_utils.TritonError.INVALID_ARG)
-        except Exception as unforeseen:  # a stream that is not closed would keep its client waiting
+        except Exception as unforeseen:  # the stream must be closed, or its client would wait
             error = pb_utils.TritonError(f"{type(unforeseen).__name__}: {unforeseen}", pb_utils.TritonError.INTERNAL)
         finally:
             self.free.release()
@@ -111,7 +111,7 @@ class TritonPythonModel:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def stream(self, request: Any, sender: Any) -> None:
-        """Send all frames of one request; stop without a word when its client is gone."""
+        """Send all frames of one request; stop silently if its client has cancelled it."""
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
         urgent = is_urgent(request.parameters())
         for step in self.steps:
@@ -130,10 +130,10 @@ class TritonPythonModel:
 
 
 def run(step: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
-    """Ask the model of one step, and return its outputs by the names that the step gives them.
+    """Call the model of one step; return its outputs under the names that the step gives them.
 
     Raises:
-        StepError: the model refused.
+        StepError: the model returned an error.
     """
     response = pb_utils.InferenceRequest(
         model_name=step["model"],
