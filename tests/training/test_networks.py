@@ -9,7 +9,7 @@ import torch
 
 from homomorph.errors import ConfigError
 from homomorph.models.compact import Layers
-from homomorph.models.config import ModelConfig
+from homomorph.models.config import ModelConfig, served_name
 from homomorph.models.morph import MorphModel, interpolate, parameter_counts
 from homomorph.training.settings import MorphPreset, read_preset
 
@@ -109,3 +109,16 @@ def test_context_carries_what_b_shows_elsewhere_and_is_not_dropped(tiny: MorphPr
     torch.nn.init.normal_(branch.context.weight)
     assert branch(corner)[..., 6:, 6:].any()
     torch.testing.assert_close(branch(3 * corner), 3 * branch(corner))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "name"),
+    [("Smiling", "smiling"), ("5_o_Clock_Shadow", "a_5_o_clock_shadow"), ("Bags Under Eyes", "bags_under_eyes")],
+)
+def test_attributes_name_served_models(attribute: str, name: str) -> None:
+    assert served_name(attribute) == name
+
+
+def test_an_attribute_without_letters_names_nothing() -> None:
+    with pytest.raises(ConfigError, match="cannot name a served model"):
+        served_name("笑顔")
