@@ -83,7 +83,7 @@ def runtime_models(
             files = _onnx_files(model, models, folder / precision, pictures if precision == "int8" else None)
             if "onnxruntime" in runtimes:
                 yield _runtime_model(
-                    "onnxruntime", precision, {name: onnx_graphs.load(file) for name, file in files.items()}
+                    "onnxruntime", precision, {name: onnx_graphs.load_onnx(file) for name, file in files.items()}
                 )
             if "openvino" in runtimes:
                 examples = _examples(config, *example)
@@ -114,7 +114,7 @@ def _torchscript(models: Sequence[Model], parts: Parts, folder: Path, precision:
     for name in MODELS:
         file = folder / f"{name}-{precision}.pt"
         torchscript.save(modules[name], file)
-        loaded[name] = torchscript.load(file)
+        loaded[name] = torchscript.load_torchscript(file)
     return _runtime_model("torchscript", precision, loaded)
 
 
@@ -133,7 +133,7 @@ def _aotinductor(models: Sequence[Model], parts: Parts, folder: Path, key: str, 
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             aotinductor.compile_package(modules[name], model, file)
-        loaded[name] = aotinductor.load(file)
+        loaded[name] = aotinductor.load_package(file)
     return _runtime_model("aotinductor", precision, loaded)
 
 

@@ -34,7 +34,7 @@ from homomorph_client.translation import ServedTranslation
 
 
 class AsyncMorphClient(BaseClient):
-    """Asks a Triton server for morphs from within an event loop.
+    """Request morphs from a Triton server within an event loop.
 
     async with AsyncMorphClient("127.0.0.1:8001") as client:
         films = await asyncio.gather(*(client.morph(a, b) for a, b in pairs))
@@ -47,7 +47,7 @@ class AsyncMorphClient(BaseClient):
     """The event loop that the connection belongs to."""
 
     def _connect(self) -> None:
-        """Check what the connection needs; it is opened by the first call, in the event loop that uses it."""
+        """Check the settings of the connection; the first call opens it, in the event loop of that call."""
         self._connection.target()
         if self._connection.tls is not None:
             self._connection.tls.credentials()
@@ -92,7 +92,7 @@ class AsyncMorphClient(BaseClient):
     ) -> npt.NDArray[np.uint8]:
         """Morph one picture into another: arguments, result and errors are those of `MorphClient.morph`."""
         model = await self.served_model(blending_model(method), timeout_s=timeout_s)
-        # In a thread: reading and resizing pictures would keep the event loop from its other work.
+        # In a thread, because reading and resizing pictures would block the event loop.
         request = await asyncio.to_thread(
             morph_request, model, source, target, steps=steps, strengths=strengths, urgent=urgent
         )
@@ -147,8 +147,8 @@ class AsyncMorphClient(BaseClient):
     ) -> AsyncIterator[npt.NDArray[np.uint8]]:
         """Yield each frame of a morph as soon as it is there: arguments and errors are those of `MorphClient.stream`.
 
-        The request is sent when the first frame is asked for. Whoever does not want the rest closes the iterator
-        (`contextlib.aclosing`), and the server stops.
+        The request is sent when the first frame is requested. To stop early, close the iterator
+        (`contextlib.aclosing`); the server then stops too.
         """
         model = await self.served_model(MORPH_STREAM, timeout_s=timeout_s)
         request = await asyncio.to_thread(
@@ -163,7 +163,7 @@ class AsyncMorphClient(BaseClient):
         except grpc.RpcError as error:
             raise self._typed(error, options["timeout"]) from error
         finally:
-            call.cancel()  # to no effect after the last frame
+            call.cancel()  # no effect after the last frame
 
     async def grid(
         self,
@@ -221,7 +221,7 @@ class AsyncMorphClient(BaseClient):
             raise self._typed(error, options["timeout"]) from error
 
     async def _infer(self, request: ModelInferRequest, timeout_s: float | None) -> npt.NDArray[np.uint8]:
-        """Return the frames that a request asks for."""
+        """Send a request and return its frames."""
         self._let_expire(request, timeout_s)
         if self._regions is None:
             return decode(await self._call("ModelInfer", request, timeout_s))
@@ -233,5 +233,5 @@ class AsyncMorphClient(BaseClient):
     async def _infer_shared(
         self, regions: Regions, request: ModelInferRequest, timeout_s: float | None
     ) -> npt.NDArray[np.uint8]:
-        with await asyncio.to_thread(regions.lend, request) as lease:  # which may have to ask the server
+        with await asyncio.to_thread(regions.lend, request) as lease:  # in a thread, because it may call the server
             return lease.frames(await self._call("ModelInfer", lease.request, timeout_s))

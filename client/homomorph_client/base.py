@@ -1,4 +1,4 @@
-"""What the blocking and the asyncio client have in common: their settings, and what they know of the server."""
+"""Common base of the blocking and the asyncio client: settings, connection, and cached configurations of models."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from homomorph_client.translation import ServedTranslation
 
 
 class BaseClient:
-    """Settings of a client, its connection, and the served models that it has asked about."""
+    """Settings of a client, its connection, and the configurations that it has read from the server."""
 
     _grpc: ModuleType
-    """`grpc`, or `grpc.aio`, which opens a connection by functions of the same names."""
+    """`grpc` or `grpc.aio`; both have the same functions for opening a connection."""
 
     def __init__(
         self,
@@ -50,22 +50,21 @@ class BaseClient:
         """Prepare a connection. Nothing is sent before the first call.
 
         Args:
-            url: host:port of the server's gRPC. Of several (a sequence, or commas between) each call goes to the next
-                one that answers; one name with several addresses is the same.
-            timeout_s: seconds that a call may take, retries included, unless it says otherwise; None is no limit.
-            picture_size: height and width in pixels to morph at, a multiple of the model's stride; None is what
-                the model was trained at.
+            url: host:port of the server's gRPC. With several servers (a sequence, or separated by commas, or one name
+                with several addresses) the calls go to them in turn, skipping those that do not answer.
+            timeout_s: default timeout of a call in seconds, including retries; None: no limit.
+            picture_size: height and width of the pictures, in pixels, a multiple of the model's stride; None: the size
+                that the model was trained at.
             model_name: the served model.
-            retries: how often a call is sent again, a little later each time, that found no server or an overloaded
-                one; 0 to 4.
-            tls: for an encrypted connection.
-            headers: sent with every call, such as {"authorization": "Bearer ..."}; or what returns them, asked for
-                each call.
-            gzip: whether requests are compressed; for slow networks.
-            shared_memory: whether pictures and frames are passed in shared memory instead of messages; for a server on
-                the same machine. Streams are sent in messages all the same.
-            proxy: http://host:port of an HTTP proxy to go through; None is that of the environment (`grpc_proxy`,
-                `https_proxy`, `http_proxy`, but for hosts in `no_proxy`), "" is none.
+            retries: number of retries, with growing pauses, when no server answers or it is overloaded; 0 to 4.
+            tls: settings of an encrypted connection.
+            headers: sent with every call, such as {"authorization": "Bearer ..."}; or a function that returns them,
+                called for each call.
+            gzip: whether to compress requests, for slow networks.
+            shared_memory: whether to pass pictures and frames in shared memory instead of messages, for a server on
+                the same machine. Streams always use messages.
+            proxy: http://host:port of an HTTP proxy; None: the proxy of the environment (`grpc_proxy`, `https_proxy`,
+                `http_proxy`, except for hosts in `no_proxy`); "": no proxy.
 
         Raises:
             ServerUnavailableError: `url` is not host:port.
@@ -84,7 +83,7 @@ class BaseClient:
         self._closed = False
 
     def _connect(self) -> None:
-        """Open the connection, which sends nothing yet.
+        """Open the connection. It sends nothing before the first call.
 
         Raises:
             ServerUnavailableError: one of several names has no address.
@@ -99,7 +98,7 @@ class BaseClient:
         return self._connection.name
 
     def _call_options(self, timeout_s: float | None) -> dict[str, Any]:
-        """Return what every call is given beside its request.
+        """Return the arguments of every call in addition to its request.
 
         Raises:
             DeadlineError: the timeout is not positive.
@@ -117,19 +116,19 @@ class BaseClient:
         return check_timeout(self.timeout_s if timeout_s is None else timeout_s)
 
     def _let_expire(self, request: ModelInferRequest, timeout_s: float | None) -> None:
-        """Have the server drop a request if it still waits there when nobody waits for its answer any more.
+        """Set the request's timeout, so that the server drops it when the client has stopped waiting.
 
-        Triton does not tell the models behind an ensemble whose caller is gone.
+        Triton does not report a cancelled call to the models of an ensemble.
 
         Raises:
             DeadlineError: the timeout is not positive.
         """
         microseconds = self._seconds(timeout_s) * 1e6
-        request.parameters["timeout"].int64_param = max(1, round(microseconds))  # 0 would be for ever
+        request.parameters["timeout"].int64_param = max(1, round(microseconds))  # 0 would mean no timeout
 
     def _stream_options(self, timeout_s: float | None) -> dict[str, Any]:
         options = self._call_options(timeout_s)
-        # Without this, Triton says in words alone what went wrong.
+        # Without this header, Triton's stream errors have no gRPC status code.
         return options | {"metadata": [*options["metadata"], ("triton_grpc_error", "true")]}
 
     def _remember(self, response: ModelConfigResponse) -> ServedModel:
@@ -144,7 +143,7 @@ class BaseClient:
     def _typed(self, error: grpc.RpcError, timeout_s: float) -> HomomorphError:
         typed = self._connection.typed_error(error, timeout_s=timeout_s)
         if isinstance(typed, ServerUnavailableError):
-            # The server that comes back may serve another run.
+            # A restarted server may serve another run.
             self._models.clear()
             self._translation = None
             if self._regions:

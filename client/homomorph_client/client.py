@@ -34,7 +34,7 @@ from homomorph_client.translation import ServedTranslation
 
 
 class MorphClient(BaseClient):
-    """Asks a Triton server for morphs.
+    """Request morphs from a Triton server.
 
     One client serves any number of threads, over one connection.
 
@@ -60,7 +60,7 @@ class MorphClient(BaseClient):
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
-        """Of each group that has labels, their names."""
+        """Names of the labels, by group; groups without labels are left out."""
         return self.served_model().labels
 
     @property
@@ -100,10 +100,10 @@ class MorphClient(BaseClient):
             strengths: instead of steps, an array [S, K] with columns in the order of `groups`, or a mapping from
                 group to S numbers (or to one number for all frames), where groups that are not named stay 0.
                 0 is as in the source, 1 as in the target, 2 is the limit.
-            method: `homomorph`, or one of the simpler ways: `pixel`, `latent`, `slerp`. Those have one slider, `all`,
-                and a served model each, which must be loaded (`homomorph serve --model`).
-            urgent: whether the request overtakes those that wait in the server; for what somebody is looking at.
-            timeout_s: seconds that the call may take; None is the client's own timeout.
+            method: `homomorph`, or a simpler method for comparison: `pixel`, `latent`, `slerp`. Each of these has one
+                slider, `all`, and a served model of its own, which must be loaded (`homomorph serve --model`).
+            urgent: whether the request overtakes requests that wait in the server, for interactive use.
+            timeout_s: timeout of the call in seconds; None: the client's own timeout.
 
         Returns:
             uint8 [S, H, W, 3], RGB, values in [0, 255].
@@ -112,9 +112,9 @@ class MorphClient(BaseClient):
             PictureError: a picture cannot be used.
             StrengthError: steps or strengths cannot be used.
             MethodError: there is no such method.
-            ServerUnavailableError: there is no server, or it ended meanwhile and there is no other.
+            ServerUnavailableError: no server answers.
             OverloadedError: too many requests wait in the server.
-            AccessError: the server wants other headers.
+            AccessError: the server requires other headers.
             DeadlineError: the server took longer than the timeout.
             RequestError: the server refused.
         """
@@ -138,8 +138,7 @@ class MorphClient(BaseClient):
 
         Args:
             source: path, PIL image or array; its centre is cropped and resized to `picture_size`.
-            labels: for each group that changes, what it shall show: one label, several, or none of its labels
-                (an empty list).
+            labels: the wanted labels of each group that changes: one label, several, or none (an empty list).
             steps: number S of frames in which these groups go evenly from 0 to 1; 9 unless strengths are given.
             strengths: instead of steps, as for `morph`; groups that `labels` does not name stay 0.
             urgent: as for `morph`.
@@ -207,8 +206,8 @@ class MorphClient(BaseClient):
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """Morph one picture into another and yield each frame as soon as the server has decoded it.
 
-        The request is sent at once. Whoever does not want the rest closes the iterator (`contextlib.closing`) or lets
-        go of it, and the server stops.
+        The request is sent at once. To stop early, close the iterator (`contextlib.closing`) or delete it; the server
+        then stops too.
 
         Args:
             source: as for `morph`.
@@ -240,12 +239,12 @@ class MorphClient(BaseClient):
         urgent: bool = False,
         timeout_s: float | None = None,
     ) -> Future[npt.NDArray[np.uint8]]:
-        """Send what `morph` would send and return at once; the future holds its result or error.
+        """Send the same request as `morph` and return at once; the future holds the result or the error.
 
         Cancelling the future cancels the request; the server finishes the step that it is at.
 
         Raises:
-            HomomorphError: as `morph`, where it can be told before the server answers.
+            HomomorphError: as `morph`, for errors that are found before the request is sent.
         """
         model = self.served_model(blending_model(method), timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
@@ -362,7 +361,7 @@ class MorphClient(BaseClient):
             raise self._typed(error, options["timeout"]) from error
 
     def _infer(self, request: ModelInferRequest, timeout_s: float | None) -> npt.NDArray[np.uint8]:
-        """Return the frames that a request asks for."""
+        """Send a request and return its frames."""
         self._let_expire(request, timeout_s)
         if self._regions is None:
             return decode(self._call(self._stub.ModelInfer, request, timeout_s))
@@ -384,4 +383,4 @@ class MorphClient(BaseClient):
         except grpc.RpcError as error:
             raise self._typed(error, timeout_s) from error
         finally:
-            call.cancel()  # to no effect after the last frame
+            call.cancel()  # no effect after the last frame

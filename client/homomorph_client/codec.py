@@ -78,7 +78,7 @@ def encode(
     """Return a request with a batch of one.
 
     Args:
-        model: what is asked.
+        model: the served model.
         pictures: by the names of the inputs; each one's centre is cropped and resized to the model's size.
         arrays: what is sent as it is, by the names of the inputs, without the batch axis.
         urgent: whether the request overtakes others that wait.
@@ -99,7 +99,7 @@ def encode(
 
 
 def frames_shape(request: ModelInferRequest) -> tuple[int, ...]:
-    """Return the shape of the frames that a request of `encode` asks for, (1, S, H, W, 3)."""
+    """Return the shape of the frames of a request from `encode`, (1, S, H, W, 3)."""
     shapes = {tensor.name: tuple(tensor.shape) for tensor in request.inputs}
     picture = next(shapes[name] for name in ("SOURCE", "IMAGE", "PICTURES") if name in shapes)
     steps = next(shapes[name] for name in ("STRENGTHS", "STEPS", "PLACES") if name in shapes)

@@ -1,6 +1,6 @@
-"""How to reach the servers: what the blocking and the asyncio client give to gRPC, and what its errors mean.
+"""The connection to the servers: gRPC options for both clients, and the translation of gRPC's errors into ours.
 
-Round robin, fail-over and retries are gRPC's own, so both clients have the same, and a request is encoded once.
+Round robin, fail-over and retries are features of gRPC, so both clients behave the same and encode a request only once.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from homomorph_client.tracing import trace_headers
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 60.0
 LONGEST_TIMEOUT_S = 1e6
-"""Days, so that the microseconds in a request do not overflow, whatever the caller allows."""
+"""Upper limit of timeouts (eleven days), so that the microseconds in a request do not overflow."""
 DEFAULT_RETRIES = 4
 MAX_RETRIES = 4
 """gRPC tries five times at most."""
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
-"""Metadata of each call, or what returns it, for tokens that expire."""
+"""Metadata of each call, or a function that returns it, for tokens that expire."""
 
 _SERVICE = "inference.GRPCInferenceService"
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
@@ -51,29 +51,29 @@ _HEADER_VALUE = re.compile(r"[ -~]*")
 _RETRIED = {
     "ModelConfig": ["UNAVAILABLE"],
     "SystemSharedMemoryRegister": ["UNAVAILABLE"],
-    # By then the model was there: a server that has it no more is about to stop.
+    # The model existed when its configuration was read: a server without it is about to stop.
     "ModelInfer": ["UNAVAILABLE", "NOT_FOUND"],
     "ModelStreamInfer": ["UNAVAILABLE", "NOT_FOUND"],
 }
-"""Which calls are sent again after which errors. Asking twice for a morph does no harm; of a stream, gRPC sends again
-only what failed before its first frame."""
+"""Errors after which a call is retried, by call. Computing a morph twice does no harm. gRPC retries a stream only if it
+failed before the first frame."""
 
 
 @dataclass(frozen=True)
 class Tls:
-    """An encrypted connection: what proves the server's identity to the client and, where asked for, the reverse."""
+    """An encrypted connection: certificates that identify the server and, optionally, the client."""
 
     ca: str | Path | None = None
-    """PEM file of the authorities that vouch for the server; None is the public ones."""
+    """PEM file of the authorities that sign the server's certificate; None: the public authorities."""
     certificate: str | Path | None = None
     """PEM file of the client's own certificate, for mutual TLS."""
     key: str | Path | None = None
     """PEM file of its private key."""
     server_name: str | None = None
-    """Name that the servers' certificate is for, where it is not the (first) address's own."""
+    """Name in the servers' certificate, if it is not that of the first address."""
 
     def __post_init__(self) -> None:
-        """Check that certificate and key come together."""
+        """Check that either both or neither of certificate and key are given."""
         if (self.certificate is None) != (self.key is None):
             raise SettingsError("mutual TLS needs both the client's certificate and its key")
 
@@ -81,7 +81,7 @@ class Tls:
         """Read the files.
 
         Raises:
-            SettingsError: one cannot be read.
+            SettingsError: a file cannot be read.
         """
         ca, key, certificate = (_read(path) for path in (self.ca, self.key, self.certificate))
         return grpc.ssl_channel_credentials(ca, key, certificate)
@@ -89,23 +89,23 @@ class Tls:
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the servers are, and how they are called."""
+    """Addresses of the servers, and settings of the calls."""
 
     urls: tuple[str, ...]
-    """host:port of each server's gRPC; requests go round among those that answer."""
+    """host:port of each server's gRPC; requests go in turn to the servers that answer."""
     retries: int = DEFAULT_RETRIES
-    """How often a call is sent again that found no server or an overloaded one, after 0.1 s, then twice as long each
-    time, give or take a fifth."""
+    """Number of retries of a call that found no server or an overloaded one. The first comes after 0.1 s; then each
+    pause is twice as long as the last, plus or minus a fifth."""
     tls: Tls | None = None
-    """None is an open connection."""
+    """None: not encrypted."""
     headers: Headers | None = None
     gzip: bool = False
     """Whether requests are compressed."""
     proxy: str | None = None
-    """Address of an HTTP proxy; None is that of the environment, as gRPC reads it, and "" is none."""
+    """Address of an HTTP proxy; None: the proxy of the environment, as gRPC reads it; "": no proxy."""
 
     def __post_init__(self) -> None:
-        """Check what needs no server.
+        """Check the settings, without a server.
 
         Raises:
             ServerUnavailableError: an address is not host:port.
@@ -147,10 +147,10 @@ class Connection:
         return library.secure_channel(self.target(), self.tls.credentials(), options=self.channel_options())
 
     def target(self) -> str:
-        """Return the addresses as gRPC's resolver takes them.
+        """Return the addresses in the form of gRPC's resolver.
 
-        A single name is looked up by gRPC, time and again; several are looked up here, once, because it takes a list
-        of numbers only.
+        gRPC resolves a single name itself, repeatedly. Several names are resolved here, once, because gRPC accepts a
+        list of numeric addresses only.
 
         Raises:
             ServerUnavailableError: one of several names has no address.
@@ -179,12 +179,12 @@ class Connection:
                 for method, codes in _RETRIED.items()
             ]
         options: list[tuple[str, Any]] = [
-            # gRPC stops at 4 MiB unless told otherwise; 17 frames of 512x512 are 13.4 MB.
+            # gRPC's default limit is 4 MiB; 17 frames of 512x512 are 13.4 MB.
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
-            # It keeps requests that it may have to send again, and forgets those beyond 256 KiB unless told otherwise.
+            # gRPC buffers requests for retries; its default limit is 256 KiB.
             ("grpc.per_rpc_retry_buffer_size", 1 << 30),
-            # By default a client that saw no server waits for up to two minutes before it tries to connect again.
+            # By default, a client that found no server waits up to two minutes before it connects again.
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.service_config", json.dumps(config)),
         ]
@@ -196,24 +196,24 @@ class Connection:
         return options
 
     def metadata(self) -> list[tuple[str, str]]:
-        """Return the headers of one call: the caller's, and the trace that it is part of.
+        """Return the headers of one call: the caller's own, and those of its trace.
 
         Raises:
-            SettingsError: gRPC cannot send one of the caller's.
+            SettingsError: gRPC cannot send one of the caller's headers.
         """
         headers = self.headers() if callable(self.headers) else self.headers or {}
         for name, value in headers.items():
             if not (_HEADER_NAME.fullmatch(name.lower()) and _HEADER_VALUE.fullmatch(value)):
-                # The value may be a secret.
+                # The message leaves the value out, because it may be a secret.
                 raise SettingsError(
                     f"the header {name!r} cannot be sent: names are letters, digits, '_', '-' and '.', values "
                     "printable ASCII without line ends"
                 )
-        # gRPC takes names in small letters only.
+        # gRPC accepts lower-case names only.
         return [(name.lower(), value) for name, value in {**trace_headers(), **headers}.items()]
 
     def typed_error(self, error: grpc.RpcError, *, timeout_s: float) -> HomomorphError:
-        """Return the error of ours that says what an error of gRPC or Triton means to the caller."""
+        """Convert an error of gRPC or Triton into one of our own classes, with advice for the caller."""
         reason = re.sub(r"^in ensemble '[^']+', ", "", " ".join((error.details() or "").split()))
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -249,7 +249,7 @@ class Connection:
         return RequestError(f"the server at {self.name} refused: {reason}")
 
     def _advice(self, reason: str) -> str:
-        """Say what to do where no server answers."""
+        """Return advice for the case that no server answers."""
         if any(words in reason for words in ("http1", "HTTP status", "parsing HTTP/2")):
             return (
                 "another server is there, or this is Triton's HTTP port: give the port of its gRPC, 8001 unless chosen"

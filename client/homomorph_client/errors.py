@@ -18,7 +18,7 @@ class StrengthError(HomomorphError):
 
 
 class MethodError(HomomorphError):
-    """A way of morphing is unknown, or cannot do what was asked for."""
+    """A method is unknown, or does not support the request."""
 
 
 class LabelError(HomomorphError):
@@ -30,7 +30,7 @@ class DirectionError(HomomorphError):
 
 
 class OutputError(HomomorphError):
-    """A morph cannot be written where or as what was asked for."""
+    """An output cannot be written to the given path or in the given format."""
 
 
 class SettingsError(HomomorphError):
@@ -38,7 +38,7 @@ class SettingsError(HomomorphError):
 
 
 class SharedMemoryError(HomomorphError):
-    """Shared memory cannot be had, or the server cannot map it, as one on another machine."""
+    """Shared memory cannot be allocated, or the server cannot map it, for example because it is on another machine."""
 
 
 class ServerUnavailableError(HomomorphError):
@@ -46,15 +46,15 @@ class ServerUnavailableError(HomomorphError):
 
 
 class RestartedServerError(ServerUnavailableError):
-    """The server was started anew since the client shared memory with it."""
+    """The server was restarted since the client shared memory with it."""
 
 
 class OverloadedError(HomomorphError):
-    """More requests wait in the server than it takes, or one could not be answered in time; later it may be."""
+    """The server's queue is full, or it could not answer in time; a later retry may succeed."""
 
 
 class AccessError(HomomorphError):
-    """The server, or a proxy before it, wants other credentials."""
+    """The server, or a proxy in front of it, requires other credentials."""
 
 
 class DeadlineError(HomomorphError):
@@ -62,7 +62,7 @@ class DeadlineError(HomomorphError):
 
 
 class RequestError(HomomorphError):
-    """The server refused a request, or does not serve the model that was asked for."""
+    """The server refused a request, or does not serve the requested model."""
 
 
 class ServerError(HomomorphError):

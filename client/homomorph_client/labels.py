@@ -26,8 +26,8 @@ def chosen_edit(
     """Return the labels and strengths of one edit.
 
     Args:
-        model: what is asked, with K groups and L labels.
-        labels: what each group that changes shall show.
+        model: the served model, with K groups and L labels.
+        labels: the wanted labels of each group that changes.
         steps: number S of frames in which these groups go evenly from 0 to 1; None is `DEFAULT_STEPS`.
         strengths: the strengths themselves instead, as for `to_strengths`.
 

@@ -1,4 +1,4 @@
-"""Ways of getting from one picture to another: homomorph's, and the simpler ones that it is compared with."""
+"""Methods of morphing: homomorph's own, and the simpler ones that it is compared with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from homomorph_client.strengths import even_ramp
 
 
 def blending_model(method: str) -> str | None:
-    """Return the served model of a method; None for homomorph's, which is the client's own.
+    """Return the served model of a method; None for `homomorph`, which uses the client's `model_name`.
 
     Raises:
         MethodError: there is no such method.
@@ -47,7 +47,7 @@ def places_in_square(model: ServedModel, size: int) -> npt.NDArray[np.float32]:
     """Return where the frames of a square stand between the pictures in its corners.
 
     Args:
-        model: what is asked.
+        model: the served model.
         size: number N of rows and of columns.
 
     Returns:

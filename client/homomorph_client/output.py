@@ -1,6 +1,6 @@
-"""Frames out: a strip (.png), a looping film (.gif), a film (.mp4), or a folder of pictures.
+"""Write frames as a strip (.png), a looping animation (.gif), a video (.mp4), or a folder of pictures.
 
-Whatever is written appears whole or not at all.
+Every output is written all or nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from homomorph_client.files import replacing
 from homomorph_client.version import install_hint
 
 FRAMES_PER_S = 12
-"""Pace of films."""
+"""Frame rate of animations and videos."""
 
 
 def check_output(path: Path) -> None:
-    """Check that frames can be written to a path, before work is spent on making them.
+    """Check that frames can be written to a path, before they are computed.
 
     Raises:
-        OutputError: the suffix is none of .png, .gif and .mp4, the place is taken or cannot be written to, or PyAV
+        OutputError: the suffix is not .png, .gif or .mp4, the path holds other files or cannot be written to, or PyAV
             is needed and missing.
     """
     writer = _writer(path)
@@ -38,10 +38,10 @@ def check_output(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be made at a path, folders on the way included.
+    """Check that a file, and its parent folders, can be created.
 
     Raises:
-        OutputError: something else than a folder is in the way, or the permission is missing.
+        OutputError: a parent exists and is no folder, or the permission is missing.
     """
     parent = path.absolute().parent
     while not parent.exists():
@@ -53,11 +53,11 @@ def check_writable(path: Path) -> None:
 
 
 def write_output(path: Path, frames: npt.NDArray[np.uint8]) -> None:
-    """Write frames as the path's suffix says; folders on the way are made, and an older output is replaced.
+    """Write frames in the format of the path's suffix. Parent folders are created; an older output is replaced.
 
     Args:
-        path: .png for all frames side by side, .gif for a loop there and back, .mp4 for a film; without a suffix, or
-            an existing folder, for frame-000.png, frame-001.png, ...
+        path: .png: all frames side by side; .gif: a loop forwards and backwards; .mp4: a video; no suffix, or an
+            existing folder: frame-000.png, frame-001.png, ...
         frames: uint8 [S, H, W, 3], RGB, values in [0, 255].
 
     Raises:
@@ -78,7 +78,7 @@ def _writer(path: Path) -> Callable[[Path, npt.NDArray[np.uint8]], None]:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Only frames of an earlier morph may be replaced: nobody's other files."""
+    """Check that a folder holds only frames of an earlier morph, so that no other files are lost."""
     if not folder.is_dir():
         raise OutputError(f"{folder} is a file without a suffix: give .png, .gif, .mp4 or a folder")
     for file in folder.iterdir():
@@ -104,7 +104,7 @@ def _write_mp4(path: Path, frames: npt.NDArray[np.uint8]) -> None:
     if height % 2 or width % 2:
         raise OutputError(f"an .mp4 needs an even height and width, not {width}x{height}")
     with av.open(path, "w", format="mp4") as container:
-        # 4:2:0 is the one layout of colours that every player shows.
+        # 4:2:0 is the only pixel format that every player supports.
         stream = container.add_stream("libx264", rate=FRAMES_PER_S, options={"crf": "16"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:

@@ -1,8 +1,8 @@
-"""The shared memory of one client: lent to a request at a time, used again, and given back to the machine at the end.
+"""A client's pool of shared memory regions. A region serves one request at a time and is reused by later ones.
 
-Triton (24.09 and newer) refuses to forget a region that a request still uses, and this is how a client learns what the
-server does with a region after a request that failed here, by its deadline for example: until the server lets go of
-it, the region is not touched.
+Triton (24.09 and newer) refuses to unregister a region that a request still uses. After a request that failed in the
+client, for example by its deadline, this tells whether the server still uses the region. Until the server unregisters
+it, the client does not touch it.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from homomorph_client.shared_memory import Region, region_size
 from homomorph_client.shared_memory_key import key_header
 
 _CALL_TIMEOUT_S = 5.0
-"""For the server's answer when it shall map a region or forget it, which takes it less than a millisecond."""
+"""Timeout for registering or unregistering a region, which takes the server less than a millisecond."""
 _CLOSE_TIMEOUT_S = 10.0
-"""Longest wait at the end for requests that were given up; what the server still uses then, it keeps until it ends."""
+"""Longest wait at the end for abandoned requests. Regions that are still in use then stay mapped in the server."""
 
 
 class Regions:
-    """All regions of one client that its server has mapped; thread-safe."""
+    """All regions of one client that are registered with its server; thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
-        """Prepare a channel, which shares the connection of the client's own. Nothing is sent yet.
+        """Create a gRPC stub on the client's connection. Nothing is sent before the first call.
 
         Raises:
-            SettingsError: there are several servers, and the one that answers may not be the one that has mapped.
+            SettingsError: there are several servers; a request might reach one that has not registered the region.
         """
         if len(connection.urls) > 1:
             raise SettingsError(f"shared memory is for one server, not for {len(connection.urls)}: give one address")
@@ -57,7 +57,7 @@ class Regions:
         """Put a request's tensors into a free region, or into a new one if none is large enough.
 
         Raises:
-            SharedMemoryError: there is no room, or the server cannot map what is this machine's.
+            SharedMemoryError: there is too little memory, or the server cannot map this machine's shared memory.
             HomomorphError: the server does not answer, or refuses.
         """
         size = region_size(request)
@@ -67,26 +67,26 @@ class Regions:
             if region:
                 self._free.remove(region)
                 self._lent.add(region)
-            elif self._free:  # which would stay too small for what is asked for now
+            elif self._free:  # it is too small for requests like this one
                 self._retired.append(self._free.pop())
         return Lease(self, region or self._mapped(size), request)
 
     def take_back(self, region: Region, *, usable: bool) -> None:
-        """Take back what was lent; after an error nobody knows what the server still does with it."""
+        """Take back a region. After an error it is not reused, because the server may still write into it."""
         with self._lock:
-            if region in self._lent:  # not if they were forgotten meanwhile
+            if region in self._lent:  # false if `forget` was called meanwhile
                 self._lent.remove(region)
                 (self._free if usable else self._retired).append(region)
 
     def forget(self) -> None:
-        """Use none of them again: the server that had mapped them has ended."""
+        """Stop using all current regions: the server that registered them has ended."""
         with self._lock:
             self._retired += [*self._free, *self._lent]
             self._free.clear()
             self._lent.clear()
 
     def close(self) -> None:
-        """Have the server let go of all, after requests that were given up, and close the channel."""
+        """Unregister all regions, waiting for abandoned requests, and close the channel."""
         self.forget()
         deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         while not self._release_retired() and time.monotonic() < deadline:
@@ -94,7 +94,7 @@ class Regions:
         self._channel.close()
 
     def _mapped(self, size: int) -> Region:
-        """Return a new region that the server has mapped; it counts as lent."""
+        """Return a new region that is registered with the server; it counts as lent."""
         self._release_retired()
         region = Region(size)
         message = SystemSharedMemoryRegisterRequest(name=region.name, key=f"/{region.name}", byte_size=region.size)
@@ -109,7 +109,7 @@ class Regions:
         return region
 
     def _release_retired(self) -> bool:
-        """Have the server let go of what is not to be used again, and return whether it holds none of that any more."""
+        """Unregister the regions that are not used any more; return whether the server has released all of them."""
         with self._lock:
             retired, self._retired = self._retired, []
         held = [region for region in retired if self._is_held(region)]
@@ -118,7 +118,7 @@ class Regions:
         return not held
 
     def _is_held(self, region: Region) -> bool:
-        """Have the server let go of a region, and return whether it cannot yet; a server that is gone holds nothing."""
+        """Unregister a region; return whether the server still uses it. A server that has ended uses none."""
         try:
             self._stub.SystemSharedMemoryUnregister(
                 SystemSharedMemoryUnregisterRequest(name=region.name), **self._options()
@@ -139,7 +139,7 @@ class Lease:
         self._regions = regions
         self._region = region
         self.request = region.place(request)
-        """To be sent instead of the original."""
+        """The request to send instead of the original; it refers to the region."""
 
     def frames(self, response: ModelInferResponse) -> npt.NDArray[np.uint8]:
         """Return a copy of the answer's frames: uint8 [S, H, W, 3], RGB, values in [0, 255].

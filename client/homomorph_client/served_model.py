@@ -1,4 +1,4 @@
-"""What the served models say about themselves."""
+"""The configuration of a served model, as the client needs it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a client must know to ask for a morph."""
+    """Properties of a served model that a client needs for its requests."""
 
     name: str
     groups: tuple[str, ...]
-    """Names of the sliders in the order of the strengths' columns; the last, `residual`, is what no label names."""
+    """Names of the sliders in the order of the strengths' columns; the last, `residual`, is for unlabelled changes."""
     labels: dict[str, tuple[str, ...]]
-    """Of each group that has labels, their names."""
+    """Names of the labels, by group; groups without labels are left out."""
     picture_size: int
     """Height and width in pixels of the pictures that are sent."""
     max_steps: int

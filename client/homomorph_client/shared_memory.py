@@ -1,6 +1,6 @@
-"""One piece of this machine's POSIX shared memory, and a request whose pictures and frames lie in it.
+"""A region of POSIX shared memory that holds the pictures and frames of a request.
 
-A server on the same machine maps it too, so that only a few hundred bytes of each request and answer are sent.
+A server on the same machine maps the region too, so that only a few hundred bytes of each request and answer are sent.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from homomorph_client.codec import decode, frames_shape
 from homomorph_client.errors import SharedMemoryError
 
 _FOLDER = Path("/dev/shm")
-"""Where Linux shows POSIX shared memory as files."""
+"""Folder in which Linux shows POSIX shared memory as files."""
 _ALIGNMENT = 64
-"""In bytes: tensors begin at multiples, as backends that compute on them in place want it."""
+"""Alignment of tensors in bytes, for backends that compute on them in place."""
 _GRANULE = 1 << 20
-"""In bytes: sizes are multiples, so that a few frames more do not need another region."""
+"""Sizes are rounded up to multiples of this many bytes, so that a few more frames do not need another region."""
 
 
 class Region:
-    """A piece of shared memory, with a name until `unlink`; it is gone when both sides have let go of it."""
+    """A region of shared memory. It has a name until `unlink`, and is freed when both processes have unmapped it."""
 
     def __init__(self, size: int) -> None:
         """Reserve at least `size` bytes.
 
         Raises:
-            SharedMemoryError: there is no room for it, or no such memory on this system.
+            SharedMemoryError: there is too little shared memory, or the system has none.
         """
         self.size = _rounded(size, _GRANULE)
         self.name = f"homomorph-{secrets.token_hex(8)}"
         try:
             descriptor = os.open(_FOLDER / self.name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             try:
-                # Before it is written to: where memory runs out only then, this process and the server are killed.
+                # Allocate before writing: running out of memory during a write kills this process and the server.
                 os.posix_fallocate(descriptor, 0, self.size)
                 self._memory = mmap.mmap(descriptor, self.size)
             except OSError:
@@ -56,11 +56,11 @@ class Region:
             ) from error
 
     def unlink(self) -> None:
-        """Take its name away: who has mapped it keeps it, and nobody else can. Nothing is left behind by a crash."""
+        """Unlink the shared memory. Existing mappings stay valid; no new process can open it, so a crash leaks none."""
         (_FOLDER / self.name).unlink(missing_ok=True)
 
     def place(self, request: ModelInferRequest) -> ModelInferRequest:
-        """Copy a request's tensors into it, and return the request that says where they are and frames shall be."""
+        """Copy a request's tensors into the region; return a request that refers to them and to the frames' space."""
         placed = ModelInferRequest(model_name=request.model_name, inputs=request.inputs)
         for name, value in request.parameters.items():
             placed.parameters[name].CopyFrom(value)
@@ -90,7 +90,7 @@ class Region:
 
 
 def region_size(request: ModelInferRequest) -> int:
-    """Return how many bytes a request's tensors and its frames take."""
+    """Return the size of a request's tensors and frames, in bytes."""
     tensors = sum(_rounded(len(content), _ALIGNMENT) for content in request.raw_input_contents)
     return tensors + math.prod(frames_shape(request))
 

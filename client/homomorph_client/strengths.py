@@ -15,14 +15,14 @@ Strengths: TypeAlias = "npt.ArrayLike | Mapping[str, npt.ArrayLike]"
 """An array [S, K] with columns in the order of the groups, or per group a number or S numbers (others stay 0)."""
 
 DEFAULT_STEPS = 9
-"""Frames of a morph when nothing else is asked for."""
+"""Default number of frames of a morph."""
 
 
 def chosen_strengths(model: ServedModel, *, steps: int | None, strengths: Strengths | None) -> npt.NDArray[np.float32]:
-    """Return the strengths for either of the two ways of asking for a morph.
+    """Return the strengths of a morph, from either `steps` or `strengths`.
 
     Args:
-        model: what is asked, with K groups.
+        model: the served model, with K groups.
         steps: number S of frames in which all groups go evenly from 0 to 1; None is `DEFAULT_STEPS`.
         strengths: the strengths themselves instead, as for `to_strengths`.
 
@@ -55,7 +55,7 @@ def grid_strengths(model: ServedModel, *, rows: str, columns: str, size: int) ->
     """Return the strengths of a square grid: one group grows from 0 to 1 down the rows, another along the columns.
 
     Args:
-        model: what is asked; its groups other than the two stay 0.
+        model: the served model; all groups except these two stay 0.
         rows: group that is constant along each row.
         columns: group that is constant along each column.
         size: number N of rows and of columns.
@@ -83,7 +83,7 @@ def to_strengths(model: ServedModel, strengths: Strengths) -> npt.NDArray[np.flo
     """Check strengths and bring them to [S, K].
 
     Args:
-        model: what is asked, with K groups.
+        model: the served model, with K groups.
         strengths: an array [S, K], or a mapping from group to S numbers, or to one number for all frames.
 
     Returns:

@@ -15,11 +15,11 @@ from homomorph_client.served_model import positive, read_parameters, working_siz
 
 @dataclass(frozen=True)
 class ServedTranslation:
-    """What a client must know to ask for a translation."""
+    """Properties of the served model `translate` that a client needs for its requests."""
 
     name: str
     directions: tuple[str, ...]
-    """Names of what can be done to a picture, in the order of the numbers that are sent for them."""
+    """Names of the directions; requests contain their indices."""
     picture_size: int
     """Height and width in pixels of the pictures that are sent."""
     max_steps: int
@@ -50,7 +50,7 @@ def chosen_steps(model: ServedTranslation, steps: str | Sequence[str]) -> npt.ND
     """Return the numbers of the directions that a picture is changed in.
 
     Args:
-        model: what is asked.
+        model: the served model.
         steps: one of its directions, or several in their order; the same one may come again.
 
     Returns:

@@ -86,7 +86,7 @@ def compile_package(module: nn.Module, entry: Model, path: Path) -> None:
             raise ExportError(f"AOTInductor cannot compile {entry.name}: {error}") from error
 
 
-def load(path: Path) -> Callable[..., Any]:
+def load_package(path: Path) -> Callable[..., Any]:
     """Read a package onto the CPU."""
     with _quiet():
         return cast(Callable[..., Any], torch._inductor.aoti_load_package(str(path)))

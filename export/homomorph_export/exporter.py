@@ -236,17 +236,17 @@ def _export(
         in_torchscript = IN_TORCHSCRIPT[precision]
         measured = {
             "torchscript": compare(
-                modules, torchscript.load, TORCHSCRIPT_FILE, kind="TorchScript", precision=in_torchscript
+                modules, torchscript.load_torchscript, TORCHSCRIPT_FILE, kind="TorchScript", precision=in_torchscript
             )
         }
         if aot:
             measured["aotinductor"] = compare(
-                compiled, aotinductor.load, AOTINDUCTOR_FILE, kind="AOTInductor", precision=in_torchscript
+                compiled, aotinductor.load_package, AOTINDUCTOR_FILE, kind="AOTInductor", precision=in_torchscript
             )
         if onnx:
             measured["onnx"] = compare(
                 graphs,
-                onnx_graphs.load,
+                onnx_graphs.load_onnx,
                 ONNX_FILE,
                 kind="ONNX",
                 precision=IN_ONNX[precision],

@@ -232,7 +232,7 @@ def save(model: ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def load(path: Path) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
+def load_onnx(path: Path) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
     """Return a function of tensors that runs a model with ONNX Runtime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

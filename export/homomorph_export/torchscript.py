@@ -72,7 +72,7 @@ def freeze(module: torch.jit.ScriptModule, *, methods: Sequence[str] = ()) -> to
         return frozen
 
 
-def load(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
+def load_torchscript(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
     """Read a TorchScript file onto a device, the CPU unless told otherwise."""
     with _deprecation_silenced():
         module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)

@@ -125,7 +125,7 @@ def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: 
         path.write_bytes(b"")
 
     monkeypatch.setattr(runtimes.aotinductor, "compile_package", compile_package)
-    monkeypatch.setattr(runtimes.aotinductor, "load", lambda path: path)
+    monkeypatch.setattr(runtimes.aotinductor, "load_package", lambda path: path)
     morph = MorphModel(ModelConfig(CELEBA_GROUPS, 32, TINY)).eval().requires_grad_(False)
     pictures = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
     for _ in range(2):

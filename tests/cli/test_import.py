@@ -152,7 +152,7 @@ def test_an_export_computes_what_the_run_computes(
 
     load_operator()
     names = ("encoder_pair", "interpolator", "decoder")
-    modules = {name: torchscript.load(tmp_path / "repository" / name / "1" / "model.pt") for name in names}
+    modules = {name: torchscript.load_torchscript(tmp_path / "repository" / name / "1" / "model.pt") for name in names}
     source, target = torch.randint(0, 256, (2, 3, 64, 96, 3), generator=torch.manual_seed(0)).to(torch.uint8)
     strengths = torch.rand(3, 1, 6)
     with torch.inference_mode():

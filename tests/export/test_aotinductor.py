@@ -38,7 +38,7 @@ def test_every_model_is_recorded_for_any_size(run: Path, model: MorphModel):
 def test_sizes_are_free(model: MorphModel, tmp_path: Path):
     module = exported_parts(model, None, torch.float32).decoder
     aotinductor.compile_package(module, served(model)["decoder"], tmp_path / "model.pt2")
-    package = aotinductor.load(tmp_path / "model.pt2")
+    package = aotinductor.load_package(tmp_path / "model.pt2")
     generator = torch.Generator().manual_seed(0)
     for batch, steps, height, width in ((1, 1, 1, 1), (2, 3, 4, 4), (3, 1, 8, 4), (8, 2, 1, 5)):
         features = torch.randn(batch, steps, 16, height, width, generator=generator)

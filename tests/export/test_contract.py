@@ -156,7 +156,7 @@ def test_backends_get_only_parameters_that_they_take(repository: Path, name: str
 def test_torchscript_takes_and_gives_what_its_configuration_says(repository: Path, name: str):
     load_operator()
     config = read(repository, name, LIBTORCH)
-    module = torchscript.load(repository / name / "1" / "model.pt")
+    module = torchscript.load_torchscript(repository / name / "1" / "model.pt")
     arguments = module.forward.schema.arguments[1:]  # without self
     # The backend matches inputs by the arguments' names, and outputs by their order.
     assert [argument.name for argument in arguments] == [tensor.name for tensor in config.input]

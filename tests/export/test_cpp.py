@@ -99,7 +99,8 @@ def python_frames(
     """Return what the same files compute in Python."""
     library.load_library(repository / "interpolator" / "1" / LIBRARY_FILE)
     encoder_pair, interpolator, decoder = (
-        torchscript.load(repository / name / "1" / "model.pt") for name in ("encoder_pair", "interpolator", "decoder")
+        torchscript.load_torchscript(repository / name / "1" / "model.pt")
+        for name in ("encoder_pair", "interpolator", "decoder")
     )
     source, target = (torch.from_numpy(load_picture(path))[None] for path in pictures)
     with torch.inference_mode():

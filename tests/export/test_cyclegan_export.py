@@ -36,7 +36,7 @@ from homomorph_export.servable import GeneratorServable, TranslateServable
 Exported = Mapping[str, Callable[..., Any]]
 
 MODELS = {model.name: model for model in translation_models({"smiling": 4, "not_smiling": 4, "blond": 64}, 64)}
-LOADERS = {"torchscript": (torchscript.load, "model.pt"), "onnx": (onnx_graphs.load, "model.onnx")}
+LOADERS = {"torchscript": (torchscript.load_torchscript, "model.pt"), "onnx": (onnx_graphs.load_onnx, "model.onnx")}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_configuration_says_what_the_contract_says(written: tuple[Path, Manifest
 def test_torchscript_and_onnx_take_the_contracts_tensors(written: tuple[Path, Manifest], name: str):
     folder = written[0] / name / "1"
     inputs = [tensor.name for tensor in MODELS[name].inputs]
-    arguments = torchscript.load(folder / "model.pt").forward.schema.arguments[1:]  # without self
+    arguments = torchscript.load_torchscript(folder / "model.pt").forward.schema.arguments[1:]  # without self
     assert [argument.name for argument in arguments] == inputs
     model = onnx.load(folder / "model.onnx")
     assert [tensor.name for tensor in model.graph.input] == inputs
@@ -235,13 +235,13 @@ def test_a_wrong_export_writes_nothing(
 def test_every_onnx_file_is_compared(
     cyclegan_runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
 ):
-    right = onnx_graphs.load
+    right = onnx_graphs.load_onnx
 
     def load(path: Path) -> Callable[..., Any]:
         session = right(path)
         return (lambda *tensors: session(*tensors) ^ 8) if path.parents[1].name == spoiled else session
 
-    monkeypatch.setattr(onnx_graphs, "load", load)
+    monkeypatch.setattr(onnx_graphs, "load_onnx", load)
     with pytest.raises(ExportError, match=r"ONNX files .* grey levels off on average"):
         export_cyclegans(cyclegan_runs[1:], tmp_path / "repository")
     assert not list(tmp_path.iterdir())

@@ -107,7 +107,7 @@ def test_a_wrong_export_writes_nothing(run: Path, tmp_path: Path, monkeypatch: p
 
 def loaded(repository: Path, file: str) -> dict[str, Callable[..., Any]]:
     load_operator()
-    load = {"model.pt": torchscript.load, "model.onnx": onnx_graphs.load}[file]
+    load = {"model.pt": torchscript.load_torchscript, "model.onnx": onnx_graphs.load_onnx}[file]
     return {path.parents[1].name: load(path) for path in repository.glob(f"*/1/{file}")}
 
 

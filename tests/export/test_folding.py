@@ -53,7 +53,7 @@ def test_folding_changes_layers_and_not_results(published: MorphModel):
 def test_no_format_normalises_batches(exported: tuple[Path, Manifest]):
     decoder = exported[0] / "decoder" / "1"
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(decoder / "model.onnx").graph.node}
-    graph = torchscript.load(decoder / "model.pt").inlined_graph
+    graph = torchscript.load_torchscript(decoder / "model.pt").inlined_graph
     assert "aten::batch_norm" not in {node.kind() for node in graph.nodes()}
 
 

@@ -39,7 +39,7 @@ def poisoned(model: MorphModel, tmp_path_factory: pytest.TempPathFactory):
         "glasses": branch_graph("glasses", Poison()),
     }
     onnx_graphs.save(onnx_graphs.interpolator(MODELS["interpolator"], branches), path)
-    return onnx_graphs.load(path)
+    return onnx_graphs.load_onnx(path)
 
 
 def test_an_unused_branch_is_not_computed(poisoned, model: MorphModel):

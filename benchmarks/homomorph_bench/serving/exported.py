@@ -40,7 +40,7 @@ class ExportedMorph:
         self._device = torch.device(device)
         # As in the served models: results must not depend on the batch size.
         torch.backends.cudnn.allow_tf32 = False
-        models = (torchscript.load(file, device) for file in files.values())
+        models = (torchscript.load_torchscript(file, device) for file in files.values())
         self._encode, self._interpolate, self._decode = models
 
     def __call__(self, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:

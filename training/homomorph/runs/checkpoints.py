@@ -1,4 +1,4 @@
-"""Reads weights that other programs have written, and makes runs of them."""
+"""Read weights that other programs have written, and write them as runs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from homomorph.errors import CheckpointError
-from homomorph.runs.run import Model, difference, save_model
+from homomorph.runs.run import Model, describe_difference, save_model
 from homomorph_client.files import replacing
 
 _BATCH_COUNT = "num_batches_tracked"
-"""A count of BatchNorm's that evaluation does not use, and that files of old versions of torch lack."""
+"""A counter of BatchNorm. Evaluation does not use it, and files of old versions of torch lack it."""
 
 
 def check_empty(out: Path) -> None:
     """Check that a run can be written to a folder.
 
     Raises:
-        CheckpointError: it holds something already, or is no folder.
+        CheckpointError: the folder is not empty, or is no folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} already holds something: give a new folder")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, alone or within what a training program wrote around it.
+    """Read a state dict, which may be nested in the dict of a training program.
 
-    Nothing is unpickled but tensors, numbers and text. `module.` and `_orig_mod.`, which torch's wrappers put before
-    names, are left out. A dict within a dict is looked for below the names that programs use (`state_dict` and so on);
-    names of several networks in one file stay before their tensors, as in `netG_A.model.1.weight`.
+    Only tensors, numbers and text are unpickled. The prefixes `module.` and `_orig_mod.` of torch's wrappers are
+    removed from names. Nested dicts are searched under the usual keys (`state_dict` and so on). If a file has several
+    networks, the names of their tensors keep the network's name, as in `netG_A.model.1.weight`.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds something else; what was found is named.
+        CheckpointError: the file cannot be read, or has no state dict; the message describes its content.
     """
     content = _read(path)
     weights = _state_dict(content)
@@ -61,7 +61,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 _WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
-"""What DataParallel and torch.compile put before names, at any depth and several times."""
+"""Prefixes that DataParallel and torch.compile add to names, at any depth and possibly several times."""
 _USUAL_NAMES = (
     "state_dict",
     "model_state_dict",
@@ -73,13 +73,13 @@ _USUAL_NAMES = (
     "net",
     "weights",
 )
-"""Below which programs keep a state dict."""
+"""Keys under which programs store a state dict."""
 _HARMLESS = (argparse.Namespace, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath)
-"""Classes beside tensors that checkpoints hold, and that do nothing when they are unpickled."""
+"""Further classes in checkpoints that are safe to unpickle."""
 
 
 def _read(path: Path) -> object:
-    """Unpickle tensors, or read safetensors."""
+    """Read a file of torch or safetensors; only tensors and `_HARMLESS` classes are unpickled."""
     try:
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path} is no regular file")
@@ -97,7 +97,7 @@ def _read(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals([*_HARMLESS]):
-            warnings.simplefilter("ignore")  # about how a file is pickled, which its owner cannot change
+            warnings.simplefilter("ignore")  # about the file's pickle format, which the user cannot change
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"Unsupported (?:global|class|operand)[^\n]*?([\w.]+\.[\w.]+)", str(error))
@@ -105,12 +105,12 @@ def _read(path: Path) -> object:
         raise CheckpointError(
             f"{path} is not a torch file of weights, or more is in it than weights{what}; save the state_dict() alone"
         ) from error
-    except Exception as error:  # a damaged file can fail in any of the ways that an unpickler can
+    except Exception as error:  # a damaged file can raise almost any error
         raise CheckpointError(f"{path} is not a torch file of weights, or is damaged") from error
 
 
 def _state_dict(content: object, depth: int = 0) -> dict[str, Tensor] | None:
-    """Find the tensors by name in what a file holds; those of several networks with the networks' names before them."""
+    """Find the tensors by name in a file's content; with several networks, prefix their names with the network's."""
     if not isinstance(content, Mapping) or depth > 3:
         return None
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
@@ -141,37 +141,37 @@ def _kind_of(value: Tensor) -> str:
     return f"{kind} {str(value.dtype).removeprefix('torch.')}"
 
 
-def fitted(expected: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return a checkpoint's weights as a network's state, in the network's number format.
+def check_and_convert(reference: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Check a checkpoint's weights against a network, and convert them to the network's number format.
 
     Args:
-        expected: the network's tensors by the checkpoint's names.
-        weights: what the checkpoint holds.
+        reference: the network's tensors by the checkpoint's names.
+        weights: the checkpoint's tensors.
         path: the checkpoint, for messages.
 
     Raises:
         CheckpointError: a tensor is missing, unknown or of another shape, or its values are not finite numbers.
     """
-    counts = {key: torch.zeros_like(expected[key], device="cpu") for key in expected if key.endswith(_BATCH_COUNT)}
+    counts = {key: torch.zeros_like(reference[key], device="cpu") for key in reference if key.endswith(_BATCH_COUNT)}
     weights = {key: value for key, value in weights.items() if not key.endswith(_BATCH_COUNT)} | counts
-    if wrong := difference(expected=expected, found=weights):
+    if wrong := describe_difference(reference=reference, found=weights):
         raise CheckpointError(f"{path} does not fit the published network: {wrong}")
     for key, value in weights.items():
         if not value.isfinite().all():
             raise CheckpointError(f"{path} is damaged: {key} holds NaN or infinity")
-    return {key: weights[key].to(tensor.dtype, copy=True) for key, tensor in expected.items()}
+    return {key: weights[key].to(tensor.dtype, copy=True) for key, tensor in reference.items()}
 
 
 def write_run(model: Model, out: Path, pictures: Mapping[str, NDArray[np.uint8]] | None = None) -> None:
-    """Write a run; it appears whole or not at all.
+    """Write a run, all or nothing.
 
     Args:
-        model: what it holds.
+        model: networks with their configuration.
         out: new or empty folder.
-        pictures: uint8 [H, W, 3] to write beside it, by their file names.
+        pictures: uint8 [H, W, 3] to write into the run too, by file name.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the run cannot be written.
     """
     with replacing(out.resolve()) as partial:
         save_model(partial, model)

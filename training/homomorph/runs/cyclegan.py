@@ -9,7 +9,7 @@ from homomorph.errors import CheckpointError
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.models.translator import Translator
-from homomorph.runs.run import CONFIG_FILE, load, read_json
+from homomorph.runs.run import CONFIG_FILE, load_config_and_model, read_json
 
 
 def is_cyclegan(folder: Path) -> bool:
@@ -26,7 +26,7 @@ def load_cyclegan(folder: Path) -> CycleGAN:
     Raises:
         CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
     """
-    return load(folder, CycleGANConfig.from_dict, CycleGAN)
+    return load_config_and_model(folder, CycleGANConfig.from_dict, CycleGAN)
 
 
 def load_translator(runs: Sequence[Path]) -> Translator:

@@ -1,4 +1,4 @@
-"""Turns a generator's checkpoint of the PyTorch implementation in wide use (`pytorch-CycleGAN-and-pix2pix`) into a run.
+"""Convert a generator's checkpoint of `pytorch-CycleGAN-and-pix2pix`, the usual implementation, into a run.
 
 homomorph import cyclegan latest_net_G.pth --direction summer --out runs/summer --preview photo.jpg
 """
@@ -19,34 +19,34 @@ from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, check_generator, parse_generator
 from homomorph.models.translator import Translator
-from homomorph.runs.checkpoints import check_empty, fitted, read_weights, write_run
+from homomorph.runs.checkpoints import check_and_convert, check_empty, read_weights, write_run
 from homomorph_client.pictures import fit_picture
 
 PICTURE_SIZE = 256
 """Height and width in pixels that the published generators were trained at."""
 RESIDUALS = ("no", "add", "add-twice")
-"""What a generator's output is: the picture, or what is added to it, once (DeblurGAN) or twice (our own)."""
+"""Meaning of a generator's output: the new picture, or a change that is added once (DeblurGAN) or twice (our own)."""
 
 _FIRST = re.compile(r"(.*?)(model\.1\.weight|model\.model\.0\.weight)")
-"""The first convolution of a ResNet and of a U-Net, and what stands before its name."""
+"""Name of the first convolution of a ResNet or U-Net; the first group is the prefix."""
 _IN_BLOCK = re.compile(r"(model\.\d+\.conv_block)\.(\d+)\.(\w+)")
 """A tensor of a residual block: the block, the layer's number, the tensor's kind."""
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What torch keeps of a norm that counts; old versions wrote it of an InstanceNorm too, which used none of it."""
+"""Running statistics of BatchNorm. Old versions of torch also stored them for InstanceNorm, which does not use them."""
 _EPSILON = 1e-5
-"""That BatchNorm adds to a variance."""
+"""BatchNorm adds this to a variance."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What a checkpoint became."""
+    """An imported checkpoint."""
 
     model: CycleGAN
     """In evaluation mode."""
     found: str
-    """What the file says by its tensors, in words."""
+    """Description of the properties that the tensors show."""
     assumed: str
-    """What it cannot say and was taken to be so, in words."""
+    """Description of the properties that tensors do not show, as assumed or given by options."""
 
 
 def import_cyclegan(
@@ -62,28 +62,26 @@ def import_cyclegan(
     output: str = "tanh",
     preview: Path | None = None,
 ) -> Imported:
-    """Read `latest_net_G.pth` or its like, and write a run of one direction.
+    """Read a file such as `latest_net_G.pth`, and write a run with one direction, all or nothing.
 
-    Nothing is unpickled but tensors. The run appears whole or not at all. Weights that were trained with dropout are
-    taken too; in evaluation it does nothing. BatchNorm is folded into the convolutions before it, which in evaluation
-    compute the same.
+    Only tensors are unpickled. Networks trained with dropout are accepted, because dropout has no effect in evaluation.
+    BatchNorm is folded into the convolutions before it, which is exact in evaluation.
 
     Args:
         file: the checkpoint.
         out: run folder, new or empty.
-        direction: what the generator does to a picture; names its served model.
-        generator: such as `resnet_9blocks`; None to tell it from the names of the tensors.
-        picture_size: height and width in pixels that the generator was trained at; None is 256, or what a larger U-Net
-            is named after.
-        part: which of several generators in one file, such as `netG_A`.
-        residual: one of `RESIDUALS`, which tensors do not tell.
-        padding: one of `cyclegan_config.PADDINGS`, which tensors do not tell, except for `zero_blocks`.
-        output: one of `cyclegan_config.OUTPUTS`, which tensors do not tell.
-        preview: a picture to write into the run beside what the generator makes of it, as `preview.png`.
+        direction: name of the change that the generator makes, such as `summer`; also names the served model.
+        generator: such as `resnet_9blocks`; None: detect it from the names of the tensors.
+        picture_size: height and width that the generator was trained at, in pixels; None: 256, or the size in the name
+            of a larger U-Net.
+        part: name of the generator in a file with several, such as `netG_A`.
+        residual: one of `RESIDUALS`; cannot be detected.
+        padding: one of `cyclegan_config.PADDINGS`; only `zero_blocks` can be detected.
+        output: one of `cyclegan_config.OUTPUTS`; cannot be detected.
+        preview: a picture; it and the generator's output are written into the run as `preview.png`.
 
     Raises:
-        CheckpointError: the file is missing or holds something else than such a generator's weights, or `out` holds
-            something already.
+        CheckpointError: the file is missing or has no weights of such a generator, or `out` is not empty.
         ConfigError: the generator or the direction cannot be used, or the size does not suit the generator.
         OutputError: `out` cannot be written.
         PictureError: the preview's picture cannot be read.
@@ -118,10 +116,10 @@ def import_cyclegan(
         channels_in=channels_in,
         channels_out=channels_out,
     )
-    with torch.device("meta"):  # shapes alone: every weight comes from the file
+    with torch.device("meta"):  # only shapes: every weight comes from the file
         model = CycleGAN(config)
     network = model.generators[direction]
-    network.load_state_dict(fitted(network.state_dict(), weights, file), assign=True)
+    network.load_state_dict(check_and_convert(network.state_dict(), weights, file), assign=True)
     model.eval().requires_grad_(False)
     pictures = {} if preview is None else {"preview.png": _strip(model, direction, preview)}
     write_run(model, out, pictures)
@@ -129,19 +127,19 @@ def import_cyclegan(
 
 
 def generator_of(weights: dict[str, Tensor]) -> str | None:
-    """Tell which generator a state dict belongs to by the names of its tensors; None if to none."""
+    """Return the name of a state dict's generator, detected from the tensors' names; None if it is not known."""
     if not any(key in weights for key in ("model.1.weight", "model.model.0.weight")):
         return None
     blocks = {key.split(".")[1] for key in weights if ".conv_block." in key}
     if blocks:
         return f"resnet_{len(blocks)}blocks" if len(blocks) <= MAX_BLOCKS else None
-    # Each level of a U-Net stands within the one around it, as `model.1.` or `model.3.` of it.
+    # The levels of a U-Net are nested: each is `model.1.` or `model.3.` of the level around it.
     levels = max(key.split(".").count("model") for key in weights) - 1
     return f"unet_{2**levels}" if 5 <= levels <= 10 else None
 
 
 def _one_generator(weights: dict[str, Tensor], part: str | None, file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors of one network, by its own names, and which other networks there are."""
+    """Return the tensors of one network without its prefix, and the names of the other networks in the file."""
     prefixes = {match[1] for key in weights if (match := _FIRST.fullmatch(key)) and weights[key].dim() == 4}
     # A U-Net's inner levels look like the beginning of a ResNet.
     outer = [one for one in prefixes if not any(one != other and one.startswith(other) for other in prefixes)]
@@ -161,7 +159,7 @@ def _one_generator(weights: dict[str, Tensor], part: str | None, file: Path) -> 
 
 
 def _arranged(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """Number the layers of residual blocks as without dropout and with padding layers.
+    """Renumber the layers of residual blocks to those of a network without dropout and with padding layers.
 
     Returns:
         The weights, and whether there are no padding layers, so that the blocks pad with zeros.
@@ -186,13 +184,13 @@ def _norms_and(places: list[int]) -> set[int]:
 
 
 def _folded(weights: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], bool]:
-    """Fold BatchNorm into the convolutions before it; leave out what InstanceNorm does not use.
+    """Fold BatchNorm into the convolutions before it; drop the statistics that InstanceNorm does not use.
 
     Returns:
         The weights, and whether there was a BatchNorm.
 
     Raises:
-        CheckpointError: a norm has weights and no statistics, so it is neither.
+        CheckpointError: a norm has weights but no statistics, so it is neither of the two.
     """
     norms = sorted(key.removesuffix(".weight") for key, value in weights.items() if _is_norm(key, value))
     folded = {key: value for key, value in weights.items() if not key.endswith(_STATISTICS)}
@@ -217,7 +215,7 @@ def _folded(weights: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], 
         folded[f"{convolution}.bias"] = ((bias.double() - mean.double()) * factor + shift.double()).float()
         for key in ("weight", "bias"):
             folded.pop(f"{norm}.{key}", None)
-    if norms:  # convolutions before BatchNorm have no bias, nor have some others of such a network
+    if norms:  # convolutions before BatchNorm, and some others of such a network, have no bias
         for key, value in list(folded.items()):
             if value.dim() == 4 and key.endswith(".weight"):
                 folded.setdefault(key.removesuffix("weight") + "bias", torch.zeros(len(value)))
@@ -230,15 +228,15 @@ def _is_norm(key: str, value: Tensor) -> bool:
 
 def _is_transposed(convolution: str, kernel: Tensor, outputs: int) -> bool:
     if convolution.startswith("model.model."):
-        return convolution.rpartition(".")[2] in ("3", "5")  # of a U-Net's level, the way up
+        return convolution.rpartition(".")[2] in ("3", "5")  # the upsampling layers of a U-Net's level
     return len(kernel) != outputs
 
 
 def _channels(weights: dict[str, Tensor], file: Path) -> tuple[int, int, int]:
-    """Return the filters of a generator, and the channels of the pictures that it sees and makes.
+    """Return a generator's number of filters, of input channels and of output channels.
 
     Raises:
-        CheckpointError: they are none that can be served.
+        CheckpointError: these numbers cannot be served.
     """
     if "model.model.0.weight" in weights:
         first, last = weights["model.model.0.weight"], weights.get("model.model.3.weight")
@@ -257,8 +255,8 @@ def _channels(weights: dict[str, Tensor], file: Path) -> tuple[int, int, int]:
 
 def _seen(weights: dict[str, Tensor]) -> str:
     """Describe a few tensors."""
-    shown = ", ".join(f"{key[:60]} {_shape(value)}" for key, value in list(weights.items())[:4])
-    return f"found are {len(weights)} tensors: {shown}"
+    first_tensors = ", ".join(f"{key[:60]} {_shape(value)}" for key, value in list(weights.items())[:4])
+    return f"found are {len(weights)} tensors: {first_tensors}"
 
 
 def _shape(value: Tensor) -> str:
@@ -300,6 +298,6 @@ def _assumed(config: CycleGANConfig, zero_blocks: bool) -> str:
 
 
 def _strip(model: CycleGAN, direction: str, picture: Path) -> NDArray[np.uint8]:
-    """Return a picture and, beside it, what the generator makes of it, [H, 2 * W, 3]."""
-    shown = fit_picture(picture, model.config.picture_size)
-    return np.concatenate([shown, Translator([model]).chained(shown, [direction])[0]], axis=1)
+    """Return a picture with the generator's output beside it, uint8 [H, 2 * W, 3]."""
+    source = fit_picture(picture, model.config.picture_size)
+    return np.concatenate([source, Translator([model]).chained(source, [direction])[0]], axis=1)

@@ -1,4 +1,4 @@
-"""Turns the checkpoints published with HomoInterpGAN (Chen et al., CVPR 2019) into a run.
+"""Convert the checkpoints published with HomoInterpGAN (Chen et al., CVPR 2019) into a run.
 
 homomorph import homointerpgan DIR --out runs/faces
 homomorph export runs/faces --repository triton_repo
@@ -13,7 +13,7 @@ import torch
 from homomorph.errors import CheckpointError
 from homomorph.models.config import ModelConfig, PublishedConfig
 from homomorph.models.morph import MorphModel
-from homomorph.runs.checkpoints import check_empty, fitted, read_weights, write_run
+from homomorph.runs.checkpoints import check_and_convert, check_empty, read_weights, write_run
 
 ENCODER_FILE = "encoder-latest.pth"
 BRANCHES_FILE = "interp_net-latest.pth"
@@ -39,24 +39,25 @@ def import_homointerpgan(
     groups: dict[str, tuple[str, ...]] | None = None,
     network: PublishedConfig | None = None,
 ) -> MorphModel:
-    """Read `encoder-latest.pth`, `interp_net-latest.pth` and `decoder-latest.pth`, and write a run of them.
+    """Read `encoder-latest.pth`, `interp_net-latest.pth` and `decoder-latest.pth`, and write a run, all or nothing.
 
-    Nothing is unpickled but tensors. The run appears whole or not at all.
+    Only tensors are unpickled.
 
     Args:
         folder: holds the three files.
         out: run folder, new or empty.
-        groups: attributes of each group in the order of the branches, without the residual one, which comes last; None
-            for those of the pretrained model, which has six branches.
-        network: sizes of the networks; None for the published ones.
+        groups: attributes of each group in the order of the branches, without the residual branch, which is the last;
+            None: the groups of the pretrained model, which has six branches.
+        network: sizes of the networks; None: the published sizes.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        CheckpointError: a file is missing or holds something else than these networks' weights, the number of branches
-            is another one than the groups', or `out` holds something already or cannot be written.
-        ConfigError: the groups cannot name branches.
+        CheckpointError: a file is missing or has no weights of these networks, the numbers of branches and groups
+            differ, or `out` is not empty.
+        ConfigError: the groups' names are not valid names of branches.
+        OutputError: `out` cannot be written.
     """
     check_empty(out)
     names = (ENCODER_FILE, BRANCHES_FILE, DECODER_FILE)
@@ -69,18 +70,22 @@ def import_homointerpgan(
             f"{folder / BRANCHES_FILE} has {count} branches, but {len(config.groups)} groups and the residual one need "
             f"{len(config.branches)}: name the checkpoint's groups with --groups"
         )
-    with torch.device("meta"):  # shapes alone: every weight comes from the files
+    with torch.device("meta"):  # only shapes: every weight comes from the files
         model = MorphModel(config)
     numbered = {
         f"branch.{index}.{key}": value
         for index, branch in enumerate(model.branches.values())
         for key, value in branch.state_dict().items()
     }
-    model.encoder.load_state_dict(fitted(model.encoder.state_dict(), encoder, folder / ENCODER_FILE), assign=True)
-    weights = fitted(numbered, branches, folder / BRANCHES_FILE)
+    model.encoder.load_state_dict(
+        check_and_convert(model.encoder.state_dict(), encoder, folder / ENCODER_FILE), assign=True
+    )
+    weights = check_and_convert(numbered, branches, folder / BRANCHES_FILE)
     for index, branch in enumerate(model.branches.values()):
         branch.load_state_dict({key: weights[f"branch.{index}.{key}"] for key in branch.state_dict()}, assign=True)
-    model.decoder.load_state_dict(fitted(model.decoder.state_dict(), decoder, folder / DECODER_FILE), assign=True)
+    model.decoder.load_state_dict(
+        check_and_convert(model.decoder.state_dict(), decoder, folder / DECODER_FILE), assign=True
+    )
     model.eval().requires_grad_(False)
     write_run(model, out)
     return model

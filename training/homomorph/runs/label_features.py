@@ -1,4 +1,4 @@
-"""`label_features.safetensors` of a run: what editing by labels needs beside the model."""
+"""`label_features.safetensors` of a run, which editing by labels needs in addition to the model."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from homomorph.errors import CheckpointError
 from homomorph.models.config import ModelConfig
 from homomorph.models.label_features import LabelFeatures
-from homomorph.runs.run import converted, load_tensors, save_tensors
+from homomorph.runs.run import load_tensors, save_tensors, with_dtype
 
 LABEL_FEATURES_FILE = "label_features.safetensors"
 
 
 def save_label_features(folder: Path, fitted: LabelFeatures, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write `label_features.safetensors` into a run, numbers as `dtype`; it appears whole or not at all."""
-    save_tensors(converted(fitted.state_dict(), dtype), folder / LABEL_FEATURES_FILE)
+    """Write `label_features.safetensors` into a run, all or nothing, with numbers as `dtype`."""
+    save_tensors(with_dtype(fitted.state_dict(), dtype), folder / LABEL_FEATURES_FILE)
 
 
 def load_label_features(folder: Path, config: ModelConfig) -> LabelFeatures | None:
-    """Read a run's label features; None if it has none, as imported runs do not.
+    """Read a run's label features; None if it has none (imported runs have none).
 
     Raises:
         CheckpointError: the file is damaged or belongs to another configuration.

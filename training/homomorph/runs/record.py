@@ -1,4 +1,4 @@
-"""What a training took, in `training.json` beside the model that it made; it stays when the training state goes."""
+"""The cost of a training, in `training.json` beside its model; it remains when the training state is deleted."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ TRAINING_FILE = "training.json"
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """The cost of a training so far; that of a run which it began from (`--init`) is not in it."""
+    """The cost of a training so far, without that of the run it started from (`--init`)."""
 
     pictures: int
-    """Pictures that its steps took, each as often as it came."""
+    """Number of pictures in all batches so far; a picture counts each time it is drawn."""
     hours: float
-    """Time that its steps took."""
+    """Time of its steps, in hours."""
     machine: str
-    """What it ran on last."""
+    """Machine of the last session."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The resolved configuration: networks, recipe, batch, rates, steps, seed."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of homomorph, Python and torch that it ran with last."""
+    """Versions of homomorph, Python and torch in the last session."""
     data: str = ""
     """SHA-256 of the names, sizes and labels of the pictures."""
 
 
 def machine(device: torch.device) -> str:
-    """Name what a training runs on."""
+    """Return the name of the GPU, or of the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     found = environment()
@@ -44,15 +44,15 @@ def machine(device: torch.device) -> str:
 
 
 def write_record(run: Path, record: TrainingRecord) -> None:
-    """Write the record of a run; it appears whole or not at all."""
+    """Write the record of a run, all or nothing."""
     write_text(run / TRAINING_FILE, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
 
 def read_record(run: Path) -> TrainingRecord | None:
-    """Read the record of a run; None if it has none, as one that was imported.
+    """Read the record of a run; None if it has none (imported runs have none).
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the record is damaged.
     """
     file = run / TRAINING_FILE
     try:

@@ -1,7 +1,7 @@
 """A run folder on disk: `config.json` (the resolved configuration) and `model.safetensors` (the networks).
 
-Nothing here unpickles: weights are safetensors, configurations are JSON. Weights may be stored in half precision, as
-those that ship are (`homomorph.runs.ship`); networks that are loaded are always float32.
+Nothing is unpickled: weights are safetensors, configurations are JSON. Weights may be stored in half precision, like
+the shipped ones (`homomorph.runs.ship`); loaded networks are always float32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from homomorph_client.files import replacing, write_text
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 CHECKSUM = "sha256"
-"""Key in a safetensors file's metadata of the `checksum` of what it holds."""
+"""Metadata key of a safetensors file for the `checksum` of its tensors."""
 
 _MAX_JSON_BYTES = 2**20
 
@@ -39,7 +39,7 @@ def resolve_run(name: str | Path) -> Path:
     """Find a run: a folder, or the name of a model that ships with homomorph (`avatars64`, `smiling64`).
 
     Raises:
-        CheckpointError: there is neither.
+        CheckpointError: there is no such folder and no such model.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -54,7 +54,7 @@ def resolve_run(name: str | Path) -> Path:
 
 
 class Config(Protocol):
-    """What a run's `config.json` holds."""
+    """The content of a run's `config.json`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -62,11 +62,11 @@ class Config(Protocol):
 
 
 class Model(Protocol):
-    """Networks and what defines them: `MorphModel`, or `CycleGAN`."""
+    """Networks with their configuration: `MorphModel` or `CycleGAN`."""
 
     @property
     def config(self) -> Config:
-        """What the networks can be rebuilt from."""
+        """Configuration from which the networks can be rebuilt."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -75,32 +75,32 @@ class Model(Protocol):
 
 
 def save_model(folder: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write `config.json` and `model.safetensors`; each appears whole or not at all.
+    """Write `config.json` and `model.safetensors`, each all or nothing.
 
     Args:
         folder: the run.
         model: networks with their configuration.
         dtype: number format in the file.
     """
-    save_tensors(converted(model.state_dict(), dtype), folder / MODEL_FILE)
+    save_tensors(with_dtype(model.state_dict(), dtype), folder / MODEL_FILE)
     write_text(folder / CONFIG_FILE, json.dumps(model.config.to_dict(), indent=2) + "\n")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, readable as the umask says; it appears whole or not at all."""
+    """Write a safetensors file, all or nothing, with the permissions of the umask."""
     with replacing(file) as partial:
         contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
-        # `save_file` gives its files to their owner alone.
+        # `save_file` makes its files readable only by their owner.
         partial.touch()
         mode = partial.stat().st_mode
         try:
             save_file(contiguous, partial, {**(metadata or {}), CHECKSUM: checksum(contiguous)})
-        except SafetensorError as error:  # the words of the system, without its number
+        except SafetensorError as error:  # the system's message
             raise OutputError(f"{file} cannot be written: {error}") from error
         partial.chmod(mode)
 
 
-def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def with_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the tensors with all floating-point numbers in one format."""
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
@@ -111,16 +111,16 @@ def load_model(folder: Path) -> MorphModel:
     Raises:
         CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
     """
-    return load(folder, ModelConfig.from_dict, MorphModel)
+    return load_config_and_model(folder, ModelConfig.from_dict, MorphModel)
 
 
-def load(folder: Path, read_config: Callable[[dict[str, Any]], C], build: Callable[[C], M]) -> M:
+def load_config_and_model(folder: Path, read_config: Callable[[dict[str, Any]], C], build: Callable[[C], M]) -> M:
     """Rebuild the model of a run of either method, in evaluation mode on the CPU.
 
     Args:
         folder: the run.
-        read_config: makes a configuration of what `config.json` holds, and raises ConfigError where it cannot.
-        build: makes the networks.
+        read_config: converts the content of `config.json` into a configuration, or raises ConfigError.
+        build: creates the networks from the configuration.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
@@ -128,7 +128,7 @@ def load(folder: Path, read_config: Callable[[dict[str, Any]], C], build: Callab
     try:
         config = read_config(read_json(folder / CONFIG_FILE))
         state, _ = load_tensors(folder / MODEL_FILE)
-        # Shapes alone: what a damaged configuration asks for is compared with the weights before it takes memory.
+        # Only shapes: compare a possibly damaged configuration with the weights before allocating memory for it.
         with torch.device("meta"):
             shapes = build(config).state_dict()
     except FileNotFoundError as error:
@@ -139,7 +139,7 @@ def load(folder: Path, read_config: Callable[[dict[str, Any]], C], build: Callab
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # layers of impossible sizes
         raise CheckpointError(f"{folder / CONFIG_FILE} describes no networks: {error}") from error
-    if wrong := difference(expected=shapes, found=state):
+    if wrong := describe_difference(reference=shapes, found=state):
         raise CheckpointError(f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: {wrong}")
     model = build(config)
     model.load_state_dict(state)  # casts what is stored in half precision
@@ -150,8 +150,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a small JSON file that holds an object.
 
     Raises:
-        CheckpointError: it is too large, nested too deeply, or something else.
-        OSError: it cannot be read.
+        CheckpointError: the file is too large, nested too deeply, or no JSON object.
+        OSError: the file cannot be read.
     """
     if file.stat().st_size > _MAX_JSON_BYTES:
         raise CheckpointError(f"{file} has more than {_MAX_JSON_BYTES >> 20} MiB")
@@ -173,8 +173,8 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         Tensors and metadata by their names.
 
     Raises:
-        CheckpointError: the file is damaged: not as it was written, or with values that are no finite numbers.
-        FileNotFoundError: it is not there.
+        CheckpointError: the file is damaged: its checksum is wrong, or it has values that are not finite.
+        FileNotFoundError: there is no such file.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -203,9 +203,9 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def difference(*, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Say which tensors are missing, unknown or of another shape; nothing if all names and shapes agree."""
-    shapes, others = ({name: tuple(value.shape) for name, value in state.items()} for state in (expected, found))
+def describe_difference(*, reference: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Describe which tensors are missing, unknown or of another shape; "" if all names and shapes agree."""
+    shapes, others = ({name: tuple(value.shape) for name, value in state.items()} for state in (reference, found))
     wrong = sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
     if not wrong:
         return ""

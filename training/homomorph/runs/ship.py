@@ -1,4 +1,4 @@
-"""Writes a run as it ships with homomorph: weights in half precision, if the pictures stay the same.
+"""Write a run for shipping with homomorph: weights in half precision, if the pictures stay the same.
 
 python -m homomorph.runs.ship runs/avatars64 training/homomorph/weights/avatars64
 """
@@ -26,19 +26,19 @@ from homomorph_client.errors import HomomorphError
 from homomorph_client.files import replacing
 
 LARGEST_MEAN_DIFFERENCE = 0.1
-"""In grey levels, between pictures of the stored and of the original weights."""
+"""Largest mean difference between pictures of the stored and of the original weights, in grey levels."""
 _PICTURES = 16
 
 
 def ship(run: Path, out: Path) -> float:
-    """Write a run with its weights in float16; the folder appears whole or not at all.
+    """Write a run with its weights in float16, all or nothing.
 
     Args:
         run: a run of either method.
         out: folder to write; an older one is replaced.
 
     Returns:
-        Mean difference between the pictures of both, in grey levels.
+        Mean difference between pictures of the stored and of the original weights, in grey levels.
 
     Raises:
         CheckpointError: the run cannot be read, or its pictures change by more than `LARGEST_MEAN_DIFFERENCE`.
@@ -65,7 +65,7 @@ def ship(run: Path, out: Path) -> float:
 
 @torch.inference_mode()
 def _pictures(model: MorphModel | CycleGAN) -> Tensor:
-    """Return what the networks make of random smooth pictures, uint8."""
+    """Return the networks' output for smooth random pictures, uint8."""
     size = model.config.picture_size
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(_PICTURES, 3, 4, 4, generator=generator) * 255

@@ -1,6 +1,6 @@
-"""The state of an unfinished training: all networks, all optimizers, and how far it is.
+"""The state of an unfinished training: all networks, all optimizers, and the number of steps done.
 
-It lies beside the model in the run folder and is needed only to go on with `--resume`.
+The state is stored beside the model in the run folder and is needed only for `--resume`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ LOGS_FOLDER = "tensorboard"
 
 
 def begin(out: Path) -> None:
-    """Make a run folder. The logs of a training that ended before its first checkpoint may lie there, and are removed.
+    """Create a run folder, and remove the logs of a training that ended before its first checkpoint.
 
     Raises:
-        CheckpointError: it already holds something else.
-        OutputError: it cannot be made.
+        CheckpointError: the folder holds anything else.
+        OutputError: the folder cannot be created.
     """
     if out.exists() and not out.is_dir():
         raise CheckpointError(f"{out} is a file: give a new folder")
@@ -48,7 +48,7 @@ def save_state(
     step: int,
     settings: dict[str, Any],
 ) -> None:
-    """Write everything that the next step needs; the file appears whole or not at all."""
+    """Write everything that the next step needs, all or nothing."""
     tensors = {f"networks.{name}": value for name, value in networks.state_dict().items()}
     for name, optimizer in optimizers.items():
         for index, moments in optimizer.state_dict()["state"].items():
@@ -85,7 +85,7 @@ def load_state(
         for key, value in _below(tensors, f"optimizers.{name}.").items():
             index, _, kind = key.partition(".")
             parameter = parameters[int(index)]
-            # The fused step runs along memory: moments must lie there as their parameter does.
+            # The fused optimizer step needs moments with the same memory layout as their parameter.
             if value.shape == parameter.shape:
                 value = torch.empty_like(parameter).copy_(value)
             moments.setdefault(int(index), {})[kind] = value
