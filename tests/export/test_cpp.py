@@ -17,11 +17,18 @@ from PIL import Image
 
 from homomorph_cli.works import slider_strengths
 from homomorph_client.pictures import load_picture
+from homomorph_client.served_model import ServedModel
 from homomorph_export import torchscript
 from homomorph_export.errors import OperatorError
 from homomorph_export.manifest import Manifest
 from homomorph_export.ops import library
 from homomorph_export.ops.build import LIBRARY_FILE, find_compiler, find_tool
+
+
+def served(manifest: Manifest) -> ServedModel:
+    """What a client reads of the exported model."""
+    return ServedModel("morph", manifest.groups, {}, manifest.picture_size, max_steps=256, max_strength=2)
+
 
 SOURCES = Path(__file__).parents[2] / "export" / "cpp"
 
@@ -131,7 +138,7 @@ def test_frames_are_pythons(
     for seed, path in enumerate(pictures):
         noise(seed, *size).save(path)
     frames = frames_of(program, repository, pictures, *options)
-    expected = python_frames(repository, pictures, slider_strengths(manifest.groups, ends, len(frames)))
+    expected = python_frames(repository, pictures, slider_strengths(served(manifest), ends, len(frames)))
     np.testing.assert_array_equal(frames, expected)
     assert (frames[0] != frames[-1]).any()
 
@@ -170,7 +177,7 @@ def test_any_png_is_read_as_the_client_reads_it(
     a.save(pictures[0])
     b.save(pictures[1], **options)
     frames = frames_of(program, repository, pictures, "--steps", "2")
-    expected = python_frames(repository, pictures, slider_strengths(manifest.groups, {}, 2))
+    expected = python_frames(repository, pictures, slider_strengths(served(manifest), {}, 2))
     np.testing.assert_array_equal(frames, expected)
 
 

@@ -469,7 +469,7 @@ def test_a_run_says_which_method_it_is_of(tmp_path: Path) -> None:
         ({"picture_size": 96, "generator": "unet_64"}, "a positive multiple of 64 for unet_64, not 96"),
         ({"directions": ()}, "directions must be different names, not none"),
         ({"directions": ("on", "on")}, "directions must be different names, not on, on"),
-        ({"colour": 1}, "not a CycleGAN configuration"),
+        ({"colour": 1}, "colour: Unexpected keyword argument"),
     ],
 )
 def test_a_wrong_configuration_is_refused(values: dict[str, object], message: str) -> None:
