@@ -6,6 +6,7 @@ A run's `config.json` holds these values fully resolved, so that a run folder al
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -178,19 +179,23 @@ class ModelConfig:
         return checked(cls, values)
 
 
-def checked(kind: type[C], values: object) -> C:
+def checked(kind: type[C], values: object, *, strict: bool = True) -> C:
     """Make a configuration of plain values, as JSON and YAML have them.
 
     Args:
         kind: the configuration's dataclass.
         values: what a file says.
+        strict: whether a number must be one; otherwise `"2e-4"` is one too, which YAML takes for text.
 
     Raises:
         ConfigError: a key is missing or unknown, or a value is of the wrong type or out of range.
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
+        # As JSON, in which lists are tuples too.
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=strict)
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise ConfigError(f"it holds what JSON cannot: {error}") from error
         first = error.errors()[0]
         raise ConfigError(f"{_place(first['loc'], values)}: {first['msg']}") from error
 

@@ -96,7 +96,7 @@ def read_preset(name: str, changes: Sequence[str] = (), *, recipe: str | None = 
                 raise ConfigError(f"--set {change}: {parent} is a value, and has none of its own")
         place[last] = _yaml(text, f"--set {change}")
     try:
-        return checked(Preset, values)  # type: ignore[arg-type]
+        return checked(Preset, values, strict=False)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ConfigError(f"preset {name}: {error}") from error
 
