@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from homomorph_cli.options import AllowMissing
 from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 
@@ -70,6 +71,7 @@ def evaluate(
             "taken from torch hub's cache if they are there. Nothing is downloaded.",
         ),
     ] = None,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Measure morphs against pixel blending, linear and spherical latent interpolation; write figures and a report.
 
@@ -104,6 +106,7 @@ def evaluate(
             judge=judge,
             judge_folder=judge_data,
             inception_file=inception,
+            allow_missing=allow_missing,
         )
     meta = evaluation.meta
     references = ", ".join(

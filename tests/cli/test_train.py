@@ -98,6 +98,18 @@ def test_a_cyclegan_is_trained_for_one_attribute(homomorph: Callable[..., Any], 
     assert config["directions"] == ["smiling", "not_smiling"]
 
 
+def test_a_cyclegan_is_trained_for_an_attribute_of_celebas_names(homomorph: Callable[..., Any], tmp_path: Path) -> None:
+    assert homomorph("render", tmp_path / "data", "--count", 12, "--size", 32).code == 0
+    for file in (tmp_path / "data" / "attributes.csv", tmp_path / "data" / "groups.yaml"):
+        file.write_text(file.read_text().replace("moustache", "5_o_Clock_Shadow"))
+    words = ["--set", "filters=2", "--set", "discriminator_filters=2", "--set", "picture_size=32", "--steps", 1]
+    words += ["--method", "cyclegan", "--attribute", "5_o_Clock_Shadow", "--set", "batch_size=1", "--workers", 0]
+    outcome = homomorph("train", tmp_path / "data", "--out", tmp_path / "run", *words)
+    assert outcome.code == 0, outcome.err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["directions"] == ["a_5_o_clock_shadow", "not_a_5_o_clock_shadow"]
+
+
 def test_a_file_in_the_way_is_one_line(homomorph: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     outcome = homomorph("render", tmp_path / "file" / "data", "--count", 2)

@@ -86,6 +86,7 @@ def evaluate(
     judge: JudgeChoice = "classifier",
     judge_folder: Path | None = None,
     inception_file: Path | None = None,
+    allow_missing: bool = False,
 ) -> Evaluation:
     """Compare the methods on pairs that no model was trained on, and write `metrics.json` and `report.html`.
 
@@ -102,6 +103,7 @@ def evaluate(
         judge_folder: labelled pictures that train the judge, which may be those that trained a model; None takes the
             other pictures of `folder`.
         inception_file: weights of Inception for `fid`; None looks for them in torch hub's cache.
+        allow_missing: whether rows of the tables whose picture is not there are left out.
 
     Raises:
         CheckpointError: a run cannot be loaded, or the runs take pictures of different sizes.
@@ -110,7 +112,7 @@ def evaluate(
     """
     began = time.perf_counter()
     morphs, translations, picture_size = _load(runs)
-    data = read_labelled(folder)
+    data = read_labelled(folder, allow_missing=allow_missing)
     attributes = [name for group in data.groups.values() for name in group]
     for name, model in morphs.items():
         if data.groups != model.config.groups:
@@ -120,7 +122,7 @@ def evaluate(
             )
     directions = {name: directions_of(model.config.directions, data.groups) for name, model in translations.items()}
     # What cannot be had or written is said now, not after minutes of work.
-    judge_data = read_labelled(judge_folder) if judge_folder else None
+    judge_data = read_labelled(judge_folder, allow_missing=allow_missing) if judge_folder else None
     if judge == "efficientnet":
         load_efficientnet()
     lpips, no_lpips = find_lpips(distance, picture_size)
