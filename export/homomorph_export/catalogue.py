@@ -1,7 +1,7 @@
 """The served models, once. Configurations, files of each format, comparisons and the repository are made from this.
 
-To add a served model, add it here, and what it computes to `servable.py`: if it gives frames, with what the run itself
-makes of the same inputs (`reference`); otherwise as a step of a model that does.
+To add a served model, add it here and add its computation to `servable.py`. A model that gives frames needs a
+`reference`: what the run itself computes from the same inputs. Any other model must be a step of one that gives frames.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from homomorph_export.servable import (
 )
 
 _DECODER_INSTANCES = 2
-"""How often a server has `decoder`, which many models ask. Where a queue has a limit, a timeout or priorities, Triton
-(24.10) does not always notice that the only instance has become free, and a request then waits for half a second beside
-it. A second instance is free already, or notices."""
+"""Number of instances of `decoder`, which many models use. If a queue has a limit, a timeout or priorities, Triton
+(24.10) sometimes does not notice that the only instance has become free, and a request then waits for half a second. A
+second instance avoids this wait."""
 
 _S = Axis("S", 1, MAX_STEPS, typical=9)
 _P = Axis("P", 2, 4, typical=2, multiple_of=2)
-"""Pictures that are blended: two, or four in the corners of a square."""
+"""Number of pictures to blend: two, or four at the corners of a square."""
 
 
 def branch_model(branch: str) -> str:
@@ -72,8 +72,7 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
 
     Args:
         config: the run's configuration.
-        labels: whether the run knows what its labels look like as features, so that a picture can be edited towards
-            them.
+        labels: whether the run has features for its labels. Pictures can then be edited towards labels.
     """
     tensors = _Tensors(config)
     branches = config.branches
@@ -173,7 +172,7 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
 
 
 def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[Model, ...]:
-    """Return what edits a picture towards labels instead of another picture."""
+    """Return the models that edit a picture towards labels instead of another picture."""
     labels = Tensor("LABELS", "FP32", (len(tensors.config.attributes),), range=(0.0, 1.0))
     return (
         Model(
@@ -189,7 +188,7 @@ def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[M
             EDIT,
             (tensors.picture("SOURCE"), labels, tensors.strengths),
             (tensors.frames,),
-            # One after the other, as `_ENCODE_PAIR` says why.
+            # These steps run in sequence, for the reason given at `_ENCODE_PAIR`.
             steps=(
                 Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
                 Step("label_target", {"SOURCE": "source_features", "LABELS": "LABELS"}, {"TARGET": "target_features"}),
@@ -203,11 +202,11 @@ def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[M
 
 
 def _blending_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[Model, ...]:
-    """Return the simpler ways between pictures, each under its method's name, and what they are made of."""
-    # Where each frame stands between the pictures, across and down.
+    """Return the models of the simpler methods, each under its method's name, and their steps."""
+    # Position of each frame between the pictures, horizontally and vertically.
     places = Tensor("PLACES", "FP32", (_S, 2), range=(0.0, MAX_STRENGTH))
     pictures, corners = tensors.pictures, tensors.corners
-    # They have one slider, for everything.
+    # These methods have a single slider.
     parameters = {**parameters, "groups": "all", "labels": "{}"}
 
     def blend_model(method: str, computation: Computation | None = None, steps: tuple[Step, ...] = ()) -> Model:
@@ -257,8 +256,8 @@ def translation_models(strides: Mapping[str, int], picture_size: int) -> tuple[M
     """Return all models served for CycleGANs.
 
     Args:
-        strides: of each direction, in the order of the numbers that stand for them, what height and width must be
-            multiples of. Each divides those that are larger.
+        strides: stride of each direction, in the order of their numbers. Height and width must be multiples of it. Each
+            stride divides the larger ones.
         picture_size: height and width in pixels that all generators were trained at.
     """
     chain = Axis("S", 1, MAX_CHAIN, typical=len(strides))
@@ -297,7 +296,7 @@ def translation_models(strides: Mapping[str, int], picture_size: int) -> tuple[M
 
 
 class _Tensors:
-    """The tensors that the models of one run take and give."""
+    """The inputs and outputs of one run's models."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
@@ -318,7 +317,7 @@ class _Tensors:
         """The features [P, C, h, w] of pictures to blend."""
 
     def picture(self, name: str) -> Tensor:
-        """Return a picture [H, W, 3] in 0-255; pixels stay uint8 between models, the graphs normalise them."""
+        """Return a picture [H, W, 3] in 0-255. Pixels are uint8 between models; the graphs normalise them."""
         return Tensor(name, "UINT8", (*self._pixels, 3))
 
     def features(self, name: str) -> Tensor:
@@ -368,24 +367,23 @@ _ENCODE_PAIR = Step(
     {"SOURCE": "SOURCE", "TARGET": "TARGET"},
     {"SOURCE_FEATURES": "source_features", "TARGET_FEATURES": "target_features"},
 )
-"""The first step of an ensemble is a single one. If an ensemble begins with several, and one of them refuses its input
-before Triton (24.10) has scheduled the others, two of Triton's threads wait for each other for ever, and no later
-request is answered. A failure beside a step still on its way is answered but never released. So both pictures are
-encoded in one step, and no steps run at once whose inputs come from the request: what a client sends fails one step
-alone."""
+"""An ensemble must begin with a single step. Suppose it begins with several, and one refuses its input before Triton
+(24.10) has scheduled the others: two of Triton's threads then deadlock, and no later request is answered. A step that
+fails while another one still runs is answered, but its request is never released. So one step encodes both pictures,
+and steps that read the request's inputs never run at the same time."""
 _ENCODE_EACH = (
     Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
     Step("encoder", {"IMAGE": "TARGET"}, {"FEATURES": "target_features"}),
 )
-"""The same by the model of one picture, which no server may do."""
+"""Encodes each picture with `encoder`. For comparisons only: a server could deadlock (see `_ENCODE_PAIR`)."""
 _BOTH_FEATURES = {"SOURCE": "source_features", "TARGET": "target_features"}
 _INTERPOLATE = (Step("interpolator", {**_BOTH_FEATURES, "STRENGTHS": "STRENGTHS"}, {"FEATURES": "frame_features"}),)
-"""One model runs the branches that the strengths use."""
+"""A single model runs those branches that the strengths use."""
 _DECODE = Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"})
 
 
 def _interpolate_by_branches(branches: tuple[str, ...]) -> tuple[Step, ...]:
-    """Return the wiring that runs every T_i as a model of its own, all at once."""
+    """Return the steps that run each T_i as a separate model, all in parallel."""
     deltas = {f"DELTA_{branch}": f"delta_{branch}" for branch in branches}
     return (
         Step("difference", _BOTH_FEATURES, {"DIFFERENCE": "difference"}),

@@ -1,4 +1,4 @@
-"""A model's configurations for Triton, as its own messages, from its entry in the catalogue."""
+"""Makes a model's Triton configurations (protobuf messages) from its entry in the catalogue."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from homomorph_export.flavours import FLAVOURS, GPU, ONNX, PYTHON, Flavour
 
 _OURS = "# Written by `homomorph export`"
 _THREADS = 1
-"""Threads of one operation in backends that want a number, unless an export says otherwise. The machine that exports
-says nothing about the one that serves, and one thread for each model never waits for another model's."""
+"""Default number of threads for one operation, in backends that need a number. The exporter does not know the server's
+machine, and with one thread for each model, no model's threads wait for those of another."""
 
 
 def flavours(model: Model, *, onnx: bool) -> tuple[Flavour, ...]:
-    """Return the flavours for which a model has a configuration of its own; Triton takes the default for the others.
+    """Return the flavours for which a model has its own configuration. The other flavours use the default one.
 
     Args:
         model: its entry in the catalogue.
@@ -43,8 +43,8 @@ def model_config(model: Model, flavour: Flavour = PYTHON, *, threads: int | None
     Args:
         model: its entry in the catalogue.
         flavour: the backend; of an ensemble, that of its members.
-        threads: how many threads one operation may use; None for half of the server's cores, and for all of them in a
-            joint model, where the Python backend runs it, and for one in the other backends.
+        threads: largest number of threads of one operation. None: in the Python backend, half of the server's cores, or
+            all of them for a joint model; in the other backends, one.
     """
     config = ModelConfig(name=model.name, max_batch_size=MAX_BATCH_SIZE)
     for tensors, written in ((model.inputs, config.input), (model.outputs, config.output)):
@@ -62,7 +62,7 @@ def model_config(model: Model, flavour: Flavour = PYTHON, *, threads: int | None
             config.platform, config.default_model_filename = flavour.platform, flavour.model_file
         else:
             config.backend = flavour.backend
-        # Of KIND_GPU so many on every GPU that the server sees.
+        # With KIND_GPU, this is the number of instances on each GPU.
         config.instance_group.add(count=model.instances, kind=ModelInstanceGroup.Kind.Value(f"KIND_{flavour.kind}"))
         config.dynamic_batching.CopyFrom(_batching(model))
     if model.streams:
@@ -94,7 +94,7 @@ def is_ours(folder: Path, line: str = "") -> bool:
 
     Args:
         folder: the model's.
-        line: the configuration's first line must be this; empty for that of any method.
+        line: expected first line of the configuration; empty: accept that of any method.
     """
     path = folder / PYTHON.config_file
     return path.is_file() and path.read_text(errors="replace").startswith(line or _OURS)
@@ -112,7 +112,7 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def streamed_steps(config: ModelConfig) -> tuple[Step, ...]:
-    """Return the steps that a streaming model asks for, from its configuration; none of any other model."""
+    """Return the steps of a streaming model, from its configuration; empty for any other model."""
     steps = config.parameters["steps"].string_value if "steps" in config.parameters else "[]"
     return tuple(Step(**step) for step in json.loads(steps))
 
@@ -121,7 +121,7 @@ def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> 
     """Return what a backend reads from a model's configuration."""
     if flavour not in (PYTHON, GPU):
         return {flavour.threads_parameter: str(threads or _THREADS)}
-    # Its file is ours: it can count the server's cores, and check what the other backends do not.
+    # This backend is ours. It counts the server's cores, and makes checks that the other backends do not make.
     share = "all" if model.joint else "half"
     parameters = {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
     if model.joint:  # it has a queue of its own
@@ -131,14 +131,14 @@ def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> 
 
 def _batching(model: Model) -> ModelDynamicBatching:
     if model.joint:
-        # It has a queue of its own. As soon as Triton's has a bound, a timeout or priorities, Triton (24.10) keeps
-        # requests back until an instance is free.
+        # A joint model has its own queue. If Triton's queue had a bound, a timeout or priorities, Triton (24.10) would
+        # hold requests back until an instance is free.
         return ModelDynamicBatching()
-    # Whatever waits when an instance is free becomes one batch. A delay would make everybody wait for requests that may
-    # not come, and preferred sizes would only split that up.
+    # All requests that wait when an instance becomes free form one batch. A delay would make them wait for requests
+    # that may not come. Preferred sizes would only split the batch.
     return ModelDynamicBatching(
         priority_levels=2,
-        default_priority_level=2,  # the client asks for 1 where somebody is looking
+        default_priority_level=2,  # the client sends 1 for urgent requests
         default_queue_policy=ModelQueuePolicy(
             timeout_action=ModelQueuePolicy.REJECT,
             default_timeout_microseconds=QUEUE_TIMEOUT_S * 1_000_000,
@@ -150,7 +150,7 @@ def _batching(model: Model) -> ModelDynamicBatching:
 
 def _add_warm_up(config: ModelConfig, model: Model) -> None:
     """Add the request that Triton sends at load, before the model counts as ready; its values lie in `warmup/`."""
-    # TorchScript specialises its graph during the first calls; ONNX Runtime gathers its buffers.
+    # TorchScript specialises its graph during the first calls. ONNX Runtime allocates its buffers.
     warm_up = config.model_warmup.add(name="typical", batch_size=1, count=3)
     for tensor in model.inputs:
         value = warm_up.inputs[tensor.name]

@@ -1,4 +1,4 @@
-"""Measures that exported files compute what the run's own networks compute."""
+"""Compares the results of exported files with those of the run's own networks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from homomorph_export.precision import TOLERANCES
 BATCH_SIZES = (1, 3)
 """Batch sizes that are compared."""
 PICTURES = 8
-"""Different pictures that a comparison takes its inputs from."""
+"""Number of different pictures that a comparison uses."""
 _FRAMES = 3
 
 Exported = Mapping[str, Callable[..., Any]]
-"""What runs the files, by the names of the served models: from tensors to a tensor or a tuple of them."""
+"""Served model's name -> function that runs its file, from tensors to a tensor or a tuple of tensors."""
 Pictures = Callable[[tuple[int, int]], torch.Tensor]
-"""From a height and a width to pictures, uint8 [`PICTURES`, H, W, 3]."""
+"""Function from a height and a width to pictures, uint8 [`PICTURES`, H, W, 3]."""
 
 
 def random_pictures(size: tuple[int, int]) -> torch.Tensor:
-    """Return pictures of random pixels: nothing a network could be lucky with."""
+    """Return pictures of random pixels. No network handles them well by chance."""
     generator = torch.Generator().manual_seed(PICTURES)
     return torch.randint(0, 256, (PICTURES, *size, 3), generator=generator).to(torch.uint8)
 
@@ -44,15 +44,15 @@ def compare(
 ) -> Parity:
     """Compare the frames of all served models with the run's, on several batch sizes and picture sizes.
 
-    An ensemble is run as its steps say. Steps that the format has no files of are left out.
+    An ensemble runs its steps. It is skipped if the format lacks the files of a step.
 
     Args:
         models: the catalogue.
-        exported: what runs the files of one format, as read back from them.
-        run: what `Model.reference` computes with.
+        exported: functions that run the files of one format.
+        run: the run's own networks, for `Model.reference`.
         kind: name of the file format, for the message.
         precision: number format of these files, which decides the tolerance.
-        pictures: what the networks see.
+        pictures: makes the input pictures.
 
     Raises:
         ExportError: the difference is beyond the tolerance, or a model is not compared with anything.
@@ -68,7 +68,7 @@ def compare(
             f"nothing compares {', '.join(missed)} with the run: a model that gives frames needs `reference`, another "
             "one must be a step of such a model; nothing was written"
         )
-    # Models of the same steps compute the same.
+    # Models with the same steps give the same result, so one comparison is enough.
     ways = [way for place, way in enumerate(ways) if way[1] not in [steps for _, steps in ways[:place]]]
     by_name = {model.name: model for model in models}
     (size,) = {dim.typical for model, _ in ways for dim in _axes(model) if dim.letter == "H"}
@@ -120,7 +120,7 @@ def measure_parity(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], *, kind: 
 
 
 class _Case:
-    """One batch of requests. Inputs of one name have the same values, whatever the model."""
+    """One batch of requests. An input has the same values in all models that have an input of this name."""
 
     def __init__(self, batch: int, lengths: Mapping[str, int], pictures: Pictures) -> None:
         self._batch = batch
@@ -149,12 +149,12 @@ class _Case:
             return self._pictures[places].view(shape)
         assert tensor.range is not None
         values = torch.rand(shape, generator=self._generator) * tensor.range[1]
-        values[0, ..., 0] = 0  # such as a branch that the first request does not use, but the others of a batch do
+        values[0, ..., 0] = 0  # such as a branch that every request but the first uses
         return values
 
 
 def _ways(models: Sequence[Model], exported: Exported) -> Iterator[tuple[Model, tuple[Step, ...]]]:
-    """Yield the models that give frames, with the steps by which the files that are there compute them."""
+    """Yield each model that gives frames, with the steps that compute them from the files of this format."""
     candidates = [candidate for entry in models for candidate in (entry, entry.compared_as)]
     for model in (candidate for candidate in candidates if candidate and candidate.reference):
         itself = Step(
@@ -174,7 +174,7 @@ def _axes(model: Model) -> Iterator[Axis]:
 def _run(
     steps: Sequence[Step], exported: Exported, models: Mapping[str, Model], inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Run one model after the other, and return all tensors of the ensemble."""
+    """Run the steps in order, and return all tensors of the ensemble."""
     tensors = dict(inputs)
     for step in steps:
         member = models[step.model]

@@ -1,9 +1,9 @@
 """The modules that are served: the training networks wrapped into the signatures of `catalogue.py`.
 
-Pixels come in and go out as uint8, channels last; normalisation happens here, with the configuration's values as
-buffers. Features are float32 wherever they are served: a network of 16 bit numbers converts them on its way in and
-out, because Triton's libtorch backend knows no bfloat16. No layer is defined here. forward()'s arguments are named in
-capitals because their names are the served tensors' names: Triton's libtorch backend matches inputs by them.
+Pixels come in and go out as uint8, channels last. The modules here normalise them, with the configuration's values as
+buffers. Served features are always float32: a 16-bit network converts them at its input and output, because Triton's
+libtorch backend does not support bfloat16. No layer is defined here. forward()'s arguments are in capitals because
+Triton's libtorch backend matches them with the names of the served tensors.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class DifferenceServable(nn.Module):
 class LabelTargetServable(nn.Module):
     """Features [B, C, h, w] of sources and labels [B, L] -> features [B, C, h, w] of a picture with these labels.
 
-    Of the source only the size matters.
+    Only the size of the source is used.
     """
 
     def __init__(self, label_features: nn.Module) -> None:
@@ -143,8 +143,8 @@ class BranchServable(nn.Module):
 class InterpolatorServable(nn.Module):
     """Features [B, C, h, w] of sources and targets, strengths [B, S, K] -> features [B, S, C, h, w] of all frames.
 
-    The branches must be traced already, because this module is scripted: which of them run depends on the strengths.
-    A branch runs once per request that uses it, and not at all for a request whose strengths of it are all 0.
+    This module is scripted, because the strengths decide which branches run. So the branches must be traced already.
+    A branch runs for the requests of a batch that use it. A request whose strengths of a branch are all 0 skips it.
     """
 
     def __init__(self, branches: Iterable[torch.jit.ScriptModule]) -> None:
@@ -155,7 +155,7 @@ class InterpolatorServable(nn.Module):
         difference = TARGET - SOURCE
         used = (STRENGTHS != 0).any(dim=1)  # (B, K)
         size = SOURCE.shape
-        # Uninitialised: the operator leaves a delta unread whose strengths are all 0.
+        # Uninitialised, because the operator does not read a delta whose strengths are all 0.
         deltas = torch.empty(
             [size[0], len(self.branches), size[1], size[2], size[3]], dtype=SOURCE.dtype, device=SOURCE.device
         )
@@ -168,7 +168,7 @@ class InterpolatorServable(nn.Module):
 
 
 class DenseInterpolatorServable(nn.Module):
-    """The same with all branches run whatever the strengths are, in operations that a compiler fuses itself."""
+    """Like `InterpolatorServable`, but runs all branches for any strengths, in operations that a compiler can fuse."""
 
     def __init__(self, branches: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class DecoderServable(nn.Module):
 class MorpherServable(nn.Module):
     """uint8 pictures [B, H, W, 3] of sources and targets, strengths [B, S, K] -> uint8 frames [B, S, H, W, 3].
 
-    What it is made of can be called alone, by `JOINT_METHODS`, so that whoever runs it encodes no picture twice.
+    A caller can run its parts alone, by `JOINT_METHODS`, so that no picture is encoded twice.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ JOINT_METHODS = ("encode", "interpolate", "decode")
 
 
 class GeneratorServable(nn.Module):
-    """uint8 pictures [B, H, W, 3] in 0-255 -> the same changed in one direction, same shape."""
+    """uint8 pictures [B, H, W, 3] in 0-255 -> these pictures changed in one direction, same shape."""
 
     def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -255,8 +255,8 @@ class GeneratorServable(nn.Module):
 class TranslateServable(nn.Module):
     """uint8 pictures [B, H, W, 3] and numbers of directions [B, S] -> uint8 pictures after each step [B, S, H, W, 3].
 
-    The directions must be traced already, because this module is scripted: which of them run depends on the steps. In
-    each step, a direction runs once on those pictures of the batch that take it, and not at all if none does.
+    This module is scripted, because the steps decide which directions run. So the directions must be traced already. In
+    each step, a direction runs once on the pictures of the batch that use it. It does not run if no picture uses it.
     """
 
     def __init__(self, directions: Iterable[torch.jit.ScriptModule]) -> None:
@@ -267,7 +267,7 @@ class TranslateServable(nn.Module):
         pictures = IMAGE
         frames: list[Tensor] = []
         for step in STEPS.unbind(1):
-            changed = pictures.clone()  # a number of no direction leaves a picture as it is
+            changed = pictures.clone()  # a number without a direction leaves the picture unchanged
             for number, direction in enumerate(self.directions):
                 rows = (step == number).nonzero().squeeze(1)
                 if rows.numel() > 0:
@@ -278,7 +278,7 @@ class TranslateServable(nn.Module):
 
 
 def interpolate_source(deltas: Sequence[str]) -> str:
-    """Return the source of `interpolate`'s forward() in TorchScript, which wants an argument for each delta."""
+    """Return the source of `interpolate`'s forward() in TorchScript, which needs one argument for each delta."""
     arguments = ", ".join(f"{name}: Tensor" for name in ("SOURCE", *deltas, "STRENGTHS"))
     return f"""
 def forward(self, {arguments}) -> Tensor:

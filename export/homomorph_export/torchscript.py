@@ -1,4 +1,4 @@
-"""TorchScript, which torch has deprecated but Triton's backends load: every use of `torch.jit` stands here."""
+"""Every use of `torch.jit`. Torch has deprecated TorchScript, but Triton's backends load it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def _deprecation_silenced() -> Iterator[None]:
 
 
 def trace(module: nn.Module, *example: Tensor) -> torch.jit.ScriptModule:
-    """Record the module's operations; they then work for any batch size, height and width.
+    """Record the module's operations. They then work for any batch size, height and width.
 
     The convolutions' weights are laid out channels last, which makes them faster on CPUs and GPUs alike.
     """
     module = copy.deepcopy(module).eval().to(memory_format=torch.channels_last)
     with _deprecation_silenced(), torch.no_grad():
-        # What tracing can get wrong shows on other shapes than the example's: the export's own comparison has those.
+        # Tracing errors appear with other shapes than the example's. The export's comparison tests other shapes.
         warnings.filterwarnings("ignore", message="Converting a tensor to a Python boolean")
         traced: torch.jit.ScriptModule = torch.jit.trace(module, example, check_trace=False)
         return traced
@@ -44,7 +44,7 @@ def define(source: str) -> torch.jit.ScriptModule:
     """Compile a module without weights from the source of its forward(), for arguments known only at run time."""
 
     class Defined(torch.jit.ScriptModule):
-        """A class of its own for each call, because a ScriptModule's class can have one forward() only."""
+        """A new class for each call, because a ScriptModule class can have only one forward()."""
 
     with _deprecation_silenced():
         module = Defined().eval()
@@ -57,8 +57,8 @@ def save(module: torch.jit.ScriptModule, path: Path, *, methods: Sequence[str] =
 
     Args:
         module: what to write.
-        path: where to.
-        methods: those that can be called on the file's module beside forward().
+        path: the file.
+        methods: names of the methods, besides forward(), that the file keeps.
     """
     frozen = freeze(module, methods=methods)
     with _deprecation_silenced():
@@ -66,14 +66,14 @@ def save(module: torch.jit.ScriptModule, path: Path, *, methods: Sequence[str] =
 
 
 def freeze(module: torch.jit.ScriptModule, *, methods: Sequence[str] = ()) -> torch.jit.ScriptModule:
-    """Return the module with its weights folded into the graph as constants, and these methods beside forward()."""
+    """Return the module with its weights as constants in the graph. It keeps forward() and these methods."""
     with _deprecation_silenced():
         frozen: torch.jit.ScriptModule = torch.jit.freeze(module, preserved_attrs=list(methods))
         return frozen
 
 
 def load_torchscript(path: Path, device: str = "cpu") -> torch.jit.ScriptModule:
-    """Read a TorchScript file onto a device, the CPU unless told otherwise."""
+    """Read a TorchScript file onto a device, by default the CPU."""
     with _deprecation_silenced():
         module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
         return module

@@ -1,4 +1,4 @@
-"""Pictures read from disk and moved a little; those that cannot be read are replaced by the next ones."""
+"""Reads pictures and applies positional augmentation. A picture that cannot be read is replaced by the next one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from homomorph_client.pictures import fit_picture
 
 @dataclass(frozen=True)
 class Jitter:
-    """Positional augmentation, so that a picture that is a little off still morphs well."""
+    """Positional augmentation. It teaches the model to morph pictures that are not exactly centred."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -40,7 +40,7 @@ class Jitter:
 
 
 def positional_augmentation(jitter: Jitter) -> A.Compose:
-    """Shift, scale and rotate; what comes into view repeats the picture's edge, as hair and backgrounds go on."""
+    """Shift, scale and rotate. The area outside the picture repeats its edge, because hair and backgrounds continue."""
     return A.Compose(
         [
             A.Affine(
@@ -67,7 +67,7 @@ class AugmentedPictures:
             data: labelled pictures.
             picture_size: height and width in pixels.
             jitter: positional augmentation.
-            max_bad_pictures: how many may be unreadable, see `default_max_bad_pictures`.
+            max_bad_pictures: largest number of unreadable pictures; None: `default_max_bad_pictures`.
         """
         self.data = data
         self.picture_size = picture_size
@@ -76,7 +76,7 @@ class AugmentedPictures:
         self._bad: dict[int, str] = {}
 
     def check_bad(self, bad: Mapping[int, str]) -> None:
-        """Check that not too many pictures are bad.
+        """Check the number of unreadable pictures.
 
         Raises:
             DataError: there are more than `max_bad_pictures`, or as many as there are pictures.
@@ -91,12 +91,12 @@ class AugmentedPictures:
     def read(
         self, place: int, among: Sequence[int] | NDArray[np.int32], bad: dict[int, str]
     ) -> tuple[int, NDArray[np.uint8]]:
-        """Read a picture, or the next one that can be read: what is drawn depends on the data alone.
+        """Read a picture, or else the next readable one, so that the result depends on the data alone.
 
         Args:
-            place: of the picture's index in `among`.
-            among: pictures that may stand for each other.
-            bad: gets what has been tried and cannot be read, with the reason.
+            place: position of the picture's index in `among`.
+            among: indices of pictures that may replace each other.
+            bad: receives the index of each unreadable picture, with the reason.
 
         Returns:
             The picture's index in the data, and its pixels [H, W, 3].
@@ -111,17 +111,17 @@ class AugmentedPictures:
                     return index, fit_picture(self.data.paths[index], self.picture_size)
                 except PictureError as error:
                     self._bad[index] = str(error)
-                    # This process cannot go on for ever; what others have met is counted by who takes the batches.
+                    # This process counts its own bad pictures. The training loop counts those of all processes.
                     self.check_bad(self._bad)
             bad[index] = self._bad[index]
         raise DataError(f"none of {len(among)} pictures can be used; the first: {bad[int(among[place])]}")
 
     def move(self, picture: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Augment one picture [H, W, 3], the same for the same seed.
+        """Augment one picture [H, W, 3]. The same seed gives the same result.
 
         Returns:
-            The picture, and how it was moved as [2, 3], from the drawn pixel to the original's, as
-            `torch.nn.functional.affine_grid` takes it.
+            The picture, and the affine map [2, 3] from its positions to those of the original, in the form that
+            `torch.nn.functional.affine_grid` takes.
         """
         size = self.picture_size
         corners = np.array([[0, 0], [size, 0], [0, size]], dtype=np.float32)
@@ -134,5 +134,5 @@ class AugmentedPictures:
 
 
 def default_max_bad_pictures(data: LabelledPictures) -> int:
-    """Return how many pictures of a set may be unreadable: one in a hundred, at least 10."""
+    """Return the largest number of unreadable pictures in a set: one in a hundred, at least 10."""
     return max(10, len(data.paths) // 100)

@@ -1,11 +1,11 @@
 """The built-in picture set: DiceBear's `avataaars` with exact labels.
 
 The artwork ("Avataaars" by Pablo Stanley, free for personal and commercial use) comes with `dicebear-styles`,
-`dicebear-core` turns options into SVG and `resvg` draws it. Every option that is drawn at random is a label, so
-the truth about each picture is known; only the clothes are nobody's label and belong to the residual branch.
+`dicebear-core` turns options into SVG and `resvg` draws it. Every random option except the clothes is a label, so the
+labels are exact. The clothes have no label and belong to the residual branch.
 
-The options are chosen so that labels never hide one another: no hat covers the hair, no dark lens the eyes, and
-everybody has hair that shows its colour.
+No feature hides another one: no hat covers the hair, no dark lens covers the eyes, and every person has hair that
+shows its colour.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _VIEW_BOX = (40, 14, 200, 200)
 
 @dataclass(frozen=True)
 class Feature:
-    """One thing that is drawn, and how each of its looks is labelled."""
+    """One part of the drawing, its possible looks, and the label of each look."""
 
     group: str
-    """Attribute group that the labels belong to; empty for what no label names."""
+    """Attribute group of the labels; empty for a feature without labels."""
     option: str
     """DiceBear's option that selects the look."""
     looks: dict[str, str]
@@ -109,10 +109,10 @@ def groups(features: Sequence[Feature]) -> dict[str, tuple[str, ...]]:
 GROUPS = groups(FEATURES)
 
 _OPTIONAL = {"facialHairVariant": "facialHairProbability", "accessoriesVariant": "accessoriesProbability"}
-"""What DiceBear draws only with a probability, which must be said to be certain."""
+"""Option -> the option with its probability. It is set to 100, because DiceBear otherwise draws at random."""
 
 Looks = tuple[str, ...]
-"""One label per feature, as of `FEATURES`: everything that defines a picture."""
+"""One label per feature, in the order of `FEATURES`. They define a picture completely."""
 
 
 def draw_looks(seed: int, index: int, features: Sequence[Feature] = FEATURES) -> Looks:
@@ -141,7 +141,7 @@ def draw_between(seed: int, index: int, looks: Looks) -> tuple[dict[str, str], s
         Colours, DiceBear's option -> 'rrggbb', as `render` takes them; and the groups whose labels are unknown then.
     """
     generator = np.random.default_rng((seed, index, 1))
-    # The hair's colour is always between two, so that no such picture passes for one of the palette's.
+    # The hair's colour is always a mixture, so that every such picture differs from those in the palette's colours.
     other = tuple(
         str(generator.choice([look for look in feature.looks if look != ours or feature.group != "hair_colour"]))
         for feature, ours in zip(FEATURES, looks, strict=True)
@@ -161,13 +161,13 @@ def middle_colours(looks: Looks, other: Looks, group: str) -> dict[str, str]:
 
 
 def on_the_way(looks: Looks, other: Looks, time: float, generator: np.random.Generator) -> tuple[Looks, dict[str, str]]:
-    """Draw what could stand between two pictures: every colour mixed, and of all else the other's share that is due.
+    """Draw a picture between two others. Colours are mixed; a share `time` of the other features is from `other`.
 
     Args:
         looks: at time 0.
         other: at time 1.
-        time: how far it is, in [0, 1].
-        generator: says what has changed by then.
+        time: position between the two, in [0, 1].
+        generator: draws which features have changed.
 
     Returns:
         Looks and colours, as `render` takes them.
@@ -179,7 +179,7 @@ def on_the_way(looks: Looks, other: Looks, time: float, generator: np.random.Gen
 
 
 def is_colour_group(group: str) -> bool:
-    """Whether all that a group draws is a colour, so that something can be drawn between two of its looks."""
+    """Whether a group draws colours only. Two colours can be mixed; two shapes cannot."""
     return all(_mixes(feature) for feature in FEATURES if feature.group == group)
 
 
@@ -203,7 +203,7 @@ def mixed_colours(looks: Looks, other: Looks, time: float) -> dict[str, str]:
 
 
 def _mixes(feature: Feature) -> bool:
-    """Whether there is something between two looks."""
+    """Whether two looks of the feature can be mixed."""
     return feature.option.endswith("Color")
 
 
@@ -219,7 +219,7 @@ def render_png(looks: Looks, size: int, colours: Mapping[str, str] | None = None
     Args:
         looks: what to draw.
         size: height and width in pixels.
-        colours: DiceBear's option -> 'rrggbb', drawn instead of what `looks` says.
+        colours: DiceBear's option -> 'rrggbb'; they replace the colours of `looks`.
     """
     options: dict[str, object] = {"seed": "", "accessoriesColor": ["262e33"]}
     for feature, label in zip(FEATURES, looks, strict=True):

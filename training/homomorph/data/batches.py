@@ -1,6 +1,6 @@
-"""Training batches: pictures in pairs, positionally augmented, drawn anew for each step from the step's number.
+"""Training batches of picture pairs with positional augmentation.
 
-A step's batch depends on nothing but (data, seed, step), so a resumed run sees what the interrupted one would have.
+A batch depends only on (data, seed, step), so a resumed run gets the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import ConfigError
 
 _TRIES = 8
-"""Pictures that are tried before a pair is drawn without a twin."""
+"""Number of pictures whose twins are looked up. If none has any, the pair is drawn without a twin."""
 ALL_GROUPS = -1
-"""Stands for a group's index where a pair is drawn for all sliders together."""
+"""Group index of a pair that is drawn for all sliders together."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Batch:
     known: Tensor
     """Which labels are known, bool [B, L]."""
     placement: Tensor
-    """Where the augmentation has put each picture, as `torch.nn.functional.affine_grid` takes it, [B, 2, 3]."""
+    """The augmentation of each picture, as `torch.nn.functional.affine_grid` takes it, [B, 2, 3]."""
     source: Tensor
     """Index into the pictures, [B]: a of each pair."""
     target: Tensor
@@ -44,7 +44,7 @@ class Batch:
     group: Tensor
     """Index of the group in whose known labels a and b differ, or `ALL_GROUPS`, [B]."""
     bad: dict[int, str]
-    """Pictures of the data that were drawn but cannot be read, with the reason; others stand in their places."""
+    """Index of each unreadable picture that was drawn, with the reason. Another picture replaces it."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the same on another device."""
@@ -53,7 +53,7 @@ class Batch:
 
 
 class GroupValues:
-    """The values that one group's labels take together, and the pictures that have each of them.
+    """The combinations of values of one group's labels, and the pictures that have each combination.
 
     Pictures with an unknown label in the group are left out.
     """
@@ -68,11 +68,11 @@ class GroupValues:
         self._starts = np.concatenate([[0], np.cumsum(counts)])
 
     def __len__(self) -> int:
-        """Return how many different values there are."""
+        """Return the number of different combinations."""
         return len(self._starts) - 1
 
     def draw_pair(self, generator: np.random.Generator) -> tuple[int, int]:
-        """Draw two pictures of different values; each value is as likely as any other, however rare it is."""
+        """Draw two pictures with different combinations. All combinations are equally likely, rare ones too."""
         first, second = generator.choice(len(self), size=2, replace=False)
         return self._draw(int(first), generator), self._draw(int(second), generator)
 
@@ -83,7 +83,7 @@ class GroupValues:
 class Twins:
     """For each group, the pictures that agree with a picture in all labels of the other groups.
 
-    Pictures with an unknown label have none. Three arrays of integers a group: 24 bytes a picture and group at most.
+    Pictures with an unknown label have no twins. Each group needs three arrays of integers: at most 24 bytes a picture.
     """
 
     def __init__(self, data: LabelledPictures, groups: Mapping[int, slice]) -> None:
@@ -112,7 +112,7 @@ class Twins:
         return twins
 
     def draw_pair(self, group: int, generator: np.random.Generator) -> tuple[int, int] | None:
-        """Draw two such pictures; None if a few tries find none."""
+        """Draw a picture and one of its twins; None if a few tries find no twin."""
         for _ in range(_TRIES if len(self._complete) else 0):
             index = int(generator.choice(self._complete))
             if len(twins := self.of(index, group)):
@@ -124,9 +124,9 @@ class PairedBatches(Dataset[Batch]):
     """Item `step` is the batch of that training step.
 
     Three quarters of the pairs differ in the known labels of one group, each group as often as any other. A share of
-    them, `twins`, agrees in all other labels, as far as the data has such pictures. The other pairs are two pictures at
-    random. The augmentation moves both pictures of a pair alike, but for half of the pairs at
-    random: a movement is nothing that the slider of a group should learn.
+    them, `twins`, agrees in all other labels, if the data has such pictures. The other pairs are two random
+    pictures. The augmentation moves both pictures of a pair alike, because the slider of a group must not learn
+    movements; in half of the random pairs it moves them independently.
     """
 
     def __init__(
@@ -142,19 +142,18 @@ class PairedBatches(Dataset[Batch]):
         shard: int = 0,
         shards: int = 1,
     ) -> None:
-        """Take the data, and which part of each batch is wanted.
+        """Take the data and the settings.
 
         Args:
             data: labelled pictures.
             batch_size: pictures in all shards together.
             picture_size: height and width in pixels.
             jitter: positional augmentation.
-            seed: of everything that is drawn.
+            seed: seed of all random choices.
             twins: share of the pairs of one group that agree in all other labels, in [0, 1].
-            max_bad_pictures: how many may be unreadable, see `default_max_bad_pictures`.
-            shard: this part.
-            shards: parts that each batch has. Together they hold the pictures of the one batch that is drawn
-                otherwise.
+            max_bad_pictures: largest number of unreadable pictures; None: `default_max_bad_pictures`.
+            shard: number of the part of each batch that this process gets, from 0.
+            shards: number of parts. All parts together are the batch that a single process would draw.
 
         Raises:
             ConfigError: a batch cannot be divided into pairs for that many parts.
@@ -179,10 +178,10 @@ class PairedBatches(Dataset[Batch]):
         self._mine = np.array_split(np.arange(couples), shards)[shard].tolist()
         every = [row for row, couple in enumerate(2 * self._mine) if not self._one_group[couple]]
         self.rows_of_all_groups = torch.tensor(every, dtype=torch.int64)
-        """The pairs of each batch of this shard that are drawn for all groups; always the same ones."""
+        """Rows of the pairs that are drawn for all groups, in this shard. They are the same in each batch."""
 
     def __getitem__(self, step: int) -> Batch:
-        # Every shard draws the whole batch, and takes its part.
+        # Every shard draws the whole batch and takes its own part.
         generator = np.random.default_rng((self.seed, step))
         couples = [self._draw_couple(generator, one_group=one_group) for one_group in self._one_group]
         seeds = generator.integers(2**31, size=(len(couples), 2))
@@ -213,7 +212,7 @@ class PairedBatches(Dataset[Batch]):
         )
 
     def check_bad(self, bad: Mapping[int, str]) -> None:
-        """Check that not too many pictures are bad; see `AugmentedPictures`."""
+        """Check the number of unreadable pictures; see `AugmentedPictures`."""
         self._pictures.check_bad(bad)
 
     def _draw_couple(self, generator: np.random.Generator, *, one_group: bool) -> tuple[int, int, int]:

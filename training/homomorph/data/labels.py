@@ -1,4 +1,4 @@
-"""Reads what a labelled folder says: which attributes, in which groups, of which pictures.
+"""Reads a labelled folder: its groups, its attributes, and the labels of its pictures.
 
 A data folder holds `groups.yaml`, a table of labels (`attributes.csv`, CelebA's own files and others, see `tables`) and
 pictures, in `images/` or anywhere below the folder. Parquet files with pictures inside are unpacked first.
@@ -34,7 +34,7 @@ _MAX_GROUPS_BYTES = 2**20
 
 
 class PicturePaths(Sequence[Path]):
-    """Files of one folder, put together when asked for: kept as `Path`s, 200,000 of them would take 100 MB."""
+    """Paths of the files of one folder, made on demand: 200,000 stored `Path`s would take 100 MB."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class LabelledPictures:
         return paths.names[row] if isinstance(paths, PicturePaths) else paths[row].name
 
     def summary(self) -> str:
-        """Say in one line how many pictures there are, what is known of them, and what was left out and why."""
+        """Return one line: the number of pictures, the counts of their labels, and what was left out and why."""
         known, present = self.known.sum(axis=0), (self.labels == 1).sum(axis=0)
         counts = []
         for name, total, yes in zip(self.attributes, known.tolist(), present.tolist(), strict=True):
@@ -96,22 +96,22 @@ class LabelledPictures:
         return ": ".join(said[:2]) + "".join(f". {part[0].upper()}{part[1:]}" for part in (*said[2:], *self.notes))
 
     def one_valued(self) -> NDArray[np.bool_]:
-        """Which labels are never known, or always with the same value, [L]."""
+        """Which labels have fewer than two known values, [L]. Nothing can be learned about them."""
         both: NDArray[np.bool_] = (self.labels == 0).any(axis=0) & (self.labels == 1).any(axis=0)
         return ~both
 
 
 def read_labelled(folder: Path, *, unlisted: bool = False, allow_missing: bool = False) -> LabelledPictures:
-    """Read a data folder's groups and labels; pictures that the table names are looked up but not opened.
+    """Read a data folder's groups and labels. Checks that the table's pictures exist, without opening them.
 
     Args:
         folder: the data folder.
         unlisted: whether to add the pictures that the table does not name, all their labels unknown.
-        allow_missing: whether rows whose picture is not there are left out; otherwise they are an error.
+        allow_missing: whether to leave out rows whose picture does not exist; otherwise they are an error.
 
     Raises:
-        DataError: a file or column is missing, a value is not a label, a named picture is not there, or something
-            stands there twice.
+        DataError: a file or column is missing, a value is not a label, a named picture does not exist, or a name
+            occurs twice.
     """
     if not folder.is_dir():
         raise DataError(f"no data folder at {folder}: `homomorph render {folder}` makes one")
@@ -153,10 +153,10 @@ def read_labelled(folder: Path, *, unlisted: bool = False, allow_missing: bool =
 def _named_pictures(
     table: LabelTable, found: PictureNames, allow_missing: bool
 ) -> tuple[NDArray[np.int64], list[str], list[str]]:
-    """Return the rows whose pictures are there, the pictures' names, and what was left out.
+    """Return the rows whose pictures exist, the pictures' names, and what was left out.
 
     Raises:
-        DataError: a picture is not there, or two rows mean the same one.
+        DataError: a picture does not exist, or two rows name the same one.
     """
     rows: list[int] = []
     names: list[str] = []
@@ -198,12 +198,12 @@ def _count(number: int, thing: str) -> str:
 
 
 def images_folder(folder: Path) -> Path:
-    """Return where a data folder's pictures lie."""
+    """Return the folder of a data folder's pictures."""
     return folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
 
 
 def occurrence(data: LabelledPictures) -> NDArray[np.float64]:
-    """Return the share of the pictures that have each label, of those where it is known; NaN where it never is, [L]."""
+    """Return each label's share of 1 among its known values, [L]; NaN for a label that is never known."""
     counts = data.known.sum(axis=0)
     share = np.full(len(counts), np.nan)
     np.divide((data.labels == 1).sum(axis=0), counts, out=share, where=counts > 0)
@@ -220,13 +220,13 @@ def fingerprint(data: LabelledPictures) -> str:
 
 
 def label_balance(share: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return what a label has to count where it is 0 and where it is 1, so that a rare one is learned at all, [2, L].
+    """Return the loss weights of each label's values 0 and 1, [2, L]. Rare values weigh more, so that they are learned.
 
-    What occurs in at least a tenth of the pictures counts 1. Rarer values count as if they occurred in a tenth, but at
-    most ten times: beyond that a handful of pictures would be learned by heart.
+    A value that occurs in at least a tenth of the pictures weighs 1. A rarer value weighs as much as if it occurred in
+    a tenth, but at most 10: with a larger weight, the model would memorise a few pictures.
 
     Args:
-        share: of the pictures that have the label, [L], as `occurrence` returns it.
+        share: share of the pictures that have each label, [L], as `occurrence` returns it.
     """
     shares = np.nan_to_num(np.stack([1 - share, share]), nan=1.0)
     weights: NDArray[np.float32] = np.clip(0.1 / np.maximum(shares, 0.01), 1, 10).astype(np.float32)
@@ -237,7 +237,7 @@ def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
     """Read `groups.yaml`: a mapping of group names to lists of attributes.
 
     Raises:
-        DataError: the file is missing, is no such mapping, or has names that cannot be used.
+        DataError: the file is missing, is not such a mapping, or has invalid names.
     """
     content = _read_yaml(file)
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
@@ -254,7 +254,7 @@ def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _read_yaml(file: Path) -> Any:
-    """Read a small YAML file without references, in which no key stands twice."""
+    """Read a small YAML file. References and duplicate keys are errors."""
     try:
         if file.exists() and not file.is_file():
             raise DataError(f"{file} is no regular file")
@@ -271,16 +271,16 @@ def _read_yaml(file: Path) -> Any:
         raise DataError(f"{file} is not YAML: {error}") from error
     except RecursionError as error:
         raise DataError(f"{file} is nested too deeply") from error
-    except ValueError as error:  # of numbers and dates that are none
+    except ValueError as error:  # an invalid number or date
         raise DataError(f"{file} is not YAML: {error}") from error
 
 
 class _UnwantedError(yaml.YAMLError):
-    """It is YAML, of a kind that is not read."""
+    """Valid YAML with a feature that we refuse."""
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without references, which could grow without end, and without keys that stand twice."""
+    """Refuses references, which can expand without limit, and duplicate keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -24,9 +24,9 @@ from homomorph.progress import Progress, Report, silent
 from homomorph_client.files import replacing
 
 _Job = tuple[Path, Style, int, int, int, float]
-"""Folder, style, seed, number of the picture, height and width in pixels, share of pictures in colours between two."""
+"""Folder, style, seed, picture number, height and width in pixels, share of pictures with mixed colours."""
 _Rendered = tuple[str, list[int | str]]
-"""File name and labels; an empty one is unknown."""
+"""File name and labels; an empty label is unknown."""
 
 
 def _render_one(job: _Job) -> _Rendered:
@@ -55,21 +55,21 @@ def render_set(
 ) -> None:
     """Render `count` pictures into `folder`, which appears only when the set is complete.
 
-    The same seed gives the same pictures on every machine, and a larger set of a seed begins with the smaller one.
+    The same seed gives the same pictures on every machine. A larger set begins with the pictures of a smaller one.
 
     Args:
         folder: new or empty folder.
         count: number of pictures, at least 1.
         size: height and width in pixels, 16 to 4096.
-        seed: which set; sets of different seeds are independent.
-        workers: processes; None is one for each usable core, 0 renders in this process.
+        seed: seed of the set; sets of different seeds are independent.
+        workers: number of processes; None: one for each usable core; 0: render in this process.
         style: one of `styles.style_names()`.
-        between: share of the pictures whose colours lie between two of the palette's, in [0, 1]; the labels of these
+        between: share of the pictures with mixtures of two of the palette's colours, in [0, 1]; the labels of mixed
             colours are unknown.
         report: called after each picture.
 
     Raises:
-        DataError: `folder` already holds something, a number is out of range, or there is no such style.
+        DataError: `folder` is not empty, a number is out of range, or the style does not exist.
         OutputError: the folder cannot be written.
     """
     if count < 1:
@@ -106,14 +106,14 @@ def render_set(
 
 @contextlib.contextmanager
 def _render_processes(workers: int | None) -> Iterator[Callable[[Iterable[_Job]], Iterator[_Rendered]]]:
-    """Yield a function that renders pictures in order, in so many processes; with 0, in this one."""
+    """Yield a function that renders pictures in order, in `workers` processes; 0: in this process."""
     if workers == 0:
         yield lambda jobs: map(_render_one, jobs)
         return
     with ProcessPoolExecutor(
         workers or len(os.sched_getaffinity(0)),
         mp_context=multiprocessing.get_context("spawn"),
-        # Ctrl-C reaches every process of a terminal; this one ends the others.
+        # Ctrl-C signals every process of a terminal. The workers ignore it, and this process ends them.
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),
     ) as pool:

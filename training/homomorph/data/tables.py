@@ -1,7 +1,6 @@
-"""Tables of labels as people have them: CSV with any separator, CelebA's text files, Excel, parquet.
+"""Reads tables of labels: CSV with any separator, CelebA's text files, Excel, parquet.
 
-Whatever the file, the result is one `LabelTable`: the pictures' names and, for each column of labels, which picture has
-it. docs/your-data.md says the same in tables.
+Each format gives a `LabelTable`: the pictures' names and their labels. docs/your-data.md lists the formats.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ TABLE_FILES = (
     "metadata.csv",
     "metadata.jsonl",
 )
-"""Names of tables in a data folder. The first that is there is read."""
+"""Names of tables in a data folder. The first one that exists is read."""
 NAME_COLUMNS = ("image", "image_id", "file_name", "filename", "file", "image_name", "image_path", "path", "img", "name")
-"""Headers of the column that names the pictures, in small letters; the first that is there is taken."""
+"""Headers of the column with the pictures' names, in small letters. The first one that exists is used."""
 
 _NO_LABEL = 255
 _MAX_BYTES = 2**30
@@ -58,24 +57,24 @@ _WORDS = {"true": 1, "yes": 1, "t": 1, "y": 1, "false": 0, "no": 0, "f": 0, "n":
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What a table says."""
+    """Names and labels of N pictures, as read from a table."""
 
     file: Path
     names: list[str]
-    """Of N pictures, as the table writes them."""
+    """Names of the N pictures, as the table writes them."""
     lines: NDArray[np.int64]
-    """Line of the file that each picture stands in, [N]."""
+    """Line number of each picture in the file, [N]."""
     labels: NDArray[np.uint8]
     """0, 1 or `UNKNOWN`, [N, L]."""
     form: str
-    """How it was read, such as `-1 is no, 1 is yes`."""
+    """How the values were understood, such as `-1 is no, 1 is yes`."""
 
 
 def find_table(folder: Path) -> Path | None:
-    """Return the table of labels in a folder, or in one of the folders in it; None if there is none.
+    """Return the table of labels in a folder or in one of its subfolders; None if there is none.
 
     Raises:
-        DataError: several of the folders in it have one.
+        DataError: several subfolders have one.
     """
     if here := next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None):
         return here
@@ -89,11 +88,11 @@ def read_table(file: Path, attributes: Sequence[str]) -> LabelTable:
     """Read a table of labels.
 
     Args:
-        file: CSV, CelebA's text, Excel or parquet; told by its content.
-        attributes: the L columns that are wanted, in this order.
+        file: CSV, CelebA's text, Excel or parquet; the content decides which.
+        attributes: names of the L columns to read, in this order.
 
     Raises:
-        DataError: it cannot be read, a column is missing or there twice, or a value is no label.
+        DataError: the file cannot be read, a column is missing or occurs twice, or a value is not a label.
     """
     frame, first_line, form = _read_frame(file)
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
@@ -127,7 +126,7 @@ def read_table(file: Path, attributes: Sequence[str]) -> LabelTable:
 
 
 class _Column:
-    """A column's different values, as small words, and which of them each row has."""
+    """A column's different values, in small letters, and the index of each row's value."""
 
     def __init__(self, series: pd.Series[Any]) -> None:
         category = series.astype("category")
@@ -139,7 +138,7 @@ class _Column:
         self.codes = codes
 
     def numbers(self) -> set[float] | None:
-        """Numbers among the values; None if some value is no label."""
+        """Numbers among the values; None if a value is not a label."""
         found: set[float] = set()
         for word in self.words:
             if word in _UNKNOWN_WORDS or word in _WORDS:
@@ -151,15 +150,17 @@ class _Column:
 
 
 def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str]) -> tuple[dict[str, int], str]:
-    """Return the label of every value, and how they are understood in words.
+    """Return the label of every value, and a phrase that says how numbers were understood.
 
-    What 0 means follows from the whole table: other columns of labels count too, also those that are not wanted.
+    The meaning of 0 depends on all label columns of the table, including those that are not read.
     """
     words = {word for name in attributes for word in columns[name].words}
     numbers: set[float] = set()
     for name, column in columns.items():
         found = column.numbers()
-        if found is None and name in attributes:  # an error below names its value; what else it has counts
+        if (
+            found is None and name in attributes
+        ):  # an error below names the wrong value; the column's other values count
             found = {number for word in column.words if (number := _number(word)) in (-1.0, 0.0, 1.0)}
         numbers |= found or set()
     if {-1.0, 0.0} <= numbers:
@@ -188,7 +189,7 @@ def _number(word: str) -> float | None:
 
 
 def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop a column that only counts the rows, as pandas writes one, and empty ones at the end of each row."""
+    """Drop the row numbers that pandas writes as a first column, and empty columns at the end."""
     if frame.shape[1] > 1 and (frame.columns[0] == "" or str(frame.columns[0]).startswith("Unnamed")):
         counted = [str(value).removesuffix(".0") for value in frame.iloc[:, 0]]
         if counted in ([str(i) for i in range(len(frame))], [str(i + 1) for i in range(len(frame))]):
@@ -208,7 +209,7 @@ def _name_column(file: Path, frame: pd.DataFrame) -> str:
 
 
 def _read_frame(file: Path) -> tuple[pd.DataFrame, int, str]:
-    """Return the rows as a frame, the number of the first one's line, and what is worth telling of the file's form."""
+    """Return the rows as a frame, the line number of the first row, and a note about the file's form."""
     try:
         if not file.is_file():
             raise DataError(f"{file} is no regular file")
@@ -231,7 +232,7 @@ def _read_frame(file: Path) -> tuple[pd.DataFrame, int, str]:
 
 
 def _decode(file: Path, content: bytes) -> tuple[str, str]:
-    """Return a file's text, and its encoding in words if it is none of UTF-8."""
+    """Return a file's text, and the name of its encoding if it is not UTF-8."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
             try:
@@ -250,7 +251,7 @@ def _decode(file: Path, content: bytes) -> tuple[str, str]:
     try:
         return content.decode("utf-8"), ""
     except UnicodeDecodeError:
-        # Each byte is some character; names that are wrong then are not found among the pictures.
+        # This encoding accepts every byte. If it is wrong, names do not match the pictures and are reported later.
         return content.decode("cp1252", errors="replace"), "not UTF-8, read as Windows-1252"
 
 
@@ -276,7 +277,7 @@ def _read_text(file: Path, text: str) -> tuple[pd.DataFrame, int]:
 
 
 def _parse(file: Path, text: str, header: list[str], separator: str, *, skipped: int) -> pd.DataFrame:
-    """Parse rows that all have as many cells as the header; empty lines at the end are left out."""
+    """Parse rows that all have as many cells as the header. Empty lines at the end are dropped."""
     if len(header) > _MAX_COLUMNS:
         raise DataError(f"{file} has {len(header)} columns: it is no table of labels")
     _check_rows(file, text, len(header), separator, skipped)
@@ -286,7 +287,7 @@ def _parse(file: Path, text: str, header: list[str], separator: str, *, skipped:
             io.StringIO(text),
             sep=separator,
             header=None,
-            names=list(numbers),  # a header may have a name twice, which is refused later
+            names=list(numbers),  # a header may repeat a name; that is refused later
             skiprows=skipped,
             dtype="category",
             na_filter=False,
@@ -345,7 +346,7 @@ def _read_excel(file: Path, content: bytes) -> pd.DataFrame:
         ) from error
     except DataError:
         raise
-    except Exception as error:  # whatever a damaged archive provokes
+    except Exception as error:  # a damaged archive can raise any exception
         raise DataError(
             f"{file} is no CSV but begins like an Excel file, and cannot be read: {_short(str(error), 200)}"
         ) from error
@@ -356,7 +357,7 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         return pd.read_parquet(file, dtype_backend="numpy_nullable").reset_index(drop=True)
     except ImportError as error:
         raise DataError(f"{file} is parquet, which needs pyarrow: pip install pyarrow") from error
-    except Exception as error:  # whatever a damaged file provokes
+    except Exception as error:  # a damaged file can raise any exception
         raise DataError(f"{file} is damaged parquet: {_short(str(error), 200)}") from error
 
 
