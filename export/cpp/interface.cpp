@@ -20,7 +20,7 @@ class Parameters {
       throw std::runtime_error("there is no " + path.string() + ": give a folder that `homomorph export` wrote");
     }
     const std::string text{std::istreambuf_iterator<char>(file), {}};
-    // Values with escaped characters, which none of ours has, are passed over.
+    // Skips values with escaped characters. Our exports write none.
     static const std::regex parameter(R"re(key:\s*"(\w+)"\s*value\s*\{\s*string_value:\s*"([^"\\]*)")re");
     for (std::sregex_iterator match(text.begin(), text.end(), parameter), end; match != end; ++match) {
       values_[(*match)[1]] = (*match)[2];
@@ -83,7 +83,7 @@ Strengths Interface::ramp(const std::map<std::string, double>& ends, int64_t ste
       for (const std::string& other : groups) known += (known.empty() ? "" : ", ") + other;
       throw std::runtime_error("there is no group '" + name + "': the model has " + known);
     }
-    // Written so that NaN is refused.
+    // This form of the comparison also refuses NaN.
     require(end >= 0 && end <= max_strength, "the strength of ", name, " must be from 0 to ", max_strength, ", not ",
             end);
     column_ends[group - groups.begin()] = end;

@@ -1,4 +1,4 @@
-// What an exported model takes. Everything here throws std::runtime_error with a single line.
+// The limits of an exported model's inputs. Everything here throws std::runtime_error with a single line.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace homomorph {
 
-// How far each frame goes from the source to the target.
+// The strength of each group in each frame.
 struct Strengths {
   int64_t steps;
   int64_t groups;
@@ -27,15 +27,15 @@ struct Interface {
   int64_t max_pixels;  // of all frames together
   double max_strength;
 
-  // Returns strengths that grow evenly from 0 to each group's end. Groups that are not named stay at 0; where none is,
-  // all go to 1.
+  // Returns strengths that grow evenly from 0 to each group's end. Groups that are not named stay at 0. If no group is
+  // named, all groups go to 1.
   Strengths ramp(const std::map<std::string, double>& ends, int64_t steps) const;
 
-  // Refuses pictures that the model cannot take, or not for so many frames.
+  // Throws if the model cannot take the pictures, or not with this number of frames.
   void check(const Picture& source, const Picture& target, int64_t steps) const;
 };
 
-// Reads what the export wrote for clients, into the configuration of the served model `morph`.
+// Reads the limits that the export wrote into the configuration of the served model `morph`.
 Interface read_interface(const std::filesystem::path& repository);
 
 }  // namespace homomorph

@@ -1,4 +1,4 @@
-// Two PNG files in, the frames between them out: the exported model in a program without Python.
+// Runs an exported model without Python: reads two PNG files and writes the frames between them.
 
 #include <cstdio>
 #include <exception>
@@ -15,7 +15,7 @@ namespace {
 using namespace homomorph;
 
 void run(const Options& options) {
-  // Whatever can be refused is refused before the networks are loaded.
+  // Check all arguments before the networks are loaded.
   check_output(options.out);
   const Interface interface = read_interface(options.repository);
   const Strengths strengths = interface.ramp(options.sliders, options.steps);
@@ -47,7 +47,7 @@ int main(int argc, char** argv) {
     if (const std::optional<Options> options = parse_options(argc, argv)) run(*options);
     return 0;
   } catch (const std::exception& error) {
-    // torch's messages go on with the stack.
+    // torch's messages continue with a stack trace; only the first line is printed.
     const std::string message = error.what();
     std::fprintf(stderr, "homomorph-morph: %s\n", message.substr(0, message.find('\n')).c_str());
     return 2;

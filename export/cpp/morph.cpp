@@ -11,11 +11,11 @@
 namespace homomorph {
 namespace {
 
-// The interpolator calls homomorph::interpolate, so it cannot be loaded before this. A program may also be linked with
-// the operator; registering it a second time would end the process.
+// Loads the operator homomorph::interpolate, which the interpolator calls. Does nothing if the program is linked with
+// the operator already, because a second registration would end the process.
 void load_operator(const std::filesystem::path& library) {
   if (c10::Dispatcher::singleton().findSchema({"homomorph::interpolate", ""})) return;
-  // Never closed: what it registers must stay.
+  // The library is never closed, because its registration must stay valid.
   if (dlopen(library.c_str(), RTLD_NOW) == nullptr) {
     throw std::runtime_error(std::string("the operator's library cannot be loaded: ") + dlerror());
   }
@@ -30,7 +30,7 @@ torch::jit::Module load_module(const std::filesystem::path& path) {
   }
 }
 
-// A batch of one; the picture's memory, not a copy.
+// A batch of one picture, as a view of its memory.
 at::Tensor as_tensor(const Picture& picture) {
   return torch::from_blob(const_cast<uint8_t*>(picture.pixels.data()), {1, picture.height, picture.width, 3},
                           torch::kUInt8);

@@ -31,7 +31,7 @@ class Morph {
   std::unique_ptr<Modules> modules_;
 };
 
-// How many threads one operation of a network may use, in this process; as many as there are cores otherwise.
+// Sets the number of threads of one network operation in this process. The default is the number of cores.
 void set_threads(int threads);
 
 }  // namespace homomorph

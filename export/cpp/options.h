@@ -14,12 +14,12 @@ struct Options {
   std::filesystem::path target;
   std::filesystem::path out;
   int64_t steps = 9;
-  std::map<std::string, double> sliders;  // where each named group ends; empty: all go to 1
+  std::map<std::string, double> sliders;  // last strength of each named group; empty: all groups go to 1
   std::optional<int> threads;
   int repeat = 1;
 };
 
-// Nothing if help was asked for, which it prints. Throws std::runtime_error with a single line.
+// Prints the help and returns nothing if it was asked for. Throws std::runtime_error with a single line.
 std::optional<Options> parse_options(int argc, char** argv);
 
 }  // namespace homomorph

@@ -11,7 +11,7 @@
 namespace homomorph {
 namespace {
 
-// A new folder beside another, so that moving it there is a rename; removed at the end if it is still there.
+// A temporary folder beside the final one, so that a rename moves it. The destructor removes it if it was not renamed.
 class TemporaryFolder {
  public:
   explicit TemporaryFolder(const std::filesystem::path& beside) {

@@ -8,7 +8,7 @@
 
 namespace homomorph {
 
-// Refuses a place that is taken, before work is spent on frames for it.
+// Throws if the folder exists already. Called before the frames are computed.
 void check_output(const std::filesystem::path& folder);
 
 // Writes frame-000.png, frame-001.png, ... as the Python client names them.

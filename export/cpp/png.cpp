@@ -8,10 +8,10 @@
 namespace homomorph {
 namespace {
 
-// Decoded, such a picture takes 256 MB; a file of a few bytes may claim more.
+// A decoded picture of this size takes 256 MB. A file of a few bytes may claim to be larger.
 constexpr int64_t kMaxPixels = 64'000'000;
 
-// libpng's own structure, which holds memory from the beginning of a file until its end, and what went wrong.
+// libpng's structure for one file. It owns memory while the file is read or written, and holds the error message.
 struct Image : png_image {
   Image() : png_image{} { version = PNG_IMAGE_VERSION; }
   ~Image() { png_image_free(this); }
@@ -31,9 +31,9 @@ Picture read_png(const std::filesystem::path& path) {
     throw std::runtime_error(path.string() + " has more than " + std::to_string(kMaxPixels / 1'000'000) +
                              " million pixels: scale it down first");
   }
-  // Libpng takes 16 bits for linear light otherwise.
+  // Without this, libpng reads 16-bit values as linear light.
   image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
-  // With alpha, because libpng would lay it on white in linear light, unlike the client.
+  // Alpha is kept, because libpng would blend it with white in linear light, unlike the client.
   image.format = PNG_FORMAT_RGBA;
   std::vector<uint8_t> rgba(PNG_IMAGE_SIZE(image));
   if (!png_image_finish_read(&image, nullptr, rgba.data(), 0, nullptr)) {

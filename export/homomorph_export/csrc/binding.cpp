@@ -1,4 +1,4 @@
-// The operator homomorph::interpolate: its schema, what it refuses, and its kernels, through libtorch's stable ABI.
+// The operator homomorph::interpolate: its schema, its checks and its kernels, through libtorch's stable ABI.
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -93,7 +93,7 @@ struct Strides {
       : values{inner * c * h * w, c * h * w, channels_last ? 1 : h * w, channels_last ? w * c : w,
                channels_last ? c : 1} {}
 
-  // Whether the tensor lies like this. The source has no inner dimension.
+  // Whether the tensor has these strides. The source has no inner dimension.
   bool are_of(const Tensor& tensor) const {
     const int64_t dimensions = tensor.dim();
     for (int64_t i = 0; i < dimensions; ++i) {
@@ -105,7 +105,7 @@ struct Strides {
 };
 
 Tensor empty(const int64_t (&sizes)[5], const Strides& strides, const Tensor& like) {
-  // Not torch::stable::empty and a view of it: two calls through the dispatcher cost more than a small interpolation.
+  // torch::stable::empty with a view would take two dispatcher calls, which cost more than a small interpolation.
   int32_t dtype = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   AtenTensorHandle handle = nullptr;
@@ -114,7 +114,7 @@ Tensor empty(const int64_t (&sizes)[5], const Strides& strides, const Tensor& li
   return Tensor(handle);
 }
 
-// The tensor itself if it lies like that already, else a copy; [outer * inner, C, h, w] tells what is a sample of it.
+// The tensor itself if it has this layout already, else a copy. Its samples are those of [outer * inner, C, h, w].
 Tensor dense(const Tensor& tensor, const Strides& strides, torch::headeronly::IntHeaderOnlyArrayRef samples,
              MemoryFormat format) {
   if (strides.are_of(tensor)) return tensor;
@@ -170,10 +170,10 @@ Tensor interpolate_cpu(const Tensor& source, const Tensor& deltas, const Tensor&
 }
 
 #if defined(HOMOMORPH_CUDA)
-// torch's current stream on the device. The function is in libtorch_cuda, which the library must not be linked with: it
-// loads where torch has no CUDA, too. Whoever has a tensor on a CUDA device has that library in the process.
+// torch's current stream on the device. The function is in libtorch_cuda. This library is not linked with that, because
+// it must also load where torch has no CUDA. A process with a CUDA tensor has loaded libtorch_cuda already.
 void* current_stream(int32_t device) {
-  using GetStream = AOTITorchError(int32_t device, void** stream);  // as the header declares it where CUDA is there
+  using GetStream = AOTITorchError(int32_t device, void** stream);  // as the header declares it in builds with CUDA
   static GetStream* const get_stream = [] {
     void* const library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
     void* const symbol = library == nullptr ? nullptr : dlsym(library, "aoti_torch_get_current_cuda_stream");

@@ -24,9 +24,9 @@ TilesKernel& choose_kernel() {
   return interpolate_tiles_baseline;
 }
 
-// A result is written around the caches when it, and what it is made of, has more bytes than this: a plain store would
-// read each line first. It is the last-level cache, but no more than 32 MiB of it, because a virtual machine is told
-// the size of a cache that it shares with others.
+// If a result and its inputs together have more bytes than this, the result is written around the caches, because a
+// plain store would read each line first. The limit is the size of the last-level cache, but at most 32 MiB: a virtual
+// machine sees the size of its host's cache, which it shares with other machines.
 int64_t streamed_bytes() {
   constexpr int64_t most = 32 << 20;
 #if defined(_SC_LEVEL3_CACHE_SIZE)
@@ -36,7 +36,7 @@ int64_t streamed_bytes() {
   return most;
 }
 
-// One for each thread, kept between calls: allocating costs more than a small interpolation.
+// One for each thread. It is kept between calls, because an allocation costs more than a small interpolation.
 class Memory {
  public:
   ~Memory() { std::free(memory_); }

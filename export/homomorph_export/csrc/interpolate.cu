@@ -1,9 +1,9 @@
 // The CUDA kernel. No torch in here.
 //
-// A block of threads computes some of the steps for one tile of one sample, each thread for its own 16 bytes of
-// elements. It goes through the steps kSteps at a time, their sums in registers, and reads the deltas that any of them
-// uses, once. What it reads again for the next steps is what the same thread has just read, so it comes out of the
-// caches: through the device's memory goes every number once.
+// A block of threads computes some of the steps for one tile of one sample. Each thread computes 16 bytes of elements.
+// It computes kSteps steps at a time, with their sums in registers, and reads each delta in use once for them. For the
+// next steps the same thread reads the same deltas again, now from the caches. So each number passes through the
+// device's memory once.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -21,19 +21,19 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Branches whose strengths are in shared memory together: two for each thread to fetch.
+// Number of branches whose strengths are in shared memory at once. Each thread fetches two.
 constexpr int kBranches = 256;
 
-// Blocks that a multiprocessor must have room for: fewer could not keep its memory busy.
+// Least number of blocks that must fit on a multiprocessor. Fewer could not keep its memory busy.
 constexpr int kResident = 4;
 
-// Loads of deltas that a thread has under way at once.
+// Number of loads of deltas that a thread has in flight.
 constexpr int kAhead = 4;
 
 template <typename T>
 using SumOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Everything that a kernel needs, with its types.
+// The kernel's parameters, with typed pointers.
 template <typename T>
 struct Arrays {
   const T* source;     // [batch, elements]
@@ -59,7 +59,7 @@ __device__ __forceinline__ Sum widen(T number) {
   return static_cast<Sum>(number);
 }
 
-// Results are the first to leave the caches, which the deltas are to stay in.
+// Results leave the caches first, so that the deltas stay there.
 template <typename T, int Width>
 __device__ __forceinline__ void store(T* to, const SumOf<T> (&sums)[Width]) {
   Pack<T, Width> pack;
@@ -74,7 +74,7 @@ __device__ __forceinline__ void store(T* to, const SumOf<T> (&sums)[Width]) {
   }
 }
 
-// As many numbers as one access takes. The deltas are only read, by this kernel and by whatever runs beside it.
+// The numbers of one memory access. No kernel that runs at the same time writes the deltas.
 template <typename T, int Width>
 __device__ __forceinline__ Pack<T, Width> load(const T* from) {
   if constexpr (sizeof(T) * Width == 16) {
@@ -87,14 +87,14 @@ __device__ __forceinline__ Pack<T, Width> load(const T* from) {
   }
 }
 
-// What the threads of a block share about kSteps steps and kBranches branches.
+// Shared memory of a block, for kSteps steps and kBranches branches.
 template <typename Sum, int Steps>
 struct Shared {
-  alignas(16) Sum strengths[kBranches][Steps];  // of the branches in use, one after the other
-  int branches[kBranches];                      // which those are
+  alignas(16) Sum strengths[kBranches][Steps];  // of the branches in use, without gaps
+  int branches[kBranches];                      // indices of these branches
   unsigned steps[kBranches];                    // a bit for each step that uses it
-  int used;                                     // how many there are
-  bool dense;                                   // whether every step uses all of those
+  int used;                                     // number of these branches
+  bool dense;                                   // whether every step uses all of them
 };
 
 // Fetches the strengths of `count` steps and up to kBranches branches, and lists the branches that any step uses.
@@ -103,13 +103,13 @@ template <typename T, int Steps>
 __device__ void fetch_strengths(const T* strengths, int64_t stride, int count, int branches,
                                 Shared<SumOf<T>, Steps>& shared) {
   using Sum = SumOf<T>;
-  __syncthreads();  // nobody reads the last ones any more
+  __syncthreads();  // all threads have read the previous strengths
   if (threadIdx.x == 0) {
     shared.used = 0;
     shared.dense = true;
   }
   __syncthreads();
-  // In order of the branches, a warp's worth after the other: sums then do not depend on how threads are scheduled.
+  // In the branches' order, one warp at a time, so that sums do not depend on the order in which threads run.
   if (threadIdx.x < 32) {
     for (int first = 0; first < branches; first += 32) {
       const int k = first + static_cast<int>(threadIdx.x);
@@ -137,8 +137,8 @@ __device__ void fetch_strengths(const T* strengths, int64_t stride, int count, i
   __syncthreads();
 }
 
-// Adds the listed branches to the sums of all steps. Masked, a step leaves out what it does not use: 0 times a number
-// that is not finite would not be 0.
+// Adds the listed branches to the sums of all steps. With a mask, a step skips branches that it does not use, because 0
+// times a number that is not finite is not 0.
 template <bool Masked, typename T, int Width, int Steps>
 __device__ __forceinline__ void add_branches(const T* deltas, int64_t stride,
                                              const Shared<SumOf<T>, Steps>& shared, SumOf<T> (&sums)[Steps][Width]) {
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, kResident) interpolate_kernel(const 
     const int64_t tile = work / arrays.parts % arrays.tiles;
     const int64_t sample = work / arrays.parts / arrays.tiles;
     const int64_t element = (tile * kThreads + threadIdx.x) * Width;
-    // Threads beyond the end take part in fetching strengths. Elements are a multiple of Width.
+    // Threads beyond the end help to fetch strengths. The number of elements is a multiple of Width.
     const bool inside = element < arrays.elements;
     const T* const strengths = arrays.strengths + sample * arrays.steps * arrays.branches;
     const T* const deltas = arrays.deltas + sample * arrays.branches * arrays.elements + element;
@@ -233,8 +233,8 @@ cudaError_t launch(const InterpolateParams& params, int processors, cudaStream_t
   };
   constexpr int64_t tile = int64_t{kThreads} * Width;
   arrays.tiles = (params.elements + tile - 1) / tile;
-  // Where there are too few tiles to keep the device busy, several blocks share the steps of one: their deltas are read
-  // again, but out of the second-level cache.
+  // If there are too few tiles to keep the device busy, several blocks share the steps of one tile. They read the same
+  // deltas again, but from the second-level cache.
   const int64_t step_blocks = (params.steps + Steps - 1) / Steps;
   const int64_t wanted = (4 * int64_t{processors} + params.batch * arrays.tiles - 1) / (params.batch * arrays.tiles);
   arrays.blocks_per_part = (step_blocks + wanted - 1) / wanted;
@@ -260,7 +260,7 @@ cudaError_t launch(const InterpolateParams& params, int processors, cudaStream_t
 }
 
 cudaError_t launch(const InterpolateParams& params, int device, cudaStream_t stream) {
-  // This library has a CUDA runtime of its own, which does not know what torch's was told.
+  // This library has its own CUDA runtime, which does not know the device that torch has selected.
   if (const cudaError_t error = cudaSetDevice(device); error != cudaSuccess) return error;
   int processors = 0;
   const cudaError_t error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);

@@ -47,7 +47,7 @@ struct Lanes<Half> : PairsOf<Lanes<float>> {
   }
 };
 
-// Of two neighbours, the first is the lower half of 32 bits and the second the upper one.
+// Two neighbours share 32 bits: the first is the lower half, the second the upper half.
 template <>
 struct Lanes<BFloat16> : PairsOf<Lanes<float>> {
   static float widen(BFloat16 number) { return homomorph::widen(number); }
@@ -66,8 +66,8 @@ struct Lanes<BFloat16> : PairsOf<Lanes<float>> {
     return _mm256_blend_epi16(_mm256_srli_epi32(rounded(sums[0]), 16), rounded(sums[1]), 0xaa);
   }
 
-  // In the upper halves: to the nearest, ties to even. A NaN stays one, because the lower half of its bits is 0, as in
-  // the number that it comes from, so that rounding does not carry into its exponent.
+  // Rounds to the upper halves: to the nearest, ties to even. A NaN stays a NaN: it was widened from 16 bits, so the
+  // lower half of its bits is 0, and rounding does not carry into its exponent.
   static __m256i rounded(Register sums) {
     const __m256i bits = _mm256_castps_si256(sums);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -100,5 +100,5 @@ struct Lanes<double> {
 void homomorph::interpolate_tiles_avx2(const InterpolateParams& params, int64_t begin, int64_t end, bool streamed,
                                        std::byte* scratch) {
   compute_any(params, begin, end, streamed, scratch);
-  _mm_sfence();  // streamed results must be there for whoever waits for this thread
+  _mm_sfence();  // makes streamed results visible to other threads
 }

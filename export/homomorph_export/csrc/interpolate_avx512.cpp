@@ -46,7 +46,7 @@ struct Lanes<Half> : PairsOf<Lanes<float>> {
   }
 };
 
-// Of two neighbours, the first is the lower half of 32 bits and the second the upper one.
+// Two neighbours share 32 bits: the first is the lower half, the second the upper half.
 template <>
 struct Lanes<BFloat16> : PairsOf<Lanes<float>> {
   static float widen(BFloat16 number) { return homomorph::widen(number); }
@@ -65,8 +65,8 @@ struct Lanes<BFloat16> : PairsOf<Lanes<float>> {
     return _mm512_or_si512(even, odd);
   }
 
-  // In the upper halves: to the nearest, ties to even. A NaN stays one, because the lower half of its bits is 0, as in
-  // the number that it comes from, so that rounding does not carry into its exponent.
+  // Rounds to the upper halves: to the nearest, ties to even. A NaN stays a NaN: it was widened from 16 bits, so the
+  // lower half of its bits is 0, and rounding does not carry into its exponent.
   static __m512i rounded(Register sums) {
     const __m512i bits = _mm512_castps_si512(sums);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -99,5 +99,5 @@ struct Lanes<double> {
 void homomorph::interpolate_tiles_avx512(const InterpolateParams& params, int64_t begin, int64_t end, bool streamed,
                                          std::byte* scratch) {
   compute_any(params, begin, end, streamed, scratch);
-  _mm_sfence();  // streamed results must be there for whoever waits for this thread
+  _mm_sfence();  // makes streamed results visible to other threads
 }

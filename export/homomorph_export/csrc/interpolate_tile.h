@@ -1,8 +1,8 @@
-// The CPU kernel, in terms of Lanes<T>: kRegisters registers of sums, and how kWidth numbers of type T get into and out
-// of them. A file that includes this has defined Lanes for its instruction set before.
+// The CPU kernel, written with Lanes<T>: kRegisters registers of sums, which load and store kWidth numbers of type T.
+// A file defines Lanes for its instruction set, then includes this one.
 //
-// Everything here has internal linkage, and nothing of the standard library is instantiated: what one file compiles for
-// its instruction set must not be linked into another.
+// Everything here has internal linkage, and no standard library template is instantiated. Otherwise the linker could
+// use one file's code, with its instruction set, in place of another's.
 #pragma once
 
 #include <cstring>
@@ -17,11 +17,11 @@
 namespace homomorph {
 namespace {
 
-// Steps that are computed together share the loads of the deltas.
+// Number of steps that are computed together. They share the loads of the deltas.
 constexpr int kSteps = 6;
 
-// Registers that are computed together for each step, so that no sum has to wait for the one before it. With kSteps
-// steps, Lanes<T>::kUnroll of them fill the registers that the processor has.
+// Number of registers that are computed together for each step. Their sums are independent, so none waits for another.
+// With kSteps steps, Lanes<T>::kUnroll of them fill the processor's registers.
 template <typename T>
 constexpr int unroll(int steps) {
   return steps <= 2 ? 4 : Lanes<T>::kUnroll;
@@ -36,7 +36,7 @@ struct Block {
   int64_t branches;    // where its branches begin in Plan::branches
 };
 
-// What there is to do for one sample: the same for all of its tiles.
+// The work of one sample. It is the same for all tiles of the sample.
 template <typename Sum>
 struct Plan {
   Sum* strengths;      // block by block: [used, steps]
@@ -62,8 +62,8 @@ class Scratch {
   std::byte* memory_;
 };
 
-// How many of the steps from `step` on use the same branches: only those can be computed together without reading a
-// delta whose strength is 0.
+// Number of consecutive steps from `step` on that use the same branches. Steps with different branches cannot be
+// computed together, because a delta whose strength is 0 must not be read.
 template <typename T>
 int64_t alike(const T* strengths, int64_t step, int64_t steps, int64_t branches) {
   for (int64_t next = step + 1; next < steps; ++next) {
@@ -82,7 +82,7 @@ void make_plan(const T* strengths, int64_t steps, int64_t branches, Plan<Sum>& p
   for (int64_t k = 0; k < branches; ++k) plan.used[k] = false;
   for (int64_t run = 0, step = 0; step < steps; step += run) {
     run = alike(strengths, step, steps, branches);
-    // Blocks of about the same size: 9 steps are 5 and 4, not 6 and 3.
+    // The blocks have about the same size: 9 steps become 5 and 4, not 6 and 3.
     const int64_t parts = (run + kSteps - 1) / kSteps;
     for (int64_t part = 0; part < parts; ++part) {
       Block& block = plan.blocks[plan.block_count++];
@@ -104,7 +104,7 @@ void make_plan(const T* strengths, int64_t steps, int64_t branches, Plan<Sum>& p
   }
 }
 
-// Fills registers from numbers as they are, or from sums as pack() has laid them down.
+// Fills registers with numbers of type T, or with sums that pack() has written.
 template <typename T, typename In>
 HOMOMORPH_INLINE void load(const In* from, typename Lanes<T>::Register* sums) {
   if constexpr (std::is_same_v<T, In>) {
@@ -114,7 +114,7 @@ HOMOMORPH_INLINE void load(const In* from, typename Lanes<T>::Register* sums) {
   }
 }
 
-// The same where only `count` numbers are left, the rest zero: pack() has filled its last register up already.
+// The same for the last `count` numbers; the rest is zero. pack() has already filled up its last register.
 template <typename T, typename In>
 HOMOMORPH_INLINE void load_some(const In* from, int64_t count, typename Lanes<T>::Register* sums) {
   if constexpr (std::is_same_v<T, In>) {
@@ -196,7 +196,7 @@ template <int Steps, typename T, typename In, typename Sum>
 void compute_block(const Tile<T, In>& whole, const Plan<Sum>& plan, const Block& block) {
   constexpr int64_t width = Lanes<T>::kWidth;
   constexpr int loads = unroll<T>(Steps) / Lanes<T>::kRegisters;
-  // Copies, which the compiler knows that no store of a result changes.
+  // Local copies: the compiler knows that storing results does not change them.
   Tile<T, In> tile = whole;
   tile.result += block.first_step * tile.elements;
   const Sum* strengths = plan.strengths + block.strengths;
@@ -227,7 +227,7 @@ void compute_tile(const Tile<T, In>& tile, const Plan<Sum>& plan) {
   }
 }
 
-// Widens count numbers, and the few after them that make up whole registers.
+// Widens `count` numbers, rounded up to whole registers.
 template <typename T, typename Sum>
 void pack(const T* from, Sum* to, int64_t count) {
   constexpr int64_t width = Lanes<T>::kWidth;
@@ -274,8 +274,8 @@ void compute(const InterpolateParams& params, int64_t begin, int64_t end, bool s
       compute_tile(Tile<T, T>{source, deltas, elements, result, elements, count, streamed}, plan);
       continue;
     }
-    // What is read several times is widened once, and lies together: the originals often lie a power of two apart and
-    // would evict each other from the same sets of the cache.
+    // Numbers that are read several times are widened once, into one buffer. The originals are often a power of two
+    // apart, so they would evict each other from the same cache sets.
     pack(source, packed, count);
     for (int64_t k = 0; k < branches; ++k) {
       if (plan.used[k]) pack(deltas + k * elements, packed + (1 + k) * kTile, count);
