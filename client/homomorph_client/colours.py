@@ -1,7 +1,7 @@
-"""Colours to sRGB: what a picture's profile, or its PNG chunks, say about its numbers, applied by littleCMS.
+"""Converts colours to sRGB with littleCMS, by a picture's ICC profile or the chunks of its PNG.
 
-A picture that says nothing is sRGB already. The order is PNG's own: cICP, then an ICC profile, then sRGB, then gAMA and
-cHRM (PNG specification, third edition, section 4.3); AVIF's code points count like cICP, but after an ICC profile.
+A picture without such information is in sRGB already. The order of precedence is PNG's: cICP, then an ICC profile, then
+sRGB, then gAMA and cHRM (PNG specification, third edition, section 4.3). AVIF's code points come after an ICC profile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Chromaticities = tuple[float, float, float, float, float, float, float, float]
 
 _D65 = (0.3127, 0.3290)
 SRGB: Chromaticities = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
-"""Those of sRGB, which are those of BT.709."""
+"""The chromaticities of sRGB, which are those of BT.709."""
 _PRIMARIES: dict[int, Chromaticities] = {
     1: SRGB,
     4: (0.310, 0.316, 0.670, 0.330, 0.210, 0.710, 0.140, 0.080),
@@ -38,30 +38,30 @@ _PRIMARIES: dict[int, Chromaticities] = {
 """Chromaticities by the numbers of ITU-T H.273."""
 _CURVE_POINTS = 4096
 _SRGB_LIKE = 0.05
-"""Relative difference of a file's gamma to 1/2.2 up to which the curve is taken for sRGB's own, as libpng does.
+"""Tolerance for a file's gamma. If its relative difference to 1/2.2 is smaller, we use sRGB's curve, as libpng does.
 
-Many programs write gAMA 0.45455 and mean sRGB, whose curve that exponent only approximates."""
+Many programs write gAMA 0.45455 and mean sRGB, although that exponent only approximates sRGB's curve."""
 
 Curve = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class ColourSpace:
-    """Where the primaries of RGB numbers lie, and which light the numbers from 0 to 1 stand for."""
+    """The primaries of RGB values, and the curve from values in [0, 1] to light."""
 
     chromaticities: Chromaticities
     curve: Curve
 
     def profile(self) -> bytes:
-        """Return an ICC profile (version 4, matrix and curves) that says so."""
+        """Return the space as an ICC profile (version 4, matrix and curves)."""
         return _matrix_profile(self)
 
 
 def from_code_points(primaries: int, transfer: int, name: str) -> ColourSpace | None:
-    """Return the space that a pair of H.273's code points names; None for sRGB or where they say nothing.
+    """Return the space of a pair of H.273's code points; None for sRGB or if they name no space.
 
     Raises:
-        PictureError: they name high dynamic range, which has no place in eight bits.
+        PictureError: they name high dynamic range, which eight bits cannot hold.
     """
     if transfer in (16, 18):
         raise PictureError(f"{name} is a picture of high dynamic range (PQ or HLG): convert it to sRGB first")
@@ -73,11 +73,11 @@ def from_code_points(primaries: int, transfer: int, name: str) -> ColourSpace | 
 
 
 def from_gamma(gamma: float | None, chromaticities: Chromaticities | None) -> ColourSpace | None:
-    """Return the space that PNG's gAMA and cHRM name; None for sRGB or where they say nothing.
+    """Return the space of PNG's gAMA and cHRM; None for sRGB or if they name no space.
 
     Args:
-        gamma: exponent by which light became numbers, such as 0.45455.
-        chromaticities: of white and the primaries.
+        gamma: exponent from light to values, such as 0.45455.
+        chromaticities: x and y of white and the primaries.
     """
     if chromaticities is not None and not _usable(chromaticities):
         chromaticities = None
@@ -94,10 +94,10 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
 
     Args:
         image: of mode L, RGB, CMYK or LAB.
-        profile: ICC profile of its numbers; None is sRGB, or plain grey or CMYK.
+        profile: the picture's ICC profile; None: sRGB, or plain grey or CMYK.
 
     Returns:
-        The picture in mode RGB, and why its profile was not applied, if it was not.
+        The picture in mode RGB, and the reason if its profile was not applied.
     """
     if image.mode == "LAB":
         return _lab_transform().apply(image), None
@@ -113,10 +113,10 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
 
 @functools.lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """Return the mode that a profile wants of pictures of a mode, and the way to sRGB; None where they are sRGB."""
+    """Return the mode in which a profile takes a picture, and the transform to sRGB; None: it is in sRGB."""
     opened = ImageCms.getOpenProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
-    # A grey picture may carry the profile of the RGB that it was made from; the reverse says nothing of colours.
+    # A grey picture may have the profile of its RGB original. A grey profile says nothing about RGB colours.
     wanted = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
     if wanted is None or (mode != wanted and (mode, wanted) != ("L", "RGB")):
         raise ValueError(f"it is for {space} and the picture is {mode}")
@@ -165,11 +165,11 @@ _TRANSFERS: dict[int, Curve] = {
     14: _bt709,
     15: _bt709,
 }
-"""Light of numbers by the numbers of ITU-T H.273."""
+"""H.273's number of a transfer -> curve from values to light."""
 
 
 def _usable(chromaticities: Chromaticities) -> bool:
-    """Whether white and primaries span a space of colours."""
+    """Whether the white point and the primaries define a colour space."""
     points = np.asarray(chromaticities).reshape(4, 2)
     if not (np.isfinite(points).all() and (points[:, 1] > 0).all() and (points <= 2).all()):
         return False
@@ -183,7 +183,7 @@ def _xyz(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _matrix_profile(space: ColourSpace) -> bytes:
-    """Write a profile of three columns and one curve; ICC.1:2010, with Bradford's adaptation to D50."""
+    """Return a profile with three columns and one curve (ICC.1:2010), adapted to D50 by Bradford's method."""
     points = np.asarray(space.chromaticities, np.float64).reshape(4, 2)
     white, primaries = _xyz(points[0]), _xyz(points[1:]).T
     columns = primaries * np.linalg.solve(primaries, white)

@@ -265,7 +265,7 @@ class Connection:
 
 
 _OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
-"""What a server says where a queue is full, and where a request waited for too long or would be answered too late."""
+"""Parts of a server's messages if a queue is full, or if a request waited too long or would be too late."""
 
 
 def parse_urls(url: str | Sequence[str]) -> tuple[str, ...]:
@@ -275,11 +275,11 @@ def parse_urls(url: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def check_timeout(timeout_s: float | None) -> float:
-    """Return a timeout in seconds if it is positive; None, and what is longer than days, is `LONGEST_TIMEOUT_S`.
+    """Return a positive timeout in seconds, at most `LONGEST_TIMEOUT_S`, which also replaces None.
 
     Raises:
-        DeadlineError: it is not positive, so nothing can answer in time.
-        SettingsError: it is no number.
+        DeadlineError: the timeout is not positive, so no answer can be in time.
+        SettingsError: the timeout is not a number.
     """
     if timeout_s is None:
         return LONGEST_TIMEOUT_S
@@ -299,7 +299,7 @@ def _environments_proxy() -> tuple[str, str]:
 
 
 def _goes_past_proxy(host: str) -> bool:
-    """Whether the environment says that no proxy is used for a host."""
+    """Whether the environment excludes a host from its proxy."""
     listed = next((found for name in _NO_PROXY if (found := os.environ.get(name))), "")
     return any(host.strip("[]").endswith(end.strip()) for end in listed.split(",") if end.strip())
 

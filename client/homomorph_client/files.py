@@ -1,7 +1,7 @@
-"""Writing files and folders so that each appears whole or not at all.
+"""Writes files and folders so that each appears whole or not at all.
 
-Everything that homomorph leaves on a disk goes through `replacing`: it is made under another name beside its place,
-flushed to the disk, then renamed. A full disk, a lost permission or an interruption leaves the old content, or none.
+Homomorph writes every file through `replacing`: under a temporary name in the same folder, then flushed to the disk,
+then renamed. A full disk, a lost permission or an interruption leaves the old content, or none.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from pathlib import Path
 from homomorph_client.errors import OutputError
 
 _MANY_FILES = 64
-"""From here on one flush of all file systems is faster than one of each file."""
+"""From this number of files on, one flush of all file systems is faster than a flush of each file."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-"""Of Linux's renameat2."""
+"""Flag of Linux's renameat2."""
 _MARK = ".partial"
 _count = itertools.count()
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Let a block write a file or a folder, which takes its place when the block ends.
+    """Let a block write a file or a folder, which is moved to `path` when the block ends.
 
-    An older file or folder of that name stays until then, and is replaced at once. What a killed process has left of
-    an earlier attempt is removed first.
+    An older file or folder at `path` stays until then and is replaced in one step. Temporary files of killed processes
+    are removed first.
 
     Args:
-        path: the place; folders on the way to it are made.
+        path: the file or folder; its parent folders are made.
 
     Yields:
-        A free path beside it, of the same suffix, to write a file or make a folder at. If the block writes nothing
-        there, nothing changes.
+        A free path in the same folder, with the same suffix. The block writes its file or folder there. If it writes
+        nothing, nothing changes.
 
     Raises:
-        OutputError: it cannot be written: the disk is full, or a permission is missing.
+        OutputError: writing failed, because the disk is full or a permission is missing.
     """
     path = path.absolute()
     partial = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_count)}{_MARK}{path.suffix}")
@@ -79,7 +79,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing a file into one line that names it.
+    """Convert the system's errors on writing a file into one line that names the file.
 
     Raises:
         OutputError: the disk is full, a permission is missing, or the like.
@@ -91,12 +91,12 @@ def writing(path: Path) -> Iterator[None]:
             raise OutputError(f"{path} cannot be written: the disk is full ({error.strerror})") from error
         place, named = str(path.absolute()), str(error.filename)
         if error.filename is not None and not (place.startswith(named) or named.startswith(str(Path(place).parent))):
-            raise  # about another file, which the block reads
+            raise  # the error is about another file, which the block reads
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def put(partial: Path, path: Path) -> None:
-    """Rename a file or folder to a path, in one step also where a folder that holds something is there already."""
+    """Rename a file or folder to `path` in one step, even if a folder with content is there already."""
     if path.is_dir() and not path.is_symlink() and any(path.iterdir()):
         exchange(partial, path)
         remove(partial)
@@ -109,17 +109,17 @@ def put(partial: Path, path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Give two files or folders of one file system each other's names, in one step where the system can do that.
+    """Exchange the names of two files or folders of one file system, in one step if the system supports it.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: renaming failed.
     """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is not None:
         if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
             return
         number = ctypes.get_errno()
-        if number not in (errno.EINVAL, errno.ENOSYS):  # network file systems cannot exchange
+        if number not in (errno.EINVAL, errno.ENOSYS):  # network file systems do not support it
             raise OSError(number, os.strerror(number), str(other))
     aside = one.with_name(one.name + "-aside")
     other.rename(aside)
@@ -128,7 +128,7 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold a file, or a folder with everything in it."""
+    """Flush a file, or a folder with everything in it, to the disk."""
     if not path.is_dir():
         return _flush_one(path)
     files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
@@ -140,7 +140,7 @@ def flush(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with everything in it, if it is there and that is allowed."""
+    """Remove a file, or a folder with everything in it. Does nothing if it does not exist or may not be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -149,7 +149,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes of this machine that are gone have left of attempts to write to a path."""
+    """Remove temporary files for `path` that ended processes of this machine have left."""
     pattern = re.compile(rf"{re.escape(_prefix(path))}(\d+)-\d+{re.escape(_MARK)}.*", re.DOTALL)
     for found in list(path.parent.iterdir()):
         if (match := pattern.fullmatch(found.name)) and not _lives(int(match[1])):
@@ -157,8 +157,8 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _prefix(path: Path) -> str:
-    # Folders may be shared with other machines, whose numbers of processes say nothing here. The name is cut so that
-    # it stays within what file systems take, 255 bytes.
+    # Other machines may share the folder, and their process numbers mean nothing here. The name is cut because file
+    # systems take at most 255 bytes.
     name = path.name.encode(errors="surrogateescape")[:120].decode(errors="ignore")
     return f".{name}.{re.sub('[^A-Za-z0-9]', '', socket.gethostname())[:32]}-"
 

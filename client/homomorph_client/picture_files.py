@@ -1,7 +1,7 @@
-"""Opening picture files: known formats only, bounded in size, and tolerant of what does not concern the pixels.
+"""Opens picture files of known formats, up to a limit of size. Ignores damage that does not concern the pixels.
 
-Of a PNG, Pillow gets the chunks that hold pixels; text of any size or with a wrong checksum does not matter. A JPEG may
-lack its end. Nothing but a regular file is opened, and no format that Pillow hands to another program.
+Pillow gets only the pixel chunks of a PNG, so text of any size or with a wrong checksum does no harm. A JPEG may lack
+its end. Only regular files are opened, and no format for which Pillow would start another program.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from homomorph_client.errors import PictureError
 FORMATS = (
     "PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "QOI", "PCX",
 )  # fmt: skip
-"""Pillow's names of the formats that are read, as far as it is built with them."""
+"""Pillow's names of the formats that we read. A build of Pillow may lack some of them."""
 MAX_PIXELS = 64_000_000
-"""Largest number of pixels; decoded, such a picture takes 192 MB."""
+"""Largest number of pixels. A decoded picture of this size takes 192 MB."""
 MAX_FILE_BYTES = 512 * 2**20
-"""Largest file: 64 million pixels of 16-bit RGB, not compressed, are 384 MB."""
+"""Largest file. Without compression, 64 million pixels of 16-bit RGB take 384 MB."""
 _MAX_PROFILE_BYTES = 16 * 2**20
 _MAX_CHUNKS = 1_000_000
 _MAX_METADATA = 2**16
-"""Largest EXIF or XMP chunk that is asked for the orientation."""
+"""Largest EXIF or XMP chunk that we read the orientation from."""
 _TGA_END = b"TRUEVISION-XFILE.\0"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _ORIENTING = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
-"""Beginnings of the text chunks that can say how a picture is turned."""
+"""First bytes of the text chunks that can hold the orientation."""
 _SHORT, _BITS, _PHOTOMETRIC = 3, 258, 262
-"""Of TIFF: the type of 16-bit numbers, and the tags of bits a sample and of what 0 means."""
+"""TIFF: the type of 16-bit numbers, and the tags of the bits per sample and of the meaning of 0."""
 _LOST_PIXELS = 256
-"""Pixels at the end of a JPEG that may be missing, beside its end mark: one block of 16 by 16."""
+"""Number of pixels that may be missing at the end of a JPEG, besides its end mark: one block of 16 by 16."""
 
 _WARNINGS = Lock()
 """Keeps threads from restoring each other's filters of warnings."""
@@ -57,28 +57,28 @@ _warned: set[str] = set()
 
 @dataclass(frozen=True)
 class OpenedPicture:
-    """A decoded picture and what its file says beside the pixels."""
+    """A decoded picture, and what its file says about the pixels."""
 
     image: Image.Image
     profile: bytes | None = None
     """ICC profile of its colours, if they are not sRGB."""
     transparent: tuple[int, ...] | None = None
-    """The one value, or RGB values, of pixels that are transparent, in PNGs of 16 bits; as in the file."""
+    """Grey or RGB value of the transparent pixels, in PNGs of 16 bits, as the file has it."""
     inverted: bool = False
-    """Whether its grey values count from white."""
+    """Whether 0 means white in its grey values."""
     low_bytes: Image.Image | None = None
-    """With `transparent` of a PNG of three times 16 bits: the lower bytes of its values, which `image` lacks."""
+    """The lower bytes of the values, which `image` lacks. Set if `transparent` is, in RGB PNGs of 16 bits."""
 
 
 def open_picture(source: Path | bytes | IO[bytes], check_size: Callable[[int, int, str], None]) -> OpenedPicture:
     """Read and decode a file.
 
     Args:
-        source: path, content, or a file that is read from where it stands.
-        check_size: raises PictureError if width and height cannot be used; asked before anything is decoded.
+        source: path, content, or an open file, which is read from its current position.
+        check_size: raises PictureError if width and height cannot be used; called before the pixels are decoded.
 
     Raises:
-        PictureError: it is no picture of a known format, too large, or damaged.
+        PictureError: the file is not a picture of a known format, is too large, or is damaged.
     """
     data, name = _content(source)
     kind = _kind(data, name)
@@ -97,7 +97,7 @@ def open_picture(source: Path | bytes | IO[bytes], check_size: Callable[[int, in
 
 
 def is_picture(path: Path) -> bool:
-    """Return whether a file is a picture of a known format, by its content; nothing is decoded."""
+    """Return whether a file's content is of a known picture format. Decodes no pixels."""
     try:
         with _open_regular(path) as file:
             head = file.read(4096)
@@ -108,28 +108,28 @@ def is_picture(path: Path) -> bool:
                     Image.open(file, formats=kinds)
     except Image.DecompressionBombError:
         return True
-    except Exception:  # Pillow's parsers let through whatever a broken header provokes
+    except Exception:  # Pillow's parsers can raise any exception for a broken header
         return False
     return True
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep Pillow's warnings, about damage and about sizes, from being printed: ours say what they mean here."""
+    """Suppress Pillow's warnings about damage and sizes. Our own messages replace them."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def warn(name: str, problem: str) -> None:
-    """Log that a picture was read although something about it is wrong; of each problem, only the first picture."""
+    """Log a problem with a picture that was read all the same. Logs each problem for its first picture only."""
     if problem not in _warned:
         _warned.add(problem)
         _log.warning("%s: %s (other pictures like it are not named)", name, problem)
 
 
 def _content(source: Path | bytes | IO[bytes]) -> tuple[bytes, str]:
-    """Return what a file holds, and a name for messages."""
+    """Return a file's content, and its name for messages."""
     if isinstance(source, bytes):
         data, name = source, "the picture"
     elif isinstance(source, Path):
@@ -156,9 +156,9 @@ def _read_regular(path: Path) -> bytes:
 
 
 def _open_regular(path: Path) -> IO[bytes]:
-    """Open a file that is a regular one and not too large."""
+    """Open a file. Refuses files that are not regular or too large."""
     try:
-        # Opening a pipe would wait for who writes into it.
+        # Opening a pipe would block until a process writes into it.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as error:
         raise PictureError(f"there is no file {path}") from error
@@ -181,10 +181,10 @@ def _open_regular(path: Path) -> IO[bytes]:
 
 
 def _kind(data: bytes, name: str) -> tuple[str, ...]:
-    """Return Pillow's names of the formats that a content can be of.
+    """Return Pillow's names of the formats that the content may have.
 
     Raises:
-        PictureError: it is of none; of common ones that are not read, the message says so.
+        PictureError: the format is unknown, or it is a common format that we do not read.
     """
     heif = data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
     if heif and b"avif" not in data[:64]:
@@ -195,7 +195,7 @@ def _kind(data: bytes, name: str) -> tuple[str, ...]:
 
 
 def _formats(data: bytes, name: str) -> tuple[str, ...]:
-    # A TGA has no mark at its beginning: almost anything could be one.
+    # A TGA file has no signature, so almost any content could be one.
     tga = name.lower().endswith((".tga", ".icb", ".vda", ".vst")) or _TGA_END in data[-64:]
     return tuple(kind for kind in _known_formats() if tga or kind != "TGA")
 
@@ -230,9 +230,9 @@ def _load(data: bytes, name: str, kinds: tuple[str, ...], check_size: Callable[[
         ) from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name} has more than {MAX_PIXELS // 10**6} million pixels: scale it down first") from error
-    except Exception as error:  # Pillow's parsers let through whatever a broken header provokes
+    except Exception as error:  # Pillow's parsers can raise any exception for a broken header
         raise PictureError(f"{name} cannot be opened: {error}") from error
-    check_size(*image.size, name)  # the header alone: nothing is decoded yet
+    check_size(*image.size, name)  # only the header has been read; no pixels are decoded yet
     try:
         image.load()
     except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error, ...
@@ -247,9 +247,9 @@ def _is_animation(data: bytes) -> bool:
 def _without_end(
     data: bytes, name: str, kinds: tuple[str, ...], check_size: Callable[[int, int, str], None]
 ) -> Image.Image | None:
-    """Decode a JPEG that lacks its end mark and hardly more; None if it lacks pixels.
+    """Decode a JPEG that lacks its end mark but hardly any pixels; None if it lacks more.
 
-    Where all pixels are there, what is put behind them does not change them.
+    Decodes it with different bytes added at the end. If all pixels are in the file, the added bytes do not change them.
     """
     data = data.rstrip(b"\xff")
     try:
@@ -270,10 +270,10 @@ def _without_end(
 
 @dataclass
 class _Chunks:
-    """What is read of a PNG's chunks."""
+    """The chunks of a PNG that we read."""
 
     pixels: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """Those that Pillow decodes pixels from, kind and content."""
+    """Kind and content of the chunks that Pillow decodes pixels from."""
     orienting: list[tuple[bytes, bytes]] = field(default_factory=list)
     """EXIF and XMP."""
     colours: dict[bytes, bytes] = field(default_factory=dict)
@@ -292,7 +292,7 @@ def _open_png(data: bytes, name: str, check_size: Callable[[int, int, str], None
     if colour == 3 or key is None:
         key = None
     if key and colour == 0 and depth in (2, 4):
-        # Pillow widens the pixels to eight bits, and leaves the transparent one's value as it is.
+        # Pillow widens the pixels to eight bits, but not the value of the transparent pixels.
         widened = struct.pack(">H", key[0] * 255 // (2**depth - 1))
         chunks.pixels = [(kind, widened if kind == b"tRNS" else content) for kind, content in chunks.pixels]
     if key and depth == 16:
@@ -314,7 +314,7 @@ def _open_png(data: bytes, name: str, check_size: Callable[[int, int, str], None
 
 
 def _read_chunks(data: bytes, name: str) -> _Chunks:
-    """Read a PNG's chunks; the content of text is skipped."""
+    """Read a PNG's chunks. Skips the content of text chunks."""
     found = _Chunks()
     offset, count = len(_PNG), 0
     while offset + 8 <= len(data):
@@ -349,7 +349,7 @@ def _sound(data: bytes, begin: int, length: int) -> bool:
 
 
 def _unfolds(kind: bytes, content: bytes) -> bool:
-    """Whether a text stays small when it is decompressed."""
+    """Whether a compressed text is small after decompression."""
     if kind == b"eXIf" or kind == b"tEXt":
         return True
     _, _, packed = content.partition(b"\0")
@@ -359,7 +359,7 @@ def _unfolds(kind: bytes, content: bytes) -> bool:
 
 
 def _inflated(packed: bytes, limit: int) -> bytes | None:
-    """Decompress; None if it is damaged or gives `limit` bytes or more."""
+    """Decompress; None if the data is damaged or the result has `limit` bytes or more."""
     stream = zlib.decompressobj()
     try:
         content = stream.decompress(packed, limit)
@@ -369,7 +369,7 @@ def _inflated(packed: bytes, limit: int) -> bytes | None:
 
 
 def _png_space(colours: dict[bytes, bytes], name: str) -> bytes | None:
-    """Return the profile of a PNG's colours; None is sRGB."""
+    """Return the ICC profile of a PNG's colours; None: sRGB."""
     space: ColourSpace | None = None
     if len(content := colours.get(b"cICP", b"")) == 4:
         space = from_code_points(content[0], content[1], name)
@@ -389,7 +389,7 @@ def _png_space(colours: dict[bytes, bytes], name: str) -> bytes | None:
 
 
 def _png(pixels: list[tuple[bytes, bytes]], others: list[tuple[bytes, bytes]]) -> bytes:
-    """Write a PNG of some chunks."""
+    """Return a PNG with these chunks."""
     out = io.BytesIO()
     out.write(_PNG)
     for kind, content in (*pixels[:1], *others, *pixels[1:], (b"IEND", b"")):
@@ -400,15 +400,15 @@ def _png(pixels: list[tuple[bytes, bytes]], others: list[tuple[bytes, bytes]]) -
 
 
 def _low_bytes(data: bytes) -> Image.Image:
-    """Decode the lower bytes of a PNG of three times 16 bits."""
+    """Decode the lower bytes of an RGB PNG of 16 bits."""
     image = Image.open(io.BytesIO(data), formats=("PNG",))
-    # Read as if the lower byte came second, the "upper" ones are the lower ones.
+    # With the byte order swapped, the "upper" bytes are the lower ones.
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     image.load()
     return image
 
 
-# Boxes of JPEG 2000 and AVIF, of which Pillow tells no colours.
+# Boxes of JPEG 2000 and AVIF. Pillow does not report the colours of these formats.
 
 
 def _boxed_profile(data: bytes, kind: str | None) -> bytes | None:
@@ -435,7 +435,7 @@ def _code_points(data: bytes) -> tuple[int, int] | None:
 
 
 def _counting_from_black(data: bytes) -> tuple[bytes, bool]:
-    """Let a deep grey TIFF say that 0 is black; return whether it said white, which Pillow forgets or does not read."""
+    """Make 0 mean black in a deep grey TIFF. Returns whether 0 meant white, which Pillow does not report."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
         return data, False

@@ -1,9 +1,9 @@
-"""Pictures in: whatever a caller has becomes uint8 RGB, HWC, with values in [0, 255], in sRGB.
+"""Converts a caller's picture to uint8 RGB, HWC, with values in [0, 255], in sRGB.
 
-Converted: colours with an ICC profile or another space than sRGB, grey, palette, bilevel, grey of 12 to 16 bits (the
-whole range, not its lowest 256 values), CMYK, transparency (laid on white), arrays of integers, bool or floats in
-[0, 1]; of an animation the first frame. EXIF orientation is applied. Everything else raises `PictureError` with a
-single line. docs/your-data.md says the same in a table.
+Converts colours with an ICC profile or in another space than sRGB, grey, palette, bilevel, grey of 12 to 16 bits (its
+whole range, not only the lowest 256 values), CMYK, and arrays of integers, bool or floats in [0, 1]. Transparent pixels
+become white. The first frame of an animation is used. EXIF orientation is applied. Everything else raises
+`PictureError` with a single line. docs/your-data.md has the same as a table.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from homomorph_client.picture_files import MAX_PIXELS, OpenedPicture, open_pictu
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "Picture", "fit_picture", "load_picture"]
 
 Picture: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | npt.NDArray[np.generic]"
-"""What a picture may be given as: a path, the bytes of a file, a file object, a PIL image, or an array [H, W],
+"""Accepted forms of a picture: a path, the bytes of a file, a file object, a PIL image, or an array [H, W],
 [H, W, 1], [H, W, 3] or [H, W, 4]."""
 
 MIN_SIDE = 8
 """Smallest height and width in pixels: one cell of the models' features."""
 _ORIENTATION = 0x0112
-"""EXIF's tag of how the camera was held."""
+"""EXIF's tag of the orientation."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,7 +38,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets a picture upright, by its orientation."""
+"""EXIF orientation -> transposition that sets the picture upright."""
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258
 """Of TIFF."""
 
@@ -47,14 +47,14 @@ def load_picture(picture: Picture) -> npt.NDArray[np.uint8]:
     """Read a picture at its own size.
 
     Args:
-        picture: path, bytes or file object, PIL image or array; of arrays, floats must lie in [0, 1], uint16 has its
-            whole range, other integers lie from 0 to 255.
+        picture: path, bytes, file object, PIL image or array. In arrays, floats must be in [0, 1], uint16 uses its
+            whole range, and other integers must be from 0 to 255.
 
     Returns:
         uint8 [H, W, 3], sRGB, values in [0, 255].
 
     Raises:
-        PictureError: it cannot be read or converted, or is smaller than `MIN_SIDE` or larger than `MAX_PIXELS`.
+        PictureError: the picture cannot be read or converted, is smaller than `MIN_SIDE` or larger than `MAX_PIXELS`.
     """
     return np.array(_to_image(picture), dtype=np.uint8)
 
@@ -67,7 +67,7 @@ def fit_picture(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
         size: height and width of the result in pixels.
 
     Returns:
-        uint8 [size, size, 3], RGB, values in [0, 255]; unchanged where the picture has that size already.
+        uint8 [size, size, 3], RGB, values in [0, 255]; unchanged if the picture has that size already.
 
     Raises:
         PictureError: as for `load_picture`.
@@ -76,14 +76,14 @@ def fit_picture(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
-    # Bicubic is antialiased in Pillow, and with its single negative lobe a white area next to a dark line stays
-    # white; Lanczos would leave a grey ring there.
+    # Pillow's bicubic filter is antialiased. It has a single negative lobe, so a white area next to a dark line stays
+    # white. Lanczos would leave a grey ring there.
     return np.array(square.resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def _to_image(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
-        _check_size(*picture.size, "the picture")  # the header alone: nothing is decoded yet
+        _check_size(*picture.size, "the picture")  # only the header has been read; no pixels are decoded yet
         try:
             picture.load()
         except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error, ...
@@ -120,17 +120,17 @@ def _convert(opened: OpenedPicture, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image, name: str) -> int:
-    """Return EXIF's orientation; 1, which is upright, where there is none."""
+    """Return EXIF's orientation; 1 (upright) if there is none."""
     try:
         with quietly():
             return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # whatever damaged EXIF provokes
+    except Exception:  # damaged EXIF can raise any exception
         warn(name, "its EXIF data is damaged")
         return 1
 
 
 def _with_transparency(image: Image.Image, key: tuple[int, ...], low_bytes: Image.Image | None) -> Image.Image:
-    """Make the pixels of one value transparent, where only all 16 bits tell them."""
+    """Make the pixels of one value transparent. Compares all 16 bits, because 8 bits do not identify them."""
     values = np.asarray(image).astype(np.uint16)
     if low_bytes is not None:
         values = values * 256 + np.asarray(low_bytes)
@@ -143,7 +143,7 @@ def _with_transparency(image: Image.Image, key: tuple[int, ...], low_bytes: Imag
 
 
 def _like_its_file(opened: OpenedPicture, image: Image.Image) -> Image.Image:
-    """Bring the numbers of a deep grey TIFF to what Pillow gives of others: 16 bits, and the greatest is white."""
+    """Convert the values of a deep grey TIFF to 16 bits, the largest value white, as in other formats."""
     if not isinstance(opened.image, TiffImagePlugin.TiffImageFile) or image.mode not in ("I;16", "I;16B", "I", "F"):
         return image
     tags: Any = opened.image.tag_v2
@@ -165,7 +165,7 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def _flatten(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Convert any mode of Pillow's to RGB and its colours to sRGB; transparency is laid on white."""
+    """Convert any of Pillow's modes to RGB and its colours to sRGB. Transparent pixels become white."""
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_deep_to_uint8(image, name))
     if image.mode in ("La", "RGBa"):  # premultiplied
@@ -189,7 +189,7 @@ def _flatten(image: Image.Image, profile: bytes | None, name: str) -> Image.Imag
 
 
 def _deep_to_uint8(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
-    """Scale grey of more than 8 bits, which Pillow's own `convert` would clip at 255."""
+    """Scale grey of more than 8 bits to 8. Pillow's own `convert` would clip it at 255."""
     values = np.asarray(image)
     if image.mode == "F":
         return _floats_to_uint8(values, name)

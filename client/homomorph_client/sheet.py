@@ -1,4 +1,4 @@
-"""A sheet of named strips, one row each: what every slider does alone, at one look."""
+"""Draws a sheet of named strips, one row each. It shows what each slider does alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FONT_PX = 13
 
 
 def named_strips(rows: Mapping[str, npt.NDArray[np.uint8]], *, columns: Sequence[str] = ()) -> npt.NDArray[np.uint8]:
-    """Draw strips below each other with their names at the left, and the names of columns above.
+    """Draw strips as rows, with their names on the left and the names of the columns above.
 
     Args:
         rows: name -> frames uint8 [S, H, W, 3], all of one shape.
-        columns: names of the S frames; none for no line above.
+        columns: names of the S frames; empty: no line of names above.
 
     Returns:
-        uint8 [margin + rows * H, margin + S * W, 3]; without names of columns there is no margin above.
+        uint8 [margin + rows * H, margin + S * W, 3]; without column names there is no margin above.
     """
     strips = np.concatenate([np.concatenate(list(frames), axis=1) for frames in rows.values()], axis=0)
     top = _TOP_PX if columns else 0

@@ -1,18 +1,18 @@
-"""A few figures of a model in training, in seconds: what a run logs at each checkpoint.
+"""Measures a model in training within seconds. A run logs these figures at each checkpoint.
 
-Training may not import this room, so whoever starts a training passes a function in:
+Training may not import this package, so the caller passes a function to it:
 
     held_out_figures: Callable[[MorphModel], dict[str, float]] | None
 
-`prepare_checkpoint_figures` makes that function from a folder of held-out pictures, once: it reads the pairs, draws
-them again where it can, and trains the judge (64 pairs of 64 pixels and 500 steps: about half a minute on 2 cores).
-Each call then takes a few seconds, leaves the model as it was, and draws no random numbers of torch's:
+`prepare_checkpoint_figures` makes that function once, from a folder of held-out pictures. It reads the pairs, renders
+them again if the set is a rendered one, and trains the judge. With 64 pairs of 64 pixels and 500 steps this takes about
+half a minute on 2 cores. Each call then takes a few seconds. It does not change the model or torch's random state:
 
     figures = prepare_checkpoint_figures(Path("data/held_out"), picture_size=64)
     train(..., held_out_figures=figures)
     figures(model)  # {"transfer": 0.99, "transfer/glasses": 1.0, ..., "ghost": 0.31, "frechet": 120.4}
 
-The figures are those of `homomorph evaluate`, on fewer pairs: compare them with each other, not with its.
+The figures are those of `homomorph evaluate`, but from fewer pairs. Compare them only with each other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from homomorph.models.morph import MorphModel
 from homomorph.progress import Report, silent
 
 PAIRS = 64
-"""Enough to see a trend: `transfer` of a group then has a standard error of about .03 at .9."""
+"""Number of pairs. It shows a trend: at .9, `transfer` of a group has a standard error of about .03."""
 JUDGE_STEPS = 500
 _PAIR_CHUNK = 16
 
@@ -56,19 +56,19 @@ def prepare_checkpoint_figures(
     """Read a folder of held-out pictures and train a judge.
 
     Args:
-        folder: labelled pictures that do not train the model, with its groups; a rendered set is drawn again.
+        folder: labelled pictures that do not train the model, with its groups.
         picture_size: height and width in pixels that the model takes.
-        pairs: number of pairs that are wanted; a small folder gives fewer.
-        judge: what reads pictures.
-        judge_folder: labelled pictures that train the judge, which may be those that train the model; None takes the
-            folder's other pictures.
-        judge_steps: steps that train the classifier.
+        pairs: largest number of pairs; a small folder gives fewer.
+        judge: the judge of the pictures.
+        judge_folder: labelled pictures that train the judge, for example those that train the model; None: the other
+            pictures of `folder`.
+        judge_steps: training steps of the judge's classifier.
         report: called for each picture and each step.
 
     Returns:
         A function from a model to `transfer`, `preservation` (means over groups), `transfer/<group>`,
-        `preservation/<group>`, `ghost`, `ghost_floor`, `symmetry` and `frechet`. A figure that cannot be taken is left
-        out. It raises `DataError` where the model has other groups than the folder.
+        `preservation/<group>`, `ghost`, `ghost_floor`, `symmetry` and `frechet`. A figure that cannot be measured is
+        left out. The function raises `DataError` if the model has other groups than the folder.
 
     Raises:
         ConfigError: the packages of the judge are not installed.
@@ -98,7 +98,7 @@ def _measure(model: MorphModel, held_out: HeldOut, judge: Judge) -> dict[str, fl
     generator = np.random.default_rng(0)
     for start in range(0, len(task.rows), _PAIR_CHUNK):
         chunk = make_chunk(task, held_out, task.rows[start : start + _PAIR_CHUNK], judge)
-        # All frames of a pair in one morph: each group alone at 1, then all together.
+        # One morph gives all frames of a pair: each group alone at 1, then all groups together.
         together = np.concatenate(
             [np.tile(GHOST_STRENGTHS, (len(chunk.rows), 1)), generator.random((len(chunk.rows), 2))], axis=1
         )
@@ -124,7 +124,7 @@ def _measure(model: MorphModel, held_out: HeldOut, judge: Judge) -> dict[str, fl
 
 
 def _strengths(together: NDArray[np.float64], groups: int, branches: int) -> NDArray[np.float32]:
-    """Each of the groups alone at 1, then all branches at the strengths [B, S]: [B, groups + S, branches]."""
+    """Strengths with each group alone at 1, then with all branches at [B, S]: [B, groups + S, branches]."""
     strengths = np.zeros((len(together), groups + together.shape[1], branches), dtype=np.float32)
     strengths[:, :groups] = np.eye(groups, branches)
     strengths[:, groups:] = together[:, :, None]

@@ -1,7 +1,7 @@
-"""A page of documentation whose tables and pictures an evaluation writes, between marks that the page has for them.
+"""Writes an evaluation's tables and pictures into a page of documentation, between the page's marks.
 
 <!-- figures -->
-whatever stands here is replaced
+this text is replaced
 <!-- end -->
 """
 
@@ -25,17 +25,17 @@ from homomorph_client.files import replacing, write_text
 from homomorph_client.sheet import named_strips
 
 SECTIONS = ("measured", "figures", "cost", "strips", "curves")
-"""What a page has marks for."""
+"""Sections between marks, by name."""
 _COST = "cost "
 DISPLAYED_FRAMES = (0, 2, 5, 8, 10)
-"""Frames of a strip that a page shows, by number: enough for the eye, and half of the bytes."""
+"""Indices of the frames that a page shows of each strip. Half of the frames halve the file size."""
 
 
 def check_page(page: Path) -> str:
     """Read a page.
 
     Raises:
-        DataError: it is not there, or lacks the marks of a section.
+        DataError: the page does not exist, or lacks the marks of a section.
     """
     try:
         text = page.read_text(encoding="utf-8")
@@ -94,7 +94,7 @@ def _measured(meta: dict[str, Any]) -> str:
 
 
 def _trained_on(meta: dict[str, Any]) -> str:
-    """Say what the hours and the times are those of."""
+    """Name the machine of each training, and give the time of one frame of homomorph's."""
     said = [f"`{name}` was trained on {machine}." for name, machine in meta["trained_on"].items()]
     if reference_ms := meta["timing"]["reference_ms"]:
         said.append(f"A frame of homomorph's took {format_figure(reference_ms)} ms.")
@@ -108,7 +108,7 @@ def _table(results: dict[str, MethodResult], rows: list[tuple[str, list[float | 
 
 
 def _strips(page: Path, evaluation: Evaluation) -> list[str]:
-    """Draw each example as it is and moved, all methods below each other."""
+    """Draw each example twice, unmoved and moved, with one row for each method."""
     paragraphs = []
     for example in evaluation.examples:
         name = f"{page.stem}-{example.name.replace('_', '-')}"
@@ -146,7 +146,7 @@ def _frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
 
 
 def _shifted_frames(evaluation: Evaluation, example: Example) -> dict[str, Pictures]:
-    """The same of moved pictures, which stand at both ends of their strips."""
+    """The strips of moved pictures, with the moved pictures at both ends."""
     tiles = [0, *(1 + place for place in DISPLAYED_FRAMES), GROUP_FRAMES + 1]
     return {
         name: _hwc(result.shifted_strips[example.group][result.displayed_pairs.index(example.pair), tiles])
@@ -156,7 +156,7 @@ def _shifted_frames(evaluation: Evaluation, example: Example) -> dict[str, Pictu
 
 
 def _strengths() -> str:
-    """Name the strengths of a strip's frames."""
+    """Return the strengths of a strip's frames as text."""
     *most, last = (f"{place / (GROUP_FRAMES - 1):g}" for place in DISPLAYED_FRAMES)
     return f"{', '.join(most)} and {last}"
 
@@ -166,7 +166,7 @@ def _hwc(frames: Pictures) -> Pictures:
 
 
 def _curves(page: Path, results: dict[str, MethodResult]) -> str:
-    """Draw what every result's probability of b's labels does along the strength."""
+    """Draw each result's probability of b's labels over the strength."""
     file = page.with_name(f"{page.stem}-curves.png")
     with replacing(file) as partial:
         responses_figure(results).savefig(partial, format="png", dpi=100)

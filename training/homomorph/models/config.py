@@ -1,4 +1,4 @@
-"""What defines a model: its networks and its attribute groups.
+"""Configuration of a model: its networks and its attribute groups.
 
 A run's `config.json` holds these values fully resolved, so that a run folder alone rebuilds its networks.
 """
@@ -17,18 +17,18 @@ from pydantic import Field, TypeAdapter, ValidationError
 from homomorph.errors import ConfigError
 
 RESIDUAL = "residual"
-"""Name of the branch that carries whatever no label names."""
+"""Name of the branch for all differences that no label describes."""
 
 MAX_GROUPS = 256
 MAX_CHANNELS = 65_536
-"""Of a layer."""
+"""Largest number of channels of a layer."""
 MAX_KERNEL = 31
 MAX_SIDE = 8192
-"""Of pictures, in pixels."""
+"""Largest height and width of pictures, in pixels."""
 MAX_BLOCKS = 64
-"""Of a network, one after the other."""
+"""Largest number of blocks in sequence."""
 MAX_LAYERS = 16
-"""Candidate pictures of a decoder."""
+"""Largest number of a decoder's candidate pictures."""
 
 C = TypeVar("C")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -37,17 +37,17 @@ _MAX_NAME = 100
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What the sizes of every family of networks have in common; `CompactConfig` and `PublishedConfig` are families."""
+    """Sizes that all families of networks have. The families are `CompactConfig` and `PublishedConfig`."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     stride: ClassVar[int]
-    """Pictures' height and width must be multiples of this; features are this much smaller."""
+    """Pictures' height and width must be multiples of it. Features are smaller by this factor."""
 
     feature_channels: int
     """Channels C of the features."""
     widths: tuple[int, ...]
-    """Channels at the pictures' resolutions on the way to the features."""
+    """Channels at each resolution from the picture to the features."""
     picture_mean: tuple[float, float, float]
     """Per-channel mean subtracted from pictures in [0, 1]."""
     picture_std: tuple[float, float, float]
@@ -68,7 +68,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class CompactConfig(NetworkConfig):
-    """Sizes of our own networks: E and D residual, T_i linear, nothing normalised."""
+    """Sizes of our own networks: residual E and D, linear T_i, no normalisation layers."""
 
     stride: ClassVar[int] = 8
 
@@ -80,15 +80,15 @@ class CompactConfig(NetworkConfig):
     encoder_blocks: tuple[int, int, int] = (0, 1, 2)
     """Residual blocks of the encoder at those three resolutions."""
     decoder_blocks: tuple[int, int, int] = (1, 2, 2)
-    """The same of the decoder."""
+    """Residual blocks of the decoder at those three resolutions."""
     decoder_layers: int = 1
-    """Candidate pictures that D weighs pixel by pixel; 1 makes its last layer the picture."""
+    """Number of candidate pictures that D averages with weights for each pixel. With 1, D's last layer is the picture."""
     branch_width: int = 64
     """Hidden channels of each branch."""
     branch_kernel: int = 3
-    """Side of the branches' convolutions, odd."""
+    """Kernel size of the branches' convolutions, odd."""
     branch_context: bool = False
-    """Whether the branches also see the means of the features over the whole picture."""
+    """Whether the branches also get the features' means over the whole picture."""
     picture_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     picture_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -109,7 +109,7 @@ class CompactConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class PublishedConfig(NetworkConfig):
-    """Sizes of the networks published with HomoInterpGAN; the defaults are those of its checkpoints."""
+    """Sizes of the networks published with HomoInterpGAN. The defaults are those of its checkpoints."""
 
     stride: ClassVar[int] = 16
 
@@ -125,12 +125,12 @@ class PublishedConfig(NetworkConfig):
 
 
 Family = Annotated[CompactConfig | PublishedConfig, Field(discriminator="family")]
-"""The families of networks that a run can have."""
+"""All families of networks."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One homomorph model: what it was made for and which sliders it has."""
+    """One homomorph model: its networks, its groups and its picture size."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -184,14 +184,14 @@ def checked(kind: type[C], values: object, *, strict: bool = True) -> C:
 
     Args:
         kind: the configuration's dataclass.
-        values: what a file says.
-        strict: whether a number must be one; otherwise `"2e-4"` is one too, which YAML takes for text.
+        values: a file's content.
+        strict: whether to accept only numbers as numbers; otherwise also text such as `"2e-4"`, as YAML reads it.
 
     Raises:
         ConfigError: a key is missing or unknown, or a value is of the wrong type or out of range.
     """
     try:
-        # As JSON, in which lists are tuples too.
+        # Validates as JSON, so that lists are accepted as tuples.
         return TypeAdapter(kind).validate_json(json.dumps(values), strict=strict)
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
@@ -201,7 +201,7 @@ def checked(kind: type[C], values: object, *, strict: bool = True) -> C:
 
 
 def _place(location: tuple[int | str, ...], values: object) -> str:
-    """Name where in `values` an error is, without the tags that pydantic puts between."""
+    """Return the place of an error in `values`, without pydantic's own tags."""
     names: list[str] = []
     for key in location:
         if isinstance(values, dict) and key in values:
@@ -209,18 +209,18 @@ def _place(location: tuple[int | str, ...], values: object) -> str:
         elif isinstance(values, list | tuple) and isinstance(key, int):
             names, values = [*names, str(key)], None
     if location and (not names or names[-1] != str(location[-1])) and isinstance(values, dict):
-        names.append(str(location[-1]))  # what is missing
+        names.append(str(location[-1]))  # a missing key
     return ".".join(names) or "it"
 
 
 def served_name(name: str) -> str:
-    """Return what an attribute is called in the names of directions and served models.
+    """Return an attribute's name for use in the names of directions and served models.
 
-    Letters become small, whatever is neither letter nor digit becomes `_`, and a digit in front gets `a_` before it:
+    Letters become small, other characters except digits become `_`, and `a_` precedes a leading digit:
     `Smiling` is `smiling`, `5_o_Clock_Shadow` is `a_5_o_clock_shadow`.
 
     Raises:
-        ConfigError: nothing is left of the name.
+        ConfigError: the result is empty.
     """
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not plain:

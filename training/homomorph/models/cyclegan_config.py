@@ -1,4 +1,4 @@
-"""What defines a CycleGAN run: its generator and the directions that it can change a picture in."""
+"""Configuration of a CycleGAN run: its generator and the directions in which it changes a picture."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from homomorph.errors import ConfigError
 from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS, MAX_SIDE, check_name, checked
 
 GENERATORS = ("resnet_6blocks", "resnet_9blocks", "unet_64", "unet_128", "unet_256", "unet_512")
-"""Names of the generators in use. Of a ResNet any number of blocks is taken, of a U-Net any power of two.
+"""Names of common generators. A ResNet may have any number of blocks, a U-Net any power of two as its size.
 
-A U-Net halves its picture until one pixel is left of the size that it is named after.
+A U-Net halves a picture of its size until one pixel is left.
 """
 NORMS = ("instance", "none")
-"""What follows a convolution: InstanceNorm without weights, or nothing, as where BatchNorm was folded into it."""
+"""Layer after a convolution: InstanceNorm without weights, or none, for example if BatchNorm was folded."""
 PADDINGS = ("reflect", "replicate", "replicate_blocks", "zero_blocks")
-"""What a ResNet sees around its picture: mirrored or repeated edges; `_blocks` is within the residual blocks alone, and
-mirrored edges around the picture."""
+"""Padding in a ResNet: mirrored edges, repeated edges or zeros. With `_blocks`, only the residual blocks use it, and the
+picture's edges are mirrored."""
 OUTPUTS = ("tanh", "sigmoid", "none")
-"""What the last layer does: values from -1 to 1, from 0 to 1, or neither, cut at -1 and 1."""
+"""Range of the last layer: -1 to 1, 0 to 1, or unbounded and clipped to -1 to 1."""
 SMALLEST_SIDE = 8
-"""Least height and width of a picture: what a ResNet's blocks mirror and normalise must be two pixels a side."""
+"""Least height and width of a picture. A ResNet's blocks need features of two pixels a side."""
 
 
 @dataclass(frozen=True)
 class CycleGANConfig:
-    """One CycleGAN model; what `config.json` of its run holds."""
+    """One CycleGAN model. Its run's `config.json` holds these values."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     picture_mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
-    """With the deviation: generators see, and make, pictures in [-1, 1]."""
+    """Mean and deviation bring pictures to [-1, 1], for the generators' inputs and outputs."""
     picture_std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
 
     directions: tuple[str, ...]
-    """What each generator does to a picture, such as `smiling` and `not_smiling`; an imported one does one thing."""
+    """Direction of each generator, such as `smiling` and `not_smiling`. An imported run has one generator."""
     generator: str = "resnet_6blocks"
     """One of `GENERATORS`."""
     filters: int = 64
@@ -45,24 +45,24 @@ class CycleGANConfig:
     picture_size: int = 64
     """Height and width in pixels that the generators were trained at; other multiples of the stride work too."""
     residual: bool = False
-    """Whether generators make what is added to a picture, instead of a picture.
+    """Whether the generators' output is added to the picture, instead of replacing it.
 
-    Most of a picture stays as it is when an attribute changes: then there is less to learn. Published ones do not.
+    This is easier to learn, because most of a picture stays the same. Published generators do not add.
     """
     residual_scale: float = 2.0
-    """What is added counts so many times: with 2, black can become white; DeblurGAN's `learn_residual` is 1."""
+    """Factor of the output that is added. With 2, black can become white. DeblurGAN's `learn_residual` is 1."""
     norm: str = "instance"
     """One of `NORMS`."""
     padding: str = "reflect"
-    """One of `PADDINGS`; of a ResNet."""
+    """One of `PADDINGS`; for a ResNet only."""
     output: str = "tanh"
     """One of `OUTPUTS`."""
     channels_in: int = 3
-    """3, or 1: the generator sees grey pictures, as ITU-R BT.601 weighs colours."""
+    """Input channels: 3, or 1 for grey pictures, with ITU-R BT.601's weights of the colours."""
     channels_out: int = 3
-    """3, or 1: it makes grey pictures."""
+    """Output channels: 3, or 1 for grey pictures."""
     method: Literal["cyclegan"] = "cyclegan"
-    """What a run's `config.json` calls this kind of model."""
+    """Name of this kind of model in a run's `config.json`."""
 
     def __post_init__(self) -> None:
         check_generator(self.generator)
@@ -93,7 +93,7 @@ class CycleGANConfig:
 
     @property
     def stride(self) -> int:
-        """What a picture's height and width must be multiples of."""
+        """A picture's height and width must be multiples of it."""
         kind, size = parse_generator(self.generator)
         return 4 if kind == "resnet" else size
 
@@ -126,9 +126,9 @@ def check_generator(name: str) -> None:
 
 
 def parse_generator(name: str) -> tuple[str, int]:
-    """Return the kind of a generator, `resnet` or `unet`, and its blocks or the size that it is named after.
+    """Return the kind of a generator, `resnet` or `unet`, and its number of blocks or its size.
 
-    Another name gives an empty kind.
+    An unknown name gives an empty kind.
     """
     if match := re.fullmatch(r"resnet_(\d{1,4})blocks|unet_(\d{1,4})", name):
         return ("resnet", int(match[1])) if match[1] else ("unet", int(match[2]))

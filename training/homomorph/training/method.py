@@ -1,7 +1,7 @@
-"""What a method of training gives to the loop: its networks, what a step draws, and its losses.
+"""Interface between the training loop and a method: the method's networks, random draws and losses.
 
-A step always has the same order, whatever the method: draw, forward, update the critics, update the networks. The
-loop (`loop.py`) owns that order; a method owns what is computed.
+The steps of all methods have the same order: draw, forward, update the critics, update the networks. The loop
+(`loop.py`) defines the order. A method defines the computations.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from homomorph.models.morph import MorphModel
 Batch = TypeVar("Batch")
 """Pictures and labels of one step, on the training's device."""
 Draws = TypeVar("Draws")
-"""Everything random in one step, drawn before anything is computed: a frozen record."""
+"""All random values of one step, drawn before its first computation: a frozen record."""
 Output = TypeVar("Output")
-"""What the networks made of a batch, with gradients: a frozen record."""
+"""Results of the networks for one batch, with gradients: a frozen record."""
 
 
 class Method(abc.ABC, Generic[Batch, Draws, Output]):
     """One way to train one kind of model.
 
-    Shapes within a step do not depend on the data: what does not count has the weight 0. So a step can be compiled, and
-    captured as one CUDA graph.
+    Shapes within a step do not depend on the data: elements that do not count have the weight 0. So a step can be
+    compiled, and captured as one CUDA graph.
     """
 
     networks: nn.Module
     """Every network that a step reads or updates. Its state dict, with the optimizers', is the state to resume from."""
     model: nn.Module
-    """What is trained."""
+    """The model that is trained."""
     mean_model: MorphModel | CycleGAN
-    """The running mean of its weights (EMA), which is what the run folder gets."""
+    """The running mean of its weights (EMA). The run folder gets this model."""
     optimizers: Mapping[str, torch.optim.Adam]
-    """Adam of each network, by the network's name."""
+    """Network's name -> its Adam optimizer."""
     critics: tuple[str, ...]
-    """Names of the optimizers that learn from `critic_terms`."""
+    """Names of the critics' optimizers, which minimise `critic_terms`."""
     batches: Batches[Any]
     """Item `step` is that step's batch, before `prepare`."""
     batch_size: int
@@ -52,29 +52,29 @@ class Method(abc.ABC, Generic[Batch, Draws, Output]):
     settings: dict[str, Any]
     """The resolved configuration, as plain values that JSON can hold. A resumed run must have the same."""
     weights: Mapping[str, float]
-    """Weight of each of `terms` in the loss; a term of weight 0 is not computed."""
+    """Weight of each of `terms` in the loss. A term with weight 0 is not computed."""
     critic_weights: Mapping[str, float]
-    """The same of `critic_terms`."""
+    """Weight of each of `critic_terms` in the critics' loss."""
     critic_updates: int = 1
-    """Updates of the critics in one step."""
+    """Number of updates of the critics in one step."""
     largest_norm: float | None = None
-    """Largest norm of each network's gradient, beyond which it is scaled down. The critics' are never scaled."""
+    """Largest norm of each network's gradient. A larger gradient is scaled down, except those of the critics."""
 
     @abc.abstractmethod
     def phase(self, step: int) -> str:
-        """Name what this step trains."""
+        """Return the name of this step's phase of training."""
 
     def learners(self, step: int) -> tuple[str, ...]:
-        """Name the optimizers that learn from `terms` in this step; all but the critics', unless a method says else."""
+        """Return the names of the optimizers that minimise `terms` in this step. The default: all but the critics'."""
         return tuple(name for name in self.optimizers if name not in self.critics)
 
     @abc.abstractmethod
     def learning_rate(self, name: str, step: int) -> float:
-        """Adam's rate in this step for the optimizer of that name."""
+        """Return the learning rate of an optimizer in this step."""
 
     @abc.abstractmethod
     def mean_decay(self, step: int) -> float:
-        """Decay of the running mean of the weights in this step, in [0, 1)."""
+        """Return the decay of the weights' running mean in this step, in [0, 1)."""
 
     @abc.abstractmethod
     def prepare(self, batch: Any) -> Batch:
@@ -82,7 +82,7 @@ class Method(abc.ABC, Generic[Batch, Draws, Output]):
 
     @abc.abstractmethod
     def draw(self, batch: Batch, step: int, generator: torch.Generator) -> Draws:
-        """Draw everything that is random in this step.
+        """Draw all random values of this step.
 
         Args:
             batch: the step's batch; its shapes and labels may be read.
@@ -92,19 +92,19 @@ class Method(abc.ABC, Generic[Batch, Draws, Output]):
 
     @abc.abstractmethod
     def forward(self, batch: Batch, draws: Draws) -> Output:
-        """Run the networks whose result the terms and the critics share."""
+        """Run the networks once. The terms and the critics share the result."""
 
     @abc.abstractmethod
     def critic_terms(self, batch: Batch, draws: Draws, output: Output, update: int) -> dict[str, Tensor]:
-        """Losses of the critics, by their names in `critic_weights`; `update` counts from 0 to `critic_updates` - 1."""
+        """Return the critics' losses, named as in `critic_weights`. `update` is from 0 to `critic_updates` - 1."""
 
     @abc.abstractmethod
     def terms(self, batch: Batch, draws: Draws, output: Output) -> dict[str, Tensor]:
-        """Losses of the networks, by their names in `weights`. Other weights than the learners' get no gradients."""
+        """Return the networks' losses, named as in `weights`. Only parameters of `learners` get gradients."""
 
     @abc.abstractmethod
     def strips(self) -> NDArray[np.uint8]:
-        """Draw what `mean_model` makes of a few pictures, with names, uint8 [H, W, 3]."""
+        """Return a sheet of `mean_model`'s results for a few pictures, with names, uint8 [H, W, 3]."""
 
     def finish(self, out: Path) -> None:
-        """Write what the run folder needs beside the model once training has ended."""
+        """Write the files, besides the model, that the run folder needs after training."""

@@ -1,4 +1,4 @@
-"""What the updates of networks share, whatever the method."""
+"""Helpers for the updates of networks, shared by all methods."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import nn
 
 
 def flush_denormals() -> None:
-    """Let tiny numbers be 0 from now on.
+    """Round denormal numbers to 0 from now on.
 
     Adam's second moments decay into denormal numbers, which a CPU handles a hundred times slower.
     """
-    np.finfo(np.float64)  # numpy looks at them once, and would warn later that there are none
+    np.finfo(np.float64)  # numpy examines denormals once, and would warn after they are switched off
     torch.set_flush_denormal(True)
 
 
 def rate_share(done: float) -> float:
-    """Share of the largest learning rate: it rises for a hundredth of the steps, then falls along a cosine.
+    """Return the share of the largest learning rate for a position in the training.
 
-    The last steps have a twentieth of it.
+    The rate rises during the first hundredth of the steps, then falls along a cosine to a twentieth.
 
     `done` is the share of the steps that are done, in [0, 1].
     """
@@ -32,7 +32,7 @@ def rate_share(done: float) -> float:
 
 @torch.no_grad()
 def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
-    """Let a running mean of weights follow them; buffers are taken over, as BatchNorm's are running means already."""
+    """Update a running mean of weights. Copies buffers, because BatchNorm's are running means already."""
     torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), 1 - decay)
     for buffer, latest in zip(mean.buffers(), model.buffers(), strict=True):
         buffer.copy_(latest)
@@ -40,7 +40,7 @@ def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a network without reaching its own parameters."""
+    """Switch off a network's parameter gradients. Gradients still pass through it to its inputs."""
     network.requires_grad_(False)
     try:
         yield
