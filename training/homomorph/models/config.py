@@ -82,7 +82,7 @@ class CompactConfig(NetworkConfig):
     decoder_blocks: tuple[int, int, int] = (1, 2, 2)
     """Residual blocks of the decoder at those three resolutions."""
     decoder_layers: int = 1
-    """Number of candidate pictures that D averages with weights for each pixel. With 1, D's last layer is the picture."""
+    """Number of candidate pictures that D averages with weights per pixel. With 1, its last layer is the picture."""
     branch_width: int = 64
     """Hidden channels of each branch."""
     branch_kernel: int = 3

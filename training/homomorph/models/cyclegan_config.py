@@ -18,8 +18,8 @@ A U-Net halves a picture of its size until one pixel is left.
 NORMS = ("instance", "none")
 """Layer after a convolution: InstanceNorm without weights, or none, for example if BatchNorm was folded."""
 PADDINGS = ("reflect", "replicate", "replicate_blocks", "zero_blocks")
-"""Padding in a ResNet: mirrored edges, repeated edges or zeros. With `_blocks`, only the residual blocks use it, and the
-picture's edges are mirrored."""
+"""Padding in a ResNet: mirrored edges, repeated edges or zeros. With `_blocks`, only the residual blocks use it, and
+the picture's edges are mirrored."""
 OUTPUTS = ("tanh", "sigmoid", "none")
 """Range of the last layer: -1 to 1, 0 to 1, or unbounded and clipped to -1 to 1."""
 SMALLEST_SIDE = 8
