@@ -265,7 +265,7 @@ class Connection:
 
 
 _OVERLOADED = ("Exceeds maximum queue size", "Request timeout expired")
-"""Parts of a server's messages if a queue is full, or if a request waited too long or would be too late."""
+"""Parts of the server's messages when a queue is full, and when a request waited too long or would be too late."""
 
 
 def parse_urls(url: str | Sequence[str]) -> tuple[str, ...]:

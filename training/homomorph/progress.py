@@ -19,7 +19,7 @@ class Progress:
     done: int = 0
     """Steps, pictures or turns done in this stage."""
     total: int | None = None
-    """How many there are in all; None where nobody knows."""
+    """Total number of them; None if unknown."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Current values that tell how well it goes, such as losses or `pictures/s`, by name."""
     detail: str | None = None

@@ -69,7 +69,7 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
 
 
 def default_workers() -> int:
-    """Return how many processes may read pictures beside a training: one for every two cores, at least 1, at most 8."""
+    """Return the default number of processes that read pictures: one for every two cores, at least 1, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
 
 

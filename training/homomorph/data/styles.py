@@ -109,7 +109,7 @@ def _features(definition: dict[str, dict[str, dict[str, object]]]) -> Iterator[F
 
 
 def _visible(style: Style, index: int) -> Feature | None:
-    """Return a feature with only those looks that can be told apart; None if fewer than two are left."""
+    """Return a feature with only those looks that differ visibly; None if fewer than two are left."""
     feature = style.features[index]
     seen: dict[tuple[bytes, ...], str] = {}
     bases = [style.draw_looks(0, number) for number in range(_BASES)]

@@ -49,7 +49,7 @@ def cost(method: Method, *, frame_time: float, training: TrainingRecord | None) 
     Args:
         method: what costs.
         frame_time: its time for a frame, as a multiple of the reference's.
-        training: what its training took; None if nobody knows.
+        training: cost of its training; None if unknown.
     """
     millions = method.parameters / 1e6
     return {

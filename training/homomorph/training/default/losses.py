@@ -37,7 +37,7 @@ def reconstruction_loss(picture: Tensor, target: Tensor) -> Tensor:
 
 
 def arrive_loss(whole: Tensor, picture_a: Tensor, picture_b: Tensor, counts: Tensor, focus: float) -> Tensor:
-    """|W - b| over all pixels, and `focus` times over those where a and b differ, whatever their number.
+    """Mean of |W - b| over all pixels, plus `focus` times its mean over the pixels where a and b differ.
 
     W = D(F_a + sum of the T_i of the groups in which a and b differ). Where all other labels agree, W is b but for what
     no label names. The second part lets a mouth count as much as hair.
