@@ -37,25 +37,27 @@ def poisoned(model: MorphModel, tmp_path_factory: pytest.TempPathFactory):
     branches = {
         "hair": branch_graph("hair", model.branches["hair"]),
         "glasses": branch_graph("glasses", Poison()),
+        "residual": branch_graph("residual", Poison()),
     }
-    onnx_graphs.save(onnx_graphs.interpolator(MODELS["interpolator"], branches), path)
+    onnx_graphs.save(onnx_graphs.interpolator(MODELS["interpolator"], None, *branches.values()), path)
     return onnx_graphs.load_onnx(path)
 
 
 def test_an_unused_branch_is_not_computed(poisoned, model: MorphModel):
     source, target = torch.randn(2, 3, 16, 4, 4)
-    strengths = torch.rand(3, 5, 2)
-    strengths[:, :, 1] = 0
+    strengths = torch.rand(3, 5, 3)
+    strengths[:, :, 1:] = 0
     strengths[1, :, 0] = 0  # one request of the batch uses no branch at all
     with torch.inference_mode():
-        deltas = torch.stack([model.branches["hair"](target - source), torch.zeros_like(source)], dim=1)
+        none = torch.zeros_like(source)
+        deltas = torch.stack([model.branches["hair"](target - source), none, none], dim=1)
         expected = interpolate(source, deltas, strengths)
     torch.testing.assert_close(poisoned(source, target, strengths), expected)
 
 
 def test_a_branch_is_computed_if_one_request_of_a_batch_uses_it(poisoned):
     source, target = torch.randn(2, 3, 16, 4, 4)
-    strengths = torch.zeros(3, 5, 2)
+    strengths = torch.zeros(3, 5, 3)
     strengths[1, 4, 1] = 0.5
     assert poisoned(source, target, strengths)[1, 4].isnan().all()
 
