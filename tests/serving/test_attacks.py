@@ -323,10 +323,13 @@ def test_a_process_that_runs_no_python_any_more(sizes: Path, tmp_path: Path) -> 
     with TritonServer(repository, models=["size"]) as server:
         assert answers(server.grpc_url)
         with grpc.insecure_channel(server.grpc_url) as channel:
-            GRPCInferenceServiceStub(channel).ModelInfer.future(request([1, 1, 1, 3], 3), timeout=5)
+            grpc.channel_ready_future(channel).result(timeout=30)
+            # Kept by a name: a call that nothing refers to is cancelled, perhaps before it is sent.
+            call = GRPCInferenceServiceStub(channel).ModelInfer.future(request([1, 1, 1, 3], 3), timeout=30)
             start = time.monotonic()
             with pytest.raises(ServerError, match="the process of a model has run no Python for 10 s"):
                 server.wait()
+            call.cancel()
         assert time.monotonic() - start < 15
 
 
