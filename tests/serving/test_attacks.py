@@ -361,7 +361,14 @@ def test_signals_leave_nothing(
     words = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     command = [sys.executable, "-c", _SERVES, "serve", "--repository", str(sizes), "--model", "size", *words]
     before = set(Path("/dev/shm").glob("homomorph_*"))
-    serve = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    serve = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A script's background and nohup ignore some of these signals, and processes started there do too.
+        preexec_fn=None if sent == signal.SIGKILL else lambda: signal.signal(sent, signal.SIG_DFL),
+    )
     try:
         assert serve.stdout is not None
         assert "serving size" in serve.stdout.readline()
