@@ -140,8 +140,8 @@ def serve(
         if chosen:
             typer.echo(f"on GPU {', '.join(map(str, chosen))}")
         typer.echo("   ".join(f"{_SERVICES[name]} {server.url(name)}" for name in server.ports))
-        typer.echo(f"to load new versions of the models: kill -USR1 {os.getpid()}")
         signal.signal(signal.SIGUSR1, lambda *_: _load_again(server))
+        typer.echo(f"to load new versions of the models: kill -USR1 {os.getpid()}")
         server.wait(report=lambda line: typer.echo(f"homomorph: {line}", err=True))
     except KeyboardInterrupt:
         with console.status("Stopping"):

@@ -459,7 +459,6 @@ def test_backends_are_for_other_flavours(homomorph: Callable[..., Any], reposito
 
 
 @pytest.mark.server
-@pytest.mark.slow  # ends after its stop timeout: the server does not stop at once after a version that does not load
 def test_a_server_that_is_open_to_the_network_warns_and_loads_new_versions(repository: Path, temporary: Path) -> None:
     ports = choose_ports("127.0.0.1", {"grpc": None, "metrics": None})
     command = [sys.executable, "-c", "from homomorph_cli.main import run; run()", "serve", "--model", "good"]

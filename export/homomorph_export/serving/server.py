@@ -11,6 +11,7 @@ import http.client
 import logging
 import os
 import secrets
+import select
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,8 @@ from homomorph_export.serving.tls import ServerTls
 _LOGGER = logging.getLogger(__name__)
 _KILL_MARGIN_S = 5.0
 """Time that the keeper gets to stop, in addition to the server's own."""
+_WAKE_S = 1.0
+"""Longest time that `TritonServer.wait` leaves signals unhandled."""
 _ATTEMPTS = 3
 """Attempts to start: another process may take a free port while the models load."""
 _STARVED = "boost::interprocess::lock_exception"
@@ -194,8 +197,7 @@ class TritonServer:
         Raises:
             ServerError: the server ended by itself.
         """
-        assert self._keeper.stdout is not None
-        for line in self._keeper.stdout:
+        for line in iter(self._next_restart, b""):
             report(f"the server stopped by itself: {failure_reason(self._log(), int(line))}; it is started again")
         code = self._keeper.wait()
         if not self._running:  # another thread has called `stop`
@@ -206,6 +208,17 @@ class TritonServer:
             reason = f"the server stopped by itself (exit code {code}): {self._reason(code)}"
         self._end()
         raise ServerError(reason)
+
+    def _next_restart(self) -> bytes:
+        """Wait for the keeper's next line and return it; b"" when the keeper has ended.
+
+        A signal that arrives just before a blocking read does not interrupt it, and Python runs no signal handler
+        until the read returns. So the wait ends every second.
+        """
+        assert self._keeper.stdout is not None
+        while not select.select([self._keeper.stdout], [], [], _WAKE_S)[0]:
+            pass
+        return self._keeper.stdout.readline()
 
     def loaded(self) -> list[str]:
         """Return the names of the models that are loaded, members of ensembles included.
@@ -285,6 +298,7 @@ class TritonServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                bufsize=0,  # `select` does not see lines in a buffer
                 env=environment(distribution, backend)
                 | self.keys.environment()
                 | {
