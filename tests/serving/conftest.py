@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -185,3 +186,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
     server, client = ((folder / f"{name}.pem", folder / f"{name}.key") for name in ("morph.test", "client"))
     return Certificates(folder / "ca.pem", server, client)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that something listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]

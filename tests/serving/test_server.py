@@ -9,12 +9,11 @@ import platform
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
 from homomorph_export.repository import write_description
 from homomorph_export.serving import server as server_module
 from homomorph_export.serving.command import operator_libraries
-from homomorph_export.serving.log import failure_reason
 from homomorph_export.serving.ports import choose_ports
 from homomorph_export.serving.server import TritonServer
 from homomorph_export.serving.tls import ServerTls
@@ -65,13 +63,6 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return folder
-
-
-@pytest.fixture
-def taken_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that something listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener.getsockname()[1]
 
 
 def processes(repository: Path) -> dict[int, str]:
@@ -265,27 +256,6 @@ def test_start_that_takes_too_long(repository: Path, temporary: Path) -> None:
     assert processes(repository) == {}
 
 
-@pytest.mark.parametrize("service", ["grpc", "http", "metrics"])
-def test_port_in_use(taken_port: int, service: str) -> None:
-    with pytest.raises(ServerError, match=f"port {taken_port} .* {service} .* --{service}-port"):
-        choose_ports("127.0.0.1", {service: taken_port})
-
-
-def test_port_given_twice() -> None:
-    with pytest.raises(ServerError, match="port 20001 was given twice"):
-        choose_ports("127.0.0.1", {"grpc": 20001, "http": 20001})
-
-
-def test_foreign_host() -> None:
-    with pytest.raises(ServerError, match=r"192\.0\.2\.1: is it an address of this machine"):
-        choose_ports("192.0.2.1", {"grpc": None})
-
-
-def test_free_ports_differ() -> None:
-    ports = choose_ports("127.0.0.1", {"grpc": None, "http": None, "metrics": None})
-    assert len(set(ports.values())) == 3
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -371,58 +341,6 @@ def test_flavour_is_what_triton_loads(repository: Path, temporary: Path) -> None
     ):
         sizes = {name: client.get_model_config(name).config.max_batch_size for name in ("good", "bad")}
     assert sizes == {"good": 3, "bad": 4}, "Triton takes the default where a model has no configuration of the flavour"
-
-
-@pytest.mark.parametrize(
-    ("log", "reason"),
-    [
-        (
-            "E1123 05:55:25.596662 3261 model_lifecycle.cc:642] \"failed to load 'bad' version 1: Internal: "
-            'RuntimeError: weights are missing\\n\\nAt:\\n  model.py(4): initialize\\n"\n'
-            "error: creating server: Internal - failed to load all models\n",
-            "model 'bad' failed to load: Internal: RuntimeError: weights are missing",
-        ),
-        ("I1123 x\nerror: creating server: Internal - no\n", "creating server: Internal - no"),
-        (
-            "E1123 06:06:05.185777 17414 main.cc:245] \"failed to start GRPC service: Socket '127.0.0.1:1' in use \"\n",
-            "failed to start GRPC service: Socket '127.0.0.1:1' in use",
-        ),
-        (
-            'E1123 06:06:05.185777 17414 ensemble_scheduler.cc:1481] "unable to create stream for morph: CUDA driver '
-            'version is insufficient for CUDA runtime version"\n',
-            "its log names no error",
-        ),
-        (
-            'E1123 06:06:05.185777 17414 x.cc:1] "unable to create stream: CUDA driver version is insufficient"\n'
-            "terminate called after throwing an instance of 'boost::interprocess::lock_exception'\n"
-            "  what():  boost::interprocess::lock_exception\n",
-            "it ended with an uncaught boost::interprocess::lock_exception",
-        ),
-        (
-            'E1129 05:19:04.940795 3748 cuda_utils.cc:1] "CudaDriverHelper has not been initialized."\n',
-            "its log names no error",
-        ),
-        (
-            'E1129 05:19:04.940795 3748 cuda_utils.cc:1] "CudaDriverHelper has not been initialized."\n'
-            "/x/bin/tritonserver: symbol lookup error: /x/libops.so: undefined symbol: PyInstanceMethod_Type\n",
-            "symbol lookup error: /x/libops.so: undefined symbol: PyInstanceMethod_Type",
-        ),
-        (
-            "/x/tritonserver: error while loading shared libraries: libb64.so: cannot open shared object file\n",
-            "error while loading shared libraries: libb64.so: cannot open shared object file",
-        ),
-        ("", "its log names no error"),
-    ],
-    ids=["model", "error", "glog", "cuda", "uncaught", "driver-helper", "symbol", "library", "empty"],
-)
-def test_failure_reason(log: str, reason: str) -> None:
-    assert failure_reason(log) == reason
-
-
-def test_signals_are_named() -> None:
-    assert failure_reason("", 128 + signal.SIGBUS) == "it was ended by SIGBUS: /dev/shm may be full"
-    assert failure_reason("", 128 + signal.SIGKILL).startswith("it was ended by SIGKILL: the system may have run out")
-    assert failure_reason("", 255) == "it was ended by signal 127"
 
 
 @pytest.mark.server
