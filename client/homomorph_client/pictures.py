@@ -17,7 +17,8 @@ from PIL import Image, TiffImagePlugin
 
 from homomorph_client.colours import to_srgb
 from homomorph_client.errors import PictureError
-from homomorph_client.picture_files import MAX_PIXELS, OpenedPicture, open_picture, quietly, warn
+from homomorph_client.picture_files import MAX_PIXELS, OpenedPicture, open_picture
+from homomorph_client.picture_warnings import quietly, warn
 
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "Picture", "fit_picture", "load_picture"]
 
