@@ -1,4 +1,4 @@
-"""`homomorph bench`: what is fast, measured against what it is faster than."""
+"""`homomorph bench`: the speed of the operator, a training step, exported models and served models, with baselines."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Layout(str, Enum):
 
 @app.callback()
 def bench() -> None:
-    """Measure speed: what is compared is timed in turns, in the same run."""
+    """Measure speed. All candidates are timed in turns, in the same run."""
 
 
 @app.command()
@@ -97,7 +97,7 @@ def kernel(
         matrix = dataclasses.replace(matrix, layouts=[choice.value for choice in layout])
     if features:
         matrix = dataclasses.replace(matrix, features=[_parse_features(text) for text in features])
-    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
+    check_writable(out / RESULTS_FILE)  # before minutes of measuring
     with progress_display() as report:
         records = benchmark.run(
             matrix,
@@ -115,7 +115,7 @@ def kernel(
 
 
 def _need_peers(module: str, purpose: str, *, or_else: str = "") -> None:
-    """Refuse to measure what is not installed."""
+    """Raise an error if a package to measure is not installed."""
     if find_spec(module) is None:
         raise HomomorphError(f"to {purpose}, {install_hint('bench-peers')}{or_else} ({module} is not installed)")
 
@@ -146,7 +146,7 @@ def train(
     from homomorph_bench.results import RESULTS_FILE, table, write
 
     chosen = _read_preset(preset)
-    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
+    check_writable(out / RESULTS_FILE)  # before minutes of measuring
     with progress_display() as report:
         records = benchmark.run(chosen, repeats=repeats, threads=_threads(threads), report=report)
     path = write(records, out)
@@ -214,7 +214,7 @@ def model(
     network = _read_preset(preset).network
     if picture_size % network.stride:
         raise HomomorphError(f"--picture-size must be a multiple of {network.stride} for {preset}, not {picture_size}")
-    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
+    check_writable(out / RESULTS_FILE)  # before minutes of measuring
     with progress_display() as report:
         measured = benchmark.run(
             network,
@@ -290,7 +290,7 @@ def serving(
     from homomorph_export.exporter import export_run
     from homomorph_export.serving.devices import choose_gpus
 
-    check_writable(out / RESULTS_FILE)  # before minutes are spent on what could not be written down
+    check_writable(out / RESULTS_FILE)  # before minutes of measuring
     if peers:
         for module in ("fastapi", "litserve", "uvicorn"):
             _need_peers(module, "measure other servers too", or_else=", or give --no-peers")

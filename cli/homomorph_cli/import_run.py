@@ -71,8 +71,8 @@ def cyclegan(
     residual: Annotated[
         Literal["no", "add", "add-twice"],
         typer.Option(
-            help="What its output is, which weights do not tell: the picture, or what is added to it (once, as "
-            "DeblurGAN's learn_residual does, or twice)."
+            help="Meaning of its output, which weights do not show: the picture, or a difference to add to it, once "
+            "(DeblurGAN's learn_residual) or twice."
         ),
     ] = "no",
     padding: Annotated[

@@ -1,4 +1,4 @@
-"""How every command of ours ends: a user's error is one line on stderr and exit code 2, an interruption 130."""
+"""Ends every command: a user's error is one line on stderr and exit code 2, an interruption is exit code 130."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXTRAS = {
     "batch": ("work on many machines", "ray"),
     "bench": ("measure", "bench"),
 }
-"""By command, what it is for and the extra that it needs. The others need none."""
+"""By command: its purpose, and the extra that it needs. Other commands need none."""
 
 
 def run_app(app: typer.Typer) -> NoReturn:

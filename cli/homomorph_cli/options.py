@@ -41,9 +41,7 @@ MethodOption = Annotated[
 
 def gpus_option(use: str) -> Any:
     """Return the option `--gpus`; `use` says what runs on them."""
-    return typer.Option(
-        metavar="LIST", show_default="all that there are", help=f"GPUs {use}, such as 0,1; none for the CPU."
-    )
+    return typer.Option(metavar="LIST", show_default="all", help=f"GPUs {use}, such as 0,1; none for the CPU.")
 
 
 def parse_strength(word: str, value: str) -> float:
@@ -82,8 +80,8 @@ class Server:
         list[str] | None,
         _server_option(
             metavar="NAME=VALUE",
-            help="Sent with every call, such as authorization=@token.txt: what begins with @ is read from that file, "
-            "so that no other user sees it. May be given several times.",
+            help="Sent with every call, such as authorization=@token.txt: a value that begins with @ is read from that "
+            "file, so that no other user sees it. May be given several times.",
         ),
     ] = None
     tls: Annotated[bool, _server_option("--tls", help="Encrypt; the other --tls options do so too.")] = False
@@ -141,7 +139,7 @@ RunOption = Annotated[
 
 @contextlib.contextmanager
 def morpher(server: Server, run: str | None) -> Iterator[Morpher]:
-    """Yield what computes: a client of the server, or the run in this process.
+    """Yield a client of the server, or the run in this process; both compute frames alike.
 
     Raises:
         SettingsError: a run is given, and something about a server too.
@@ -164,7 +162,7 @@ def check_no_server(server: Server) -> None:
         SettingsError: there are some.
     """
     if server != Server():
-        raise SettingsError("--run computes here: leave out --url, --timeout and what else is about a server")
+        raise SettingsError("--run computes here: leave out --url, --timeout and all other options of a server")
 
 
 def asks_server(command: Callable[..., None]) -> Callable[..., None]:

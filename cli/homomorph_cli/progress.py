@@ -23,7 +23,7 @@ LONGEST_PAUSE_S = 30.0
 
 @contextlib.contextmanager
 def progress_display(console: Console | None = None) -> Iterator[Report]:
-    """Show what is reported, until the context ends.
+    """Show reported progress until the context ends.
 
     Nothing is shown before the first report, so a wrong argument gets its error line alone.
 

@@ -158,7 +158,7 @@ def _load_again(server: TritonServer) -> None:
 
 
 def _loaded_again(server: TritonServer, model: str) -> str:
-    """Load the newest version of a model, and return what is said of it."""
+    """Load the newest version of a model, and return the line that reports it."""
     from homomorph_export.serving.control import ControlError
 
     try:

@@ -119,7 +119,7 @@ def train(
     from homomorph.training.settings import MorphPreset, read_preset
     from homomorph_cli.progress import announcing, progress_display
 
-    # What the options say goes over what the preset says.
+    # Options take precedence over the preset.
     given = list(changes or [])
     if steps is not None:
         given.append(f"steps={steps}")

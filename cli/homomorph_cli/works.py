@@ -54,7 +54,7 @@ class MorphWork:
         return self.run is None
 
     def settings(self) -> dict[str, Any]:
-        """Return what the results depend on."""
+        """Return the settings that the results depend on."""
         chosen = {"ends": self.ends, "steps": self.steps, "method": self.method, "target": _text(self.target)}
         return {"work": "morph", "run": self.run, **chosen}
 
@@ -84,7 +84,7 @@ class EditWork:
         return self.run is None
 
     def settings(self) -> dict[str, Any]:
-        """Return what the results depend on."""
+        """Return the settings that the results depend on."""
         return {"work": "edit", "run": self.run, "labels": self.labels, "ends": self.ends, "steps": self.steps}
 
     @contextlib.contextmanager
@@ -110,7 +110,7 @@ class TranslateWork:
         return not self.runs
 
     def settings(self) -> dict[str, Any]:
-        """Return what the results depend on."""
+        """Return the settings that the results depend on."""
         return {"work": "translate", "runs": list(self.runs), "directions": self.directions}
 
     @contextlib.contextmanager

@@ -57,7 +57,7 @@ class ServedModel:
 
 
 def to_json(config: ModelConfig) -> dict[str, Any]:
-    """Return what is read of a configuration, as Triton reports it in JSON."""
+    """Return the parts of a configuration that clients read, as Triton reports it in JSON."""
     parameters = {key: {"string_value": value.string_value} for key, value in config.parameters.items()}
     return {"name": config.name, "parameters": parameters}
 
@@ -78,7 +78,7 @@ def read_parameters(config: Mapping[str, Any], *names: str) -> dict[str, str]:
 
 
 def working_size(parameters: Mapping[str, str], picture_size: int | None) -> int:
-    """Return the height and width in pixels to work at: `picture_size`, or what the model was trained at.
+    """Return the height and width in pixels to work at: `picture_size`, or the size that the model was trained at.
 
     Raises:
         RequestError: the parameters are no sizes, so the model is not one that homomorph exported.

@@ -331,7 +331,7 @@ def _sides(minimum: int, stride: int, typical: int) -> tuple[Axis, ...]:
 
 
 def _client_parameters(config: ModelConfig) -> dict[str, str]:
-    """Return what a client needs to know to prepare pictures and strengths."""
+    """Return the parameters with which a client prepares pictures and strengths."""
     return {
         "groups": ",".join(config.branches),
         "labels": json.dumps(config.groups),

@@ -118,7 +118,7 @@ def streamed_steps(config: ModelConfig) -> tuple[Step, ...]:
 
 
 def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
-    """Return what a backend reads from a model's configuration."""
+    """Return the parameters that a backend reads from a model's configuration."""
     if flavour not in (PYTHON, GPU):
         return {flavour.threads_parameter: str(threads or _THREADS)}
     # This backend is ours. It counts the server's cores, and makes checks that the other backends do not make.

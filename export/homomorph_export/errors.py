@@ -4,7 +4,7 @@ from homomorph_client.errors import HomomorphError
 
 
 class ExportError(HomomorphError):
-    """A run cannot be exported, or what was exported does not compute what the run computes."""
+    """A run cannot be exported, or the exported files compute other values than the run."""
 
 
 class OperatorError(HomomorphError):

@@ -228,7 +228,7 @@ def _export(
                 aotinductor.compile_package(compiled[model.name], model, staged / model.name / AOTINDUCTOR_FILE)
 
         def compare(names: Iterable[str], load: Callable[[Path], Any], file: str, **options: Any) -> Parity:
-            # Read back, so that the comparison is of what the server will load.
+            # Read back, so that the files that the server will load are compared.
             read = {name: load(staged / name / file) for name in names}
             return parity.compare(models, read, exported.run, **options)
 

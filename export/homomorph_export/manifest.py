@@ -1,4 +1,4 @@
-"""`manifest.json` at the root of an exported repository: what it holds, how it was made, how exact it is."""
+"""`manifest.json` at the root of an exported repository: its models, their origin and their parity."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Manifest:
 
 
 def exports(repository: Path) -> dict[str, Record]:
-    """Return the records of what is exported into a repository, by their methods; none if there was no export.
+    """Return the records of the exports in a repository, by their methods; none if there was no export.
 
     Raises:
         ExportError: the manifest is there but damaged.

@@ -82,7 +82,7 @@ def export(module: nn.Module, entry: Model, *example: torch.Tensor) -> ModelProt
 
 
 def rebuilt(model: ModelProto, entry: Model) -> ModelProto:
-    """Return a tool's model with the contract's tensors, and without what the tool says about itself."""
+    """Return a tool's model with the contract's tensors, and without the tool's own metadata."""
     return _model(entry, model.graph.node, model.graph.initializer)
 
 

@@ -63,7 +63,7 @@ class CalibrationPictures:
 
 @torch.inference_mode()
 def calibration_inputs(model: MorphModel, pictures: Tensor) -> dict[str, Tensor]:
-    """Return what the encoder and the decoder see: uint8 [N, H, W, 3], and features [N/2, S, C, h, w]."""
+    """Return the inputs of the encoder and of the decoder: uint8 [N, H, W, 3], and features [N/2, S, C, h, w]."""
     generator = torch.Generator().manual_seed(0)
     features = model.encoder(normalise(pictures.permute(0, 3, 1, 2), model.config.network))
     source, target = features.chunk(2)
@@ -79,7 +79,7 @@ def quantised(graph: ModelProto, inputs: Tensor) -> ModelProto:
         inputs: typical values of the input.
     """
     copy = ModelProto()
-    copy.CopyFrom(graph)  # quantize_static changes what it is given
+    copy.CopyFrom(graph)  # quantize_static changes its argument
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "quantised.onnx"

@@ -85,7 +85,7 @@ def write_model(
 def write_description(
     folder: Path, model: Model, *, method: str, onnx: bool = True, threads: int | None = None
 ) -> None:
-    """Write what a model's folder holds beside weights: configurations and programs. Arguments as for `write_model`."""
+    """Write a model's configurations and programs, without weights. Arguments as for `write_model`."""
     (folder / "1").mkdir(parents=True)
     for flavour in flavours(model, onnx=onnx):
         path = folder / flavour.config_file

@@ -1,4 +1,4 @@
-"""Whole folders: each picture, or each pair, becomes one file in another folder; what is there already is skipped.
+"""Whole folders: each picture, or each pair, becomes one file in another folder; files that exist are skipped.
 
 homomorph morph faces others --out films
 homomorph batch faces --out edited --run avatars64 --set glasses=round_glasses --engine ray
@@ -43,7 +43,7 @@ class Work(Protocol):
     """What is done to each item. It can be pickled, so that other processes and machines can do it too."""
 
     def settings(self) -> dict[str, Any]:
-        """Return what the results depend on, in plain values."""
+        """Return the settings that the results depend on, in plain values."""
         ...
 
     def open(self) -> AbstractContextManager[Compute]:

@@ -1,4 +1,4 @@
-"""The exported TorchScript without a server: the baseline, and what the peers serve."""
+"""The exported TorchScript without a server: the baseline, and the model that the peers serve."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _candidates() -> Iterator[Path]:
 
 @functools.cache
 def _inspect(path: Path) -> Nvcc | None:
-    """Return what the compiler says of itself, or None if there is none that runs."""
+    """Return the compiler's version text, or None if no compiler runs."""
     try:
         release = _ask(path, "--version")
         known = re.findall(r"compute_(\d+)", _ask(path, "--list-gpu-arch"))

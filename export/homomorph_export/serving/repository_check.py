@@ -63,4 +63,4 @@ def _called_models(folder: Path) -> list[str]:
     try:
         return [step.model for step in streamed_steps(read_config(folder / PYTHON.config_file))]
     except (ParseError, ValueError, TypeError):
-        return []  # Triton reports what is wrong with the configuration
+        return []  # Triton reports the error in the configuration

@@ -49,7 +49,7 @@ def unpack_pictures(folder: Path) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Return where homomorph keeps what it can make again: `$XDG_CACHE_HOME/homomorph`."""
+    """Return the folder of files that homomorph can make again: `$XDG_CACHE_HOME/homomorph`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "homomorph"
 
 

@@ -1,4 +1,4 @@
-"""Picture sets in any of DiceBear's styles: what is drawn, and how it is labelled.
+"""Picture sets in any of DiceBear's styles: their drawings and their labels.
 
 `avataaars` is defined by hand (`avatars.py`). Of every other style the definition tells which components there are in
 several variants and which colours; each becomes a group of attributes. Nobody has checked there that no label hides

@@ -1,4 +1,4 @@
-"""What a method costs: what it was trained on, its weights, and its time for a frame."""
+"""Costs of a method: its training data, its weights, and its time for a frame."""
 
 from __future__ import annotations
 

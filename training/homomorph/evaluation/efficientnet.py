@@ -103,7 +103,7 @@ class EfficientNetJudge:
 
 
 def _scaled(pictures: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] of any size -> what the network was trained on."""
+    """uint8 [B, 3, H, W] of any size -> normalised pictures of the network's size."""
     scaled = F.interpolate(pictures.float(), size=(INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True)
     return (scaled - 127) / 128
 

@@ -233,7 +233,7 @@ def _compared(
     directions: dict[str, list[Direction]],
     held_out: HeldOut,
 ) -> dict[str, _Column]:
-    """Return what is compared, by the names in the table."""
+    """Return the methods to compare, by their names in the table."""
     every = list(dict.fromkeys(direction for found in directions.values() for direction in found))
     compared = {"pixel": _Column(None, [whole_task(PixelBlend(), held_out, every)])}
     for index, (run, model) in enumerate(morphs.items()):

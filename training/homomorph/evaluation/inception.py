@@ -63,7 +63,7 @@ def find_inception(weights: Path | None) -> tuple[InceptionDistance | None, str]
             raise ConfigError("--inception needs the package torch-fidelity: pip install torch-fidelity")
         return None, "fid is left out: the package torch-fidelity is not installed"
     try:
-        # torch-fidelity would unpickle anything; this refuses what is not weights alone.
+        # torch-fidelity would unpickle anything; this refuses files that hold more than weights.
         torch.load(file, map_location="cpu", weights_only=True)
         return InceptionDistance(file), ""
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:

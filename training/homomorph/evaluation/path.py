@@ -46,7 +46,7 @@ def collect_path(
     if chunk.reconstructed_b is not None:
         values.add("endpoint", figures.absolute_error(frames[:, -1], chunk.reconstructed_b))
     white = ((chunk.a == 255) & (chunk.b == 255)).all(axis=1)
-    # The unchanged frames of a method that switches would hide what the changed one loses.
+    # The unchanged frames of a method that switches would hide the loss in the changed frame.
     generated = frames[:, -1:] if chunk.method.switches else frames
     errors = [figures.white_error(frame, white) for frame in generated.swapaxes(0, 1)]
     values.add("white.morph", np.mean(errors, axis=0))

@@ -17,7 +17,7 @@ from homomorph.models.cyclegan import CycleGAN
 
 @dataclass(frozen=True)
 class Task:
-    """One method, and what it is asked to do."""
+    """One method and its work."""
 
     method: Method
     rows: NDArray[np.intp]

@@ -41,7 +41,7 @@ class Direction:
 
 
 def directions_of(names: tuple[str, ...], groups: dict[str, tuple[str, ...]]) -> list[Direction]:
-    """Find what the directions of a CycleGAN change.
+    """Find the labels that the directions of a CycleGAN change.
 
     Raises:
         DataError: one is neither `<attribute>` nor `not_<attribute>` of an attribute of the groups.

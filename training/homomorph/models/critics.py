@@ -31,7 +31,7 @@ class Judgement:
 
 
 class LabelCritic(nn.Module):
-    """Critic on pictures that knows the labels: is it real, is it real with this value of each label, and what is it?
+    """Critic on pictures with three kinds of logits: real, real with each value of each label, and each label itself.
 
     Each label has a logit for each of its values, so a picture of which some labels are unknown can be judged by the
     others. (After auxiliary classifier GANs, Odena et al., ICML 2017, and the many-headed critic of StarGAN v2, Choi et

@@ -183,7 +183,7 @@ def _as_seen(picture: Tensor, config: CycleGANConfig) -> Tensor:
 
 
 def _as_picture(made: Tensor, seen: Tensor, config: CycleGANConfig) -> Tensor:
-    """Make a picture [B, 3, H, W] in [-1, 1] of what the last convolution gave and of what the generator saw."""
+    """Make a picture [B, 3, H, W] in [-1, 1] from the last convolution's output and the generator's input."""
     if config.output == "sigmoid":
         made = 2 * made.sigmoid() - 1
     elif config.output == "tanh":

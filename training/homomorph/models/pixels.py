@@ -1,4 +1,4 @@
-"""Between pixels (uint8) and what the networks see (normalised floats)."""
+"""Conversion between pixels (uint8) and the networks' pictures (normalised floats)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Translator:
         return from_normalised(result, CycleGANConfig).permute(0, 2, 3, 1).contiguous()
 
     def chained(self, picture: NDArray[np.uint8], steps: Sequence[str]) -> NDArray[np.uint8]:
-        """Change a picture in several directions, each from what the one before made of it.
+        """Change a picture in several directions, one after the other.
 
         Args:
             picture: uint8 [H, W, 3].

@@ -142,7 +142,7 @@ def load_config_and_model(folder: Path, read_config: Callable[[dict[str, Any]], 
     if wrong := describe_difference(reference=shapes, found=state):
         raise CheckpointError(f"{folder / MODEL_FILE} belongs to another configuration than {CONFIG_FILE}: {wrong}")
     model = build(config)
-    model.load_state_dict(state)  # casts what is stored in half precision
+    model.load_state_dict(state)  # casts weights that are stored in half precision
     return model.eval().requires_grad_(False)
 
 

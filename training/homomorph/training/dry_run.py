@@ -27,7 +27,7 @@ def describe(data: LabelledPictures, preset: MorphPreset | CycleGANPreset, *, se
         name.removeprefix("model."): sum(value.numel() for value in method.networks.get_submodule(name).parameters())
         for name in method.optimizers
     }
-    # A weight, its gradient and two moments of Adam; and the running mean of what is saved.
+    # A weight, its gradient and two moments of Adam; and the running mean of the saved weights.
     saved = sum(value.numel() for value in method.mean_model.parameters())
     state_mb = 4 * (4 * sum(counts.values()) + saved) / 1e6
     known = data.known

@@ -1,4 +1,4 @@
-"""Features of a labelled folder's pictures, for what is fitted to them once a model is trained."""
+"""Features of a labelled folder's pictures, for models that are fitted to them after a training."""
 
 from __future__ import annotations
 

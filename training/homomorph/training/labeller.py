@@ -161,7 +161,7 @@ def _train(
 
 
 class _TrainedLabeller:
-    """A trained network, the pictures that it reads, and what it could not read."""
+    """A trained network, its picture set, and the pictures that cannot be read."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class _TrainedLabeller:
             report(Progress("labelling", start + len(rows), count))
 
     def figures(self) -> dict[str, Any]:
-        """Return what the network got right."""
+        """Return the numbers of pictures, and the accuracy on held-out ones by attribute."""
         labels = self.data.labels[self.held_out]
         return {
             "pictures": len(self.data.paths),

@@ -229,7 +229,7 @@ def _numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _diverged(step: int, bad: list[str], out: Path, saved: int | None) -> str:
-    """Say where a run went wrong, and what is left of it."""
+    """Name the step at which a run failed, and its last good checkpoint."""
     kept = f"{out} keeps the checkpoint of step {saved}" if saved else "there is no checkpoint yet"
     return (
         f"step {step}: {', '.join(bad)} became NaN or infinite; {kept}. --resume would come to the same: "

@@ -58,7 +58,7 @@ class Processes:
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Compute what is inside in this training's precision."""
+        """Compute the enclosed operations in this training's precision."""
         return self._fabric.autocast()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

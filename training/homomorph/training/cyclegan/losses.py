@@ -36,5 +36,5 @@ def cycle_loss(there_and_back: Tensor, picture: Tensor) -> Tensor:
 
 
 def identity_loss(unchanged: Tensor, picture: Tensor) -> Tensor:
-    """|G(y) - y|_1: what has the attribute already stays as it is, and keeps its colours."""
+    """|G(y) - y|_1: a picture that has the attribute already stays as it is, and keeps its colours."""
     return (unchanged - picture).abs().mean()

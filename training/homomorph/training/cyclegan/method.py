@@ -159,7 +159,7 @@ class CycleGANMethod(Method[Pictures, Draws, Translated]):
         return Pictures(*(self._normalised(pictures) for pictures in (batch.without, batch.having)))
 
     def draw(self, batch: Pictures, step: int, generator: torch.Generator) -> Draws:
-        """Draw what the pools exchange."""
+        """Draw which pictures the pools exchange."""
         count = len(batch.without)
         return Draws({name: draw_exchange(count, generator) for name in self.config.directions})
 

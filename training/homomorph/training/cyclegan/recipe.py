@@ -24,7 +24,7 @@ class CycleGANPreset:
     filters: int = 64
     """The generators' channels at the picture's own resolution."""
     residual: bool = False
-    """Whether generators make what is added to a picture, instead of a picture; the paper's do not."""
+    """Whether generators make a difference that is added to the picture; the paper's make the picture itself."""
     discriminator_filters: int = 64
     """The discriminators' channels after their first convolution."""
     picture_size: int = 256

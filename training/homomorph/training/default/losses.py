@@ -88,7 +88,7 @@ def gradient_penalty(score: Tensor, pictures: Tensor) -> Tensor:
 
 
 def keep_loss(morph: Tensor, picture: Tensor, counts: Tensor) -> Tensor:
-    """|D(F) - a|: what a group does not change stays as it is.
+    """|D(F) - a|: one group changes a picture as little as it can.
 
     Args:
         morph: D(F), [P, 3, H, W].
@@ -127,13 +127,13 @@ def idle_loss(sizes: Tensor, distances: Tensor, agree: Tensor, differ: Tensor) -
     """
     useless = (sizes * agree).sum(dim=0) / agree.sum(dim=0).clamp(min=1)
     carried = (sizes * differ).sum(dim=0) / differ.sum(dim=0).clamp(min=1)
-    # A group of which no two pictures of the step differ says nothing of what it should carry.
+    # A group in which no two pictures of the step differ gives no measure of what its branch carries.
     ratio = weighted_mean(useless / (carried + 1e-6), (differ.sum(dim=0) > 0).float())
     return ratio + useless.sum() / distances.mean().clamp(min=1e-6)
 
 
 def residual_share(delta: Tensor, difference: Tensor) -> Tensor:
-    """|T_residual(d)| / |d|: what a label names goes through its own branch; features [P, C, h, w] each."""
+    """|T_residual(d)| / |d|: changes that a label names go through its own branch; features [P, C, h, w] each."""
     return delta.abs().mean() / difference.abs().mean().clamp(min=1e-6)
 
 

@@ -142,7 +142,7 @@ class PublishedMethod(MorphMethod[Draws, Morphs | None]):
         return tuple(name for name in self.optimizers if name not in ("phi", *self.critics))
 
     def learning_rate(self, name: str, step: int) -> float:
-        """Let the rates of what is served fall; critics keep theirs."""
+        """Let the rates of E, the T_i and D fall; critics keep theirs."""
         return self._rates[name] * (self.rate_share(step) if name.startswith("model.") else 1.0)
 
     def draw(self, batch: NormalisedBatch, step: int, generator: torch.Generator) -> Draws:
