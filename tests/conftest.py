@@ -1,4 +1,4 @@
-"""What the tests of every folder share."""
+"""Fixtures for the tests of every folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed is called by its own name, typed, and no more than it must be."""
+"""Packages are installed under their own names, typed, and with no more dependencies than they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README tells people to type works as it stands."""
+"""The commands and programs of the README work as they stand."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def serving(
     ] = True,
     gpus: Annotated[
         str | None,
-        gpus_option("for Triton, the first also for what it is compared with"),
+        gpus_option("for Triton; the first also for the servers compared with it"),
     ] = None,
     perf_analyzer: Annotated[
         Path | None,

@@ -50,7 +50,7 @@ def cyclegan(
     generator: Annotated[
         str | None,
         typer.Option(
-            show_default="told from the file",
+            show_default="read from the file",
             help="resnet_6blocks, resnet_9blocks or any other number, unet_64, unet_128, unet_256 or unet_512.",
         ),
     ] = None,

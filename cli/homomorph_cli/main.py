@@ -1,4 +1,4 @@
-"""The command `homomorph`: one module per subcommand, each importing what it needs only when it runs.
+"""The command `homomorph`: one module per subcommand; each imports its packages only when it runs.
 
 Without extras pip installs what the client needs, so a command whose extra is missing says which one to install.
 """

@@ -47,7 +47,7 @@ def progress_display(console: Console | None = None) -> Iterator[Report]:
 def announcing(line: str, report: Report) -> Report:
     """Return a `Report` that prints a line to stderr before it passes the first report on.
 
-    A command says so what its work begins from, and still ends with one line where that cannot begin.
+    A command that fails before its work begins so prints its error line alone.
     """
     said = False
 

@@ -128,7 +128,10 @@ def serve(
         start_timeout_s=start_timeout,
     )
     if not (server.is_encrypted or is_loopback(host)):
-        typer.echo(f"homomorph: warning: whoever reaches {host} can use this server: see docs/security.md", err=True)
+        typer.echo(
+            f"homomorph: warning: without TLS, everybody who reaches {host} can use this server: see docs/security.md",
+            err=True,
+        )
     server.check()  # before anything is installed
     with progress_display() as report:
         ensure_triton(report)

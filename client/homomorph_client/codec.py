@@ -80,7 +80,7 @@ def encode(
     Args:
         model: the served model.
         pictures: by the names of the inputs; each one's centre is cropped and resized to the model's size.
-        arrays: what is sent as it is, by the names of the inputs, without the batch axis.
+        arrays: further inputs by their names, without the batch axis; sent unchanged.
         urgent: whether the request overtakes others that wait.
 
     Raises:

@@ -1,7 +1,7 @@
 """Errors that a caller can act on.
 
 Every message says what was wrong, what was expected, and what to do. The command line turns any
-`HomomorphError` into one line and exit code 2; anything else is a defect of ours and keeps its traceback.
+`HomomorphError` into one line and exit code 2; any other exception is a defect of homomorph and keeps its traceback.
 """
 
 

@@ -1,4 +1,4 @@
-"""What a server and a model in this process have in common, so that a program can take either."""
+"""Interface of a served model and of a model in this process, so that a program can use either."""
 
 from __future__ import annotations
 

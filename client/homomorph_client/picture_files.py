@@ -41,7 +41,7 @@ _LOST_PIXELS = 256
 
 @dataclass(frozen=True)
 class OpenedPicture:
-    """A decoded picture, and what its file says about the pixels."""
+    """A decoded picture, and its file's statements about its colours, transparency and depth."""
 
     image: Image.Image
     profile: bytes | None = None

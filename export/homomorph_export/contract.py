@@ -1,4 +1,4 @@
-"""What a served model is: its tensors, limits and steps, how its files are made, and what it must compute.
+"""Description of a served model: its tensors, limits and steps, the functions that write its files, and its reference.
 
 `catalogue.py` lists the served models. This module needs neither torch nor ONNX, so that a server can read it.
 """
@@ -98,14 +98,14 @@ class Computation:
     """
 
     module: Callable[..., torch.nn.Module]
-    """From the parts and the members' modules to the eager module: what AOTInductor compiles, and what is traced and
-    exported to ONNX where the following are None."""
+    """Takes the parts and the members' modules; returns the eager module. AOTInductor compiles it, and where the fields
+    below are None, it is also traced and exported to ONNX."""
     members: tuple[str, ...] = ()
     scripted: Callable[..., torch.nn.Module] | None = None
-    """From the members' TorchScript to what is scripted instead of traced: what depends on the values of its inputs, or
-    holds modules that are traced already."""
+    """Takes the members' TorchScript; returns a module that is scripted, not traced, because its operations depend
+    on the values of its inputs or it holds modules that are traced already."""
     onnx: Callable[..., ModelProto] | None = None
-    """From the `Model`, the parts and the members' ONNX to the graph, if it is composed instead of exported."""
+    """Takes the `Model`, the parts and the members' ONNX; returns the graph, if it is composed instead of exported."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Model:
     compared_as: Model | None = None
     """An ensemble that is not served and has this model as a step, where no served ensemble has it."""
     client_parameters: Mapping[str, str] = field(default_factory=dict)
-    """What its clients read from its configuration."""
+    """Parameters of its configuration that clients read."""
     needs_operator: bool = False
     """Whether its TorchScript calls `homomorph::interpolate`."""
     streams: bool = False

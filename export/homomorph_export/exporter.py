@@ -65,7 +65,7 @@ def export_run(
         calibration: folder of pictures like those of the training, for int8; None renders the built-in set's.
         threads: how many threads one operation of a model may use; None for half of the server's cores, and for all of
             them in `morpher`, in the Python backend, and for one in the other backends.
-        report: called with what is done next.
+        report: called at the start of each stage.
 
     Returns:
         What was written, and how exact it is.
@@ -133,7 +133,7 @@ def export_cyclegans(
         precision: number format of weights and arithmetic: fp32, bf16, fp16. Formats that lack it stay at fp32.
         onnx: whether to write ONNX beside TorchScript.
         threads: as for `export_run`.
-        report: called with what is done next.
+        report: called at the start of each stage.
 
     Returns:
         What was written, and how exact it is.
@@ -170,12 +170,12 @@ def export_cyclegans(
 
 @dataclass(frozen=True)
 class _Exported:
-    """What the exports of different methods differ in."""
+    """The inputs of an export that depend on the method."""
 
     models: tuple[Model, ...]
     """The catalogue."""
     parts: Callable[[torch.dtype], Any]
-    """What the catalogue's computations are made of, in a number format."""
+    """From a number format to the networks that the catalogue's models are built from."""
     run: Any
     """What `Model.reference` computes with."""
     record: dict[str, Any]

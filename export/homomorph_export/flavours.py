@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Flavour:
-    """One of Triton's backends, and what it reads."""
+    """One of Triton's backends: its name, the file that it loads and its parameters."""
 
     name: str
-    """What `homomorph serve --flavour` and, but for the default, `tritonserver --model-config-name` are given."""
+    """Value of `homomorph serve --flavour` and, except for the default, of `tritonserver --model-config-name`."""
     backend: str
     """Folder of the backend among Triton's backends."""
     library: str
-    """The backend itself, in that folder."""
+    """File of the backend's library, in that folder."""
     platform: str
-    """What a configuration calls it; empty for the Python backend, which is called `backend`."""
+    """Value of `platform` in a configuration; empty for the Python backend, which is named in `backend`."""
     model_file: str
-    """What the backend loads from a model's version folder."""
+    """File that the backend loads from a model's version folder."""
     threads_parameter: str
     """Name of the configuration's parameter for the threads of one operation."""
     kind: str = "CPU"

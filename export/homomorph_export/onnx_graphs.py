@@ -2,7 +2,7 @@
 
 The parts with weights are exported from the modules that TorchScript is traced from. The other models are short
 graphs around them, written in ONNX's text syntax. `homomorph.interpolate` is a function of these models' own, made of
-standard operators, so every runtime runs it without a library of ours.
+standard operators, so every runtime runs it without a library of this project.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def translate(entry: Model, parts: object, *directions: ModelProto) -> ModelProt
             parse_node(f"any_{direction} = Cast <to = {TensorProto.BOOL}> (count_{direction})"),
             helper.make_node("If", [f"any_{direction}"], [changed], then_branch=then_branch, else_branch=else_branch),
         ]
-    # What a step makes goes on to the next one, and among the frames.
+    # The output of a step is the input of the next one, and one of the frames.
     nodes += [parse_node(f"{name} = Identity ({changed})") for name in ("next_pictures", "frame")]
     one_step = helper.make_graph(
         [*nodes, parse_node("next_more = Identity (more)")],
@@ -295,7 +295,7 @@ def _embedded(part: ModelProto, prefix: str, names: Mapping[str, str]) -> tuple[
     Args:
         part: the model; its nodes hold no graphs of their own.
         prefix: put before the names of everything inside, so that they stay unique.
-        names: what its inputs and outputs are called in the other model.
+        names: new names of its inputs and outputs, by their present ones.
     """
 
     def renamed(name: str) -> str:

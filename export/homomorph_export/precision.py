@@ -27,7 +27,7 @@ TOLERANCES = {
 PRECISIONS = tuple(TOLERANCES)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
-"""What the networks are converted to; int8 files are quantised from float32 ones."""
+"""Type that the networks are converted to; int8 files are quantised from float32 ones."""
 
 IN_TORCHSCRIPT = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "int8": "fp32"}
 """Number format of the TorchScript files by the one asked for: int8 is for ONNX alone."""

@@ -35,7 +35,7 @@ def staging(repository: Path) -> Iterator[Path]:
     """Yield an empty folder beside the repository, where moving into it is a rename, and remove it at the end.
 
     Raises:
-        ExportError: it cannot be made, or what is done with it fails because of the file system.
+        ExportError: the folder cannot be made, or writing into it fails.
     """
     parent = repository.resolve().parent
     try:
@@ -63,7 +63,7 @@ def write_model(
         folder: where to; named like the model.
         model: its entry in the catalogue.
         method: the run's, as in the manifest.
-        module: what it computes, as TorchScript; None of a model that is made of others.
+        module: its TorchScript; None for an ensemble.
         graph: the same as ONNX; None if there is none.
         onnx: whether the repository holds ONNX, so that there are configurations for it.
         threads: as for `model_config`.

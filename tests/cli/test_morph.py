@@ -75,7 +75,7 @@ def test_one_line_code_2_and_nothing_written(
         ("short.png", b"\x89PNG\r\n\x1a\n", "text.png|short.png"),
     ],
 )
-def test_bad_pictures_are_told_before_a_missing_server(
+def test_bad_pictures_are_reported_before_a_missing_server(
     homomorph: Callable[..., Any], picture: Path, name: str, content: bytes | None, message: str
 ) -> None:
     bad = picture.parent / name

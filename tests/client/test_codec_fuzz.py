@@ -1,4 +1,4 @@
-"""Whatever a server answers, a client gives frames or an error of its own; whatever it sends can be read back."""
+"""For any answer of a server, a client returns frames or raises its own error; every request can be read back."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_triton_knows_every_argument() -> None:
 
 
 @needs_kubectl
-def test_whoever_reaches_a_pod_may_only_ask_for_morphs() -> None:
+def test_clients_of_a_pod_may_only_ask_for_morphs() -> None:
     (container,) = the("Deployment", built("base"))["spec"]["template"]["spec"]["containers"]
     assert "--allow-http=false" in container["args"]
     (restricted,) = (word.partition("=")[2] for word in container["args"] if "restricted-protocol" in word)

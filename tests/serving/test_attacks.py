@@ -388,7 +388,7 @@ def test_signals_leave_nothing(
         assert logs == []
 
 
-def test_control_of_nobody() -> None:
+def test_control_without_a_server() -> None:
     with pytest.raises(ControlError):
         GrpcControl("127.0.0.1:9", "key").ready_id()
 

@@ -203,7 +203,9 @@ def test_timeouts_by_call(blender: TritonServer, pictures: npt.NDArray[np.uint8]
         assert len(client.morph(*pictures, steps=2, timeout_s=20)) == 2
 
 
-def test_nobody_computes_what_nobody_waits_for(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:
+def test_the_server_does_not_compute_for_a_client_that_left(
+    blender: TritonServer, pictures: npt.NDArray[np.uint8]
+) -> None:
     with MorphClient(blender.grpc_url, retries=0) as client:
         # At 20 ms a frame, all of them take 32 s.
         given_up = [client.submit(*pictures, steps=40, timeout_s=1) for _ in range(40)]

@@ -1,4 +1,4 @@
-"""What the pages about the client, the server, the comparison and CycleGANs tell people to type works as it stands."""
+"""The commands and programs of the pages on client, server, comparison and CycleGANs work as they stand."""
 
 from __future__ import annotations
 

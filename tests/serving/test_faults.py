@@ -173,7 +173,7 @@ def test_the_response_cache_keeps_encoded_pictures(
 
 
 @pytest.mark.slow
-def test_nobody_notices_that_one_of_two_servers_stops(
+def test_clients_go_on_when_one_of_two_servers_stops(
     blender: TritonServer, blender_repository: Path, pictures: npt.NDArray[np.uint8]
 ) -> None:
     with (

@@ -43,7 +43,7 @@ def process_of(repository: Path, model: str) -> int:
 def test_a_models_process_that_is_killed(
     repository: Path, pictures: npt.NDArray[np.uint8], shared_memory: bool
 ) -> None:
-    """Triton would say that it is ready, and refuse for ever; so the server ends, and whoever keeps it starts it."""
+    """Triton would say that it is ready, and refuse for ever; so the server ends, and is started again."""
     with (
         TritonServer(repository) as server,
         MorphClient(server.grpc_url, shared_memory=shared_memory, timeout_s=30) as client,

@@ -386,7 +386,7 @@ def test_a_server_that_is_open_to_the_network_warns_and_loads_new_versions(repos
     try:
         assert serve.stdout is not None
         assert serve.stderr is not None
-        assert "warning: whoever reaches 0.0.0.0 can use this server" in serve.stderr.readline()
+        assert "warning: without TLS, everybody who reaches 0.0.0.0 can use this server" in serve.stderr.readline()
         assert "serving good" in serve.stdout.readline()
         assert f"gRPC 127.0.0.1:{ports['grpc']}" in serve.stdout.readline()
         assert f"kill -USR1 {serve.pid}" in serve.stdout.readline()

@@ -1,4 +1,4 @@
-"""Clients that are slow, that vanish, and that send what nobody would: the server answers all others meanwhile."""
+"""Clients that are slow, that vanish, and that send malformed requests: the server answers all others meanwhile."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def test_batch_norm_is_folded(tmp_path: Path, dropout: bool) -> None:
     assert "BatchNorm, folded" in done.found
 
 
-def test_blocks_that_pad_with_zeros_are_told_from_their_names(tmp_path: Path) -> None:
+def test_blocks_that_pad_with_zeros_are_recognised_by_their_names(tmp_path: Path) -> None:
     state = resnet_state(4, 6)
     places = {"conv_block.1": "conv_block.0", "conv_block.5": "conv_block.3"}
     for old, new in places.items():

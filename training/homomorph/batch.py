@@ -32,7 +32,7 @@ from homomorph_client.pictures import Picture
 SETTINGS_FILE = "batch.json"
 """In the folder of results: what they were made with, so that others do not get among them."""
 Format = Literal["png", "gif", "mp4", "frames"]
-"""What each result is: all frames side by side, a loop, a film, or a folder of one PNG each."""
+"""Form of each result: all frames side by side, a loop, a film, or a folder of one PNG each."""
 Compute = Callable[[Sequence[Picture]], NDArray[np.uint8]]
 """Makes frames, uint8 [S, H, W, 3], of a picture or a pair."""
 
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class Work(Protocol):
-    """What is done to each item. It can be pickled, so that other processes and machines can do it too."""
+    """The work on each item. It can be pickled, so that other processes and machines can do it too."""
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the results depend on, in plain values."""

@@ -1,4 +1,4 @@
-"""What a measurement depends on."""
+"""Hardware, versions and thread counts that a measurement depends on."""
 
 from __future__ import annotations
 

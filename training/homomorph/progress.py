@@ -15,7 +15,7 @@ class Progress:
     """How far one stage of some work is."""
 
     stage: str
-    """What is being done, such as `training`. A new name begins a new stage."""
+    """Name of the stage, such as `training`. A new name begins a new stage."""
     done: int = 0
     """Steps, pictures or turns done in this stage."""
     total: int | None = None

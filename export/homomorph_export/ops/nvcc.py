@@ -32,7 +32,7 @@ def find_nvcc() -> Nvcc | None:
     """Return the compiler, or None where torch was built without CUDA or no compiler suits it.
 
     In turn: `CUDACXX`, `CUDA_HOME`, /usr/local/cuda, the PATH, and what pip installs as nvidia-cuda-nvcc. A compiler of
-    a newer major version than torch's CUDA is passed over: the driver may be too old for what it makes. An empty
+    a newer major version than torch's CUDA is passed over: the driver may be too old for its output. An empty
     `CUDACXX` means none.
     """
     if torch.version.cuda is None or os.environ.get("CUDACXX") == "":

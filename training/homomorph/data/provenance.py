@@ -1,4 +1,4 @@
-"""What a rendered set was drawn from, as `render.json` beside its pictures says."""
+"""`render.json` beside a rendered set: its style, seed and size, from which its pictures can be drawn again."""
 
 from __future__ import annotations
 
