@@ -11,6 +11,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse,
 from tritonclient.utils import np_to_triton_dtype
 
 from homomorph_client.errors import RequestError
+from homomorph_client.frames import Frames
 from homomorph_client.labels import Labels, chosen_edit
 from homomorph_client.methods import places_between
 from homomorph_client.names import BLENDS
@@ -107,7 +108,7 @@ def frames_shape(request: ModelInferRequest) -> tuple[int, ...]:
 
 
 def decode(response: ModelInferResponse, contents: Sequence[bytes | memoryview] | None = None) -> npt.NDArray[np.uint8]:
-    """Return the frames of an answer: uint8 [S, H, W, 3], RGB, values in [0, 255].
+    """Return the frames of an answer: uint8 [S, H, W, 3], RGB, values in [0, 255]; a notebook draws them.
 
     Args:
         response: the answer.
@@ -122,8 +123,7 @@ def decode(response: ModelInferResponse, contents: Sequence[bytes | memoryview] 
             len(content) == math.prod(shape)
         ):
             # A copy, because the message's own bytes are read-only, and shared memory is used again.
-            frames: npt.NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(shape)[0].copy()
-            return frames
+            return np.frombuffer(content, np.uint8).reshape(shape)[0].copy().view(Frames)
     raise RequestError("the server's answer holds no FRAMES of uint8 [1, S, H, W, 3]: is another model served there?")
 
 

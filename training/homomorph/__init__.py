@@ -35,3 +35,31 @@ def load(run: str | Path, *, picture_size: int | None = None, device: str = "cpu
     from homomorph.local import load_morpher  # which imports torch
 
     return load_morpher(run, picture_size=picture_size, device=device)
+
+
+def from_pretrained(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    picture_size: int | None = None,
+    device: str = "cpu",
+) -> LocalMorpher:
+    """Load a model from the Hugging Face Hub, as `load` does from a folder.
+
+    `homomorph.runs.hub.push_to_hub` puts one there.
+
+    Args:
+        name: a repository of the Hub, such as `owner/faces`, or a folder on this machine.
+        revision: branch, tag or commit; None is the newest state.
+        token: the Hub's token; None is the one of `hf auth login`.
+        picture_size: as for `load`.
+        device: as for `load`.
+
+    Raises:
+        CheckpointError: there is no such repository, the Hub cannot be reached, or as for `load`.
+        PictureError: as for `load`.
+    """
+    from homomorph.runs.hub import download
+
+    return load(download(name, revision=revision, token=token), picture_size=picture_size, device=device)

@@ -19,6 +19,7 @@ from homomorph.runs.cyclegan import is_cyclegan
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
 from homomorph_client.errors import LabelError, PictureError
+from homomorph_client.frames import Frames
 from homomorph_client.labels import Labels, chosen_edit
 from homomorph_client.methods import blending_model, places_between, places_in_square, square_model
 from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH, Blend, Method
@@ -187,13 +188,11 @@ class LocalMorpher:
                 features = interpolate(source, deltas, chosen)[0]
             decoded = self._model.decoder(features.contiguous(memory_format=torch.channels_last))
             frames.append(from_normalised(decoded, network).permute(0, 2, 3, 1).cpu())
-        result: npt.NDArray[np.uint8] = torch.cat(frames).contiguous().numpy()
-        return result
+        return torch.cat(frames).contiguous().numpy().view(Frames)
 
     def _blended(self, method: str, pictures: Tensor, places: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         frames = blend(self._model, method, pictures[None], torch.from_numpy(places)[None].to(self._device))
-        result: npt.NDArray[np.uint8] = frames[0].cpu().contiguous().numpy()
-        return result
+        return frames[0].cpu().contiguous().numpy().view(Frames)
 
 
 def load_morpher(run: str | Path, *, picture_size: int | None = None, device: str = "cpu") -> LocalMorpher:

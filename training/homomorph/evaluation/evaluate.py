@@ -34,11 +34,10 @@ from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.morph import MorphModel
 from homomorph.progress import Report, silent
 from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
-from homomorph.runs.record import TrainingRecord, read_record
+from homomorph.runs.record import METRICS_FILE, TrainingRecord, read_record
 from homomorph.runs.run import MODEL_FILE, load_model, sha256
 from homomorph_client.files import replacing
 
-METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 
 _NO_TRAINING = TrainingRecord(pictures=0, hours=0, machine="")

@@ -15,6 +15,8 @@ from homomorph.errors import CheckpointError
 from homomorph_client.files import write_text
 
 TRAINING_FILE = "training.json"
+METRICS_FILE = "metrics.json"
+"""Figures of the run, where `homomorph evaluate RUN --out RUN` was asked to write them there."""
 
 
 @dataclass(frozen=True)
