@@ -29,6 +29,7 @@ from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.latencies import percentile
 from homomorph_bench.serving.load_generator import RequestFailed, closed_loop, open_loop
 from homomorph_bench.serving.peers import wire
+from homomorph_bench.serving.peers.process import Peer
 from homomorph_bench.serving.search import RateSearch
 from homomorph_bench.serving.transports import HttpRequest
 from homomorph_export.exporter import export_run
@@ -379,6 +380,13 @@ def test_the_command_measures_the_real_server(
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3
     assert "src=" not in page, "nothing beside it"
+
+
+def test_a_peer_runs_in_a_keeper_of_its_own(tmp_path: Path) -> None:
+    with Peer("wire", tmp_path) as peer:  # this module ends at once, and writes nothing
+        peer._keeper.wait(timeout=60)
+        with pytest.raises(systems.ServerError, match="the peer wire ended by itself: it wrote nothing"):
+            peer.check()
 
 
 @pytest.mark.server

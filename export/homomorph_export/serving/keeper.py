@@ -71,8 +71,8 @@ class Settings:
     """Temporary log file, removed at the end; None if the log is kept."""
     cores: list[int]
     """Cores of the server and of its models."""
-    metrics: tuple[str, int]
-    """Host and port that answer while the server is alive."""
+    metrics: tuple[str, int] | None
+    """Host and port that answer while the server is alive; None: nothing checks that it answers."""
     restart: bool
     stop_timeout_s: float
     start_timeout_s: float
@@ -185,11 +185,12 @@ def run(command: list[str], settings: Settings, pipe: LauncherPipe) -> int:
         preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # in case this keeper is killed
     )
     exited = os.pidfd_open(server.pid)
-    monitor = AnswerMonitor(*settings.metrics)
+    monitor = AnswerMonitor(*settings.metrics) if settings.metrics else None
     if wait_for_end(server.pid, exited, settings, pipe, monitor):
         server.terminate()
         select.select([exited], [], [], settings.stop_timeout_s)
-    monitor.stop()
+    if monitor:
+        monitor.stop()
     os.close(exited)
     # Kill a server that did not stop in time, and the stubs of one that crashed. The server is not reaped yet, so its
     # id cannot belong to another process group.
@@ -202,7 +203,9 @@ def run(command: list[str], settings: Settings, pipe: LauncherPipe) -> int:
     return code if code >= 0 else 128 - code
 
 
-def wait_for_end(server: int, exited: int, settings: Settings, pipe: LauncherPipe, monitor: AnswerMonitor) -> bool:
+def wait_for_end(
+    server: int, exited: int, settings: Settings, pipe: LauncherPipe, monitor: AnswerMonitor | None
+) -> bool:
     """Wait until the server has ended or must be ended; return whether to stop it properly instead of killing it.
 
     Args:
@@ -210,7 +213,7 @@ def wait_for_end(server: int, exited: int, settings: Settings, pipe: LauncherPip
         exited: a file descriptor that becomes readable when the server has ended.
         settings: from the launcher.
         pipe: the launcher's commands.
-        monitor: of the server's answers.
+        monitor: of the server's answers; None: they are not monitored.
     """
     failed_before: dict[int, str] = {}
     heartbeats = HeartbeatMonitor(settings.heartbeats)
@@ -231,6 +234,8 @@ def wait_for_end(server: int, exited: int, settings: Settings, pipe: LauncherPip
         for process in states:
             if hangs(process, heartbeats.silence_s(process)):
                 return _print_error(f"the process of a model has run no Python for {HANGING_AFTER_S:g} s")
+        if monitor is None:
+            continue
         now_s = time.monotonic()
         if monitor.last_answer_s is None:
             if pipe.was_ready and now_s - monitor.started_s > settings.start_timeout_s:

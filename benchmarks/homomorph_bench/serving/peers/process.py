@@ -37,14 +37,23 @@ class Peer:
         module = f"{__package__}.{self.name}"
         words = [sys.executable, "-m", module, str(self._repository.resolve()), str(self.port), self._device]
         self._log = tempfile.TemporaryFile()
-        # The server's keeper runs the peer too: when the keeper's input ends, it stops the peer and its process group.
-        # It also removes shared memory with the given prefix; peers leave none behind.
+        # The server's keeper runs the peer too: when the keeper's input ends, it stops the peer and its process group,
+        # and removes the temporary folder. What it does beyond that is for Triton alone.
+        scratch = tempfile.mkdtemp(prefix="homomorph-peer-")
+        settings = keeper.Settings(
+            shm_prefix=f"homomorph_{self.port}_",
+            scratch=scratch,
+            heartbeats=scratch,
+            key_file=f"{scratch}/key",
+            temporary_log=None,
+            cores=list(choose_cores(None)),
+            metrics=None,
+            restart=False,
+            stop_timeout_s=_STOP_TIMEOUT_S,
+            start_timeout_s=0.0,
+        )
         self._keeper = subprocess.Popen(
-            [
-                *(sys.executable, "-I", keeper.__file__, f"homomorph_{self.port}_", str(_STOP_TIMEOUT_S)),
-                ",".join(map(str, choose_cores(None))),
-                *words,
-            ],
+            [sys.executable, "-I", keeper.__file__, settings.to_json(), *words],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
