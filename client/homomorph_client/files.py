@@ -1,4 +1,4 @@
-"""Writes files and folders so that each appears whole or not at all.
+"""Writes files and folders so that each appears whole or not at all, and names their content by checksums.
 
 Homomorph writes every file through `replacing`: under a temporary name in the same folder, then flushed to the disk,
 then renamed. A full disk, a lost permission or an interruption leaves the old content, or none.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
+import hashlib
 import itertools
 import os
 import re
@@ -44,6 +46,27 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: writing failed, because the disk is full or a permission is missing.
     """
+    with staging(path) as partial:
+        yield partial
+        if partial.exists():
+            put(partial, path.absolute())
+
+
+@contextlib.contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside a path, for a file or a folder that `put` moves there.
+
+    What is still there when the block ends is removed, and so are first the temporary files of killed processes.
+
+    Args:
+        path: the file or folder; its parent folders are made.
+
+    Yields:
+        A free path in the same folder, with the same suffix.
+
+    Raises:
+        OutputError: writing failed, because the disk is full or a permission is missing.
+    """
     path = path.absolute()
     partial = path.with_name(f"{_prefix(path)}{os.getpid()}-{next(_count)}{_MARK}{path.suffix}")
     try:
@@ -51,11 +74,23 @@ def replacing(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
             yield partial
-            if partial.exists():
-                flush(partial)
-                put(partial, path)
     finally:
         remove(partial)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process or thread is in a block of the same folder.
+
+    Some network file systems cannot lock a folder; there, the block runs at once.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -89,6 +124,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{path} cannot be written: the disk is full ({error.strerror})") from error
+        if error.errno == errno.EBUSY:
+            raise OutputError(f"{path} cannot be replaced, it is a mount point: give a folder in it") from error
         place, named = str(path.absolute()), str(error.filename)
         if error.filename is not None and not (place.startswith(named) or named.startswith(str(Path(place).parent))):
             raise  # the error is about another file, which the block reads
@@ -96,7 +133,8 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def put(partial: Path, path: Path) -> None:
-    """Rename a file or folder to `path` in one step, even if a folder with content is there already."""
+    """Flush a file or folder and rename it to `path` in one step, even if a folder with content is there already."""
+    flush(partial)
     if path.is_dir() and not path.is_symlink() and any(path.iterdir()):
         exchange(partial, path)
         remove(partial)
@@ -181,3 +219,12 @@ def _flush_one(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

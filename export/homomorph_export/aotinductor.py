@@ -6,6 +6,7 @@ A package (`.pt2`) is the weights and machine code for the processor that compil
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,14 +77,14 @@ def compile_package(module: nn.Module, entry: Model, path: Path) -> None:
         ExportError: it cannot be compiled; Inductor needs a C++ compiler.
     """
     program = record(module, entry)
+    content = io.BytesIO()  # torch's own writer ends the process if the disk is full
     with _quiet(), torch.no_grad():
         try:
             # Freezing lays the weights out for this processor.
-            torch._inductor.aoti_compile_and_package(
-                program, package_path=str(path), inductor_configs={"freezing": True}
-            )
+            torch._inductor.aoti_compile_and_package(program, package_path=content, inductor_configs={"freezing": True})
         except (RuntimeError, OSError) as error:
             raise ExportError(f"AOTInductor cannot compile {entry.name}: {error}") from error
+    path.write_bytes(content.getbuffer())
 
 
 def load_package(path: Path) -> Callable[..., Any]:

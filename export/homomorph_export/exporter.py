@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from homomorph.progress import Progress, Report, silent
 from homomorph.runs.cyclegan import load_translator
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
+from homomorph_client.files import staging
 from homomorph_client.names import HOMOMORPH
+from homomorph_client.version import __version__
 from homomorph_export import aotinductor, onnx_graphs, parity, torchscript
 from homomorph_export.catalogue import morph_models, translation_models
 from homomorph_export.contract import Model
 from homomorph_export.errors import ExportError
 from homomorph_export.formats import eager_modules, onnx_models, torchscript_models
-from homomorph_export.manifest import Manifest, Parity, versions
+from homomorph_export.manifest import Manifest, Parity
 from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load_library
 from homomorph_export.parts import exported_generators, exported_parts
@@ -31,9 +35,9 @@ from homomorph_export.repository import (
     AOTINDUCTOR_FILE,
     ONNX_FILE,
     TORCHSCRIPT_FILE,
+    check_replaceable,
     hashes,
     publish,
-    staging,
     write_model,
 )
 
@@ -76,6 +80,7 @@ def export_run(
         ExportError: the files do not compute what the run computes, or the repository has foreign folders in the way,
             or the precision is not offered, lacks pictures to calibrate on or has no file format, or there are pictures
             to calibrate and nothing that is calibrated.
+        OutputError: the repository cannot be written.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is not offered: choose {', '.join(PRECISIONS)}")
@@ -143,6 +148,7 @@ def export_cyclegans(
         ConfigError: two runs have a direction of the same name, or were trained at different sizes.
         ExportError: the files do not compute what the runs compute, or the repository has foreign folders in the way,
             or the precision is not offered.
+        OutputError: the repository cannot be written.
     """
     if precision not in CYCLEGAN_PRECISIONS:
         offered = ", ".join(CYCLEGAN_PRECISIONS)
@@ -196,13 +202,15 @@ def _export(
     report: Report,
     aot: bool = False,
 ) -> Manifest:
+    check_replaceable(repository)
     models = exported.models
     library = None
     if any(model.needs_operator for model in models):
         report(Progress("Building the operator"))
         library = build()
         load_library(library)
-    with staging(repository) as staged:
+    with staging(repository.resolve()) as staged:
+        staged.mkdir()
         parts = exported.parts(DTYPES[IN_TORCHSCRIPT[precision]])
         modules = torchscript_models(models, parts, report)
         graphs = {}
@@ -255,10 +263,20 @@ def _export(
         manifest = Manifest(
             **exported.record,
             precision=precision,
-            versions=versions(onnx=onnx),
+            versions=_versions(onnx=onnx),
             models=tuple(model.name for model in models),
             files=hashes(staged),
             parity=measured,
         )
         publish(staged, repository, manifest)
     return manifest
+
+
+def _versions(*, onnx: bool) -> dict[str, str]:
+    """Return the versions of homomorph, Python and the libraries that an export uses, ONNX's if it writes that."""
+    return {
+        "homomorph": __version__,
+        "torch": torch.__version__,
+        **{package: version(package) for package in ("onnx", "onnxruntime") if onnx},
+        "python": platform.python_version(),
+    }

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from homomorph_client.files import sha256
 from homomorph_client.names import HOMOMORPH
-from homomorph_client.version import __version__
 from homomorph_export.contract import MANIFEST_FILE
 from homomorph_export.errors import ExportError
+
+_NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
+"""Of a model: never a path."""
+_WEIGHTS = (".pt", ".onnx", ".pt2", ".so")
+"""Endings of files that nobody edits, the operator's library among them. Configurations may be changed."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,26 @@ def exports(repository: Path) -> dict[str, Record]:
     try:
         latest = json.loads(path.read_text())
         records: list[Record] = [latest, *latest.pop("others", ())]
-        if any(Path(name).name != name for record in records for name in record["models"]):
-            raise ValueError("a model's name is a path")
+        if any(not _NAME.fullmatch(name) for record in records for name in record["models"]):
+            raise ValueError("the name of a model is none")
         return {record.get("method", HOMOMORPH): record for record in records}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExportError(f"{path} is damaged ({error}): delete it together with the folders that it lists") from error
 
 
-def versions(*, onnx: bool) -> dict[str, str]:
-    """Return the versions of homomorph, Python and the libraries that an export uses, ONNX's if it writes that."""
-    return {
-        "homomorph": __version__,
-        "torch": torch.__version__,
-        **{package: version(package) for package in ("onnx", "onnxruntime") if onnx},
-        "python": platform.python_version(),
-    }
+def check_weights(repository: Path) -> None:
+    """Compare the weights in a repository with what was exported.
+
+    Raises:
+        ExportError: a file is damaged, or the manifest is.
+    """
+    for record in exports(repository).values():
+        for name, expected in record.get("files", {}).items():
+            file = repository / name
+            if file.suffix in _WEIGHTS and file.is_file() and sha256(file) != expected:
+                raise ExportError(
+                    f"{file} is damaged: it is not what was exported, by its checksum; write it again with "
+                    "`homomorph export`"
+                )

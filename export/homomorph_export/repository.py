@@ -1,18 +1,16 @@
-"""Writes a Triton model repository: each model's folder appears whole or not at all."""
+"""Writes a Triton model repository, which appears whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 import torch
 from onnx import ModelProto
 
-from homomorph.runs.run import sha256
+from homomorph_client.files import locked, put, sha256
 from homomorph_export import onnx_graphs, torchscript
 from homomorph_export.configuration import config_text, first_line, flavours, is_ours, model_config
 from homomorph_export.contract import MANIFEST_FILE, Model
@@ -28,22 +26,6 @@ ONNX_FILE = f"1/{ONNX.model_file}"
 """The same of its ONNX."""
 AOTINDUCTOR_FILE = "1/model.pt2"
 """The same of its package of AOTInductor, which no configuration names."""
-
-
-@contextmanager
-def staging(repository: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the repository, where moving into it is a rename, and remove it at the end.
-
-    Raises:
-        ExportError: the folder cannot be made, or writing into it fails.
-    """
-    parent = repository.resolve().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{repository.name}-", dir=parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise ExportError(f"{repository} cannot be written: {error}") from error
 
 
 def write_model(
@@ -114,29 +96,59 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
-    """Move the staged model folders into the repository, and write its manifest last.
-
-    Folders of an earlier export of the same method are replaced, or removed if this one has no such model. Those of
-    other methods stay, and so do foreign ones.
+def check_replaceable(repository: Path) -> None:
+    """Check, before anything is computed, that a repository can be replaced.
 
     Raises:
-        ExportError: a foreign folder has the name of a model, or the earlier manifest is damaged. The repository is
-            then unchanged.
+        ExportError: it is the current folder, or one above it.
     """
-    others = exports(repository)
-    earlier = set(others.pop(manifest.method, {}).get("models", ()))
-    line = first_line(manifest.method)
-    earlier |= {path.name for path in repository.glob("*") if is_ours(path, line)}
-    for name in manifest.models:
-        if (repository / name).exists() and name not in earlier:
-            raise ExportError(f"{repository / name} is not from an earlier export: move it away, or export elsewhere")
-    repository.mkdir(parents=True, exist_ok=True)
-    with staging(repository) as removed:
-        for name in sorted(earlier.union(manifest.models)):
-            if (repository / name).exists():
-                shutil.move(repository / name, removed / name)
-            if name in manifest.models:
-                shutil.move(staged / name, repository / name)
-        manifest.write(removed / MANIFEST_FILE, others=list(others.values()))
-        shutil.move(removed / MANIFEST_FILE, repository / MANIFEST_FILE)
+    if Path.cwd().is_relative_to(repository.resolve()):
+        raise ExportError(f"{repository.resolve()} is the current folder: go to another one, because it is replaced")
+
+
+def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
+    """Replace the repository in one step by the staged model folders, the manifest, and what it holds of others.
+
+    Folders of an earlier export of the same method go. Those of other methods stay, and so do foreign ones. Exports at
+    the same time wait for each other here.
+
+    Args:
+        staged: folder beside the repository; see `staging`.
+        repository: the folder to replace.
+        manifest: of this export.
+
+    Raises:
+        ExportError: a foreign folder has the name of a model, or the earlier manifest is damaged. The repository then
+            stays as it is.
+        OutputError: the system refuses.
+    """
+    repository = repository.resolve()
+    with locked(repository.parent):
+        others = exports(repository)
+        listed = others.pop(manifest.method, {}).get("models", ())
+        line = first_line(manifest.method)
+        for path in repository.iterdir() if repository.is_dir() else ():
+            if path.name == MANIFEST_FILE or is_ours(path, line) or (path.name in listed and is_ours(path)):
+                continue
+            if path.name in manifest.models:
+                raise ExportError(f"{path} is not from an earlier export: move it away, or export elsewhere")
+            _take_along(path, staged / path.name)
+        manifest.write(staged / MANIFEST_FILE, others=list(others.values()))
+        if repository.is_dir():
+            shutil.copystat(repository, staged)
+        put(staged, repository)
+
+
+def _take_along(path: Path, there: Path) -> None:
+    """Give a file or folder a second place, where its files are links to the same data."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, there, symlinks=True, copy_function=_link)
+    else:
+        _link(path, there)
+
+
+def _link(file: str | Path, there: str | Path) -> None:
+    try:
+        os.link(file, there, follow_symlinks=False)
+    except OSError:  # the file system has no links, or the file is another user's
+        shutil.copy2(file, there, follow_symlinks=False)

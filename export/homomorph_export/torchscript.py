@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,8 +62,10 @@ def save(module: torch.jit.ScriptModule, path: Path, *, methods: Sequence[str] =
         methods: names of the methods, besides forward(), that the file keeps.
     """
     frozen = freeze(module, methods=methods)
+    content = io.BytesIO()  # torch's own writer ends the process if the disk is full
     with _deprecation_silenced():
-        torch.jit.save(frozen, str(path))
+        torch.jit.save(frozen, content)
+    path.write_bytes(content.getbuffer())
 
 
 def freeze(module: torch.jit.ScriptModule, *, methods: Sequence[str] = ()) -> torch.jit.ScriptModule:

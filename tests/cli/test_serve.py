@@ -59,6 +59,22 @@ def test_repository_without_the_flavour(homomorph: Callable[..., Any], tmp_path:
     assert "was written without configs/onnx.pbtxt" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ('{"models": ["encoder"], "files": {"encoder/1/model.pt": "0"}}', "encoder/1/model.pt is damaged"),
+        ('{"models": ["../encoder"]}', "manifest.json is damaged"),
+        ("[" * 100_000, "manifest.json is damaged"),
+    ],
+)
+def test_damaged_weights(homomorph: Callable[..., Any], tmp_path: Path, manifest: str, said: str) -> None:
+    repository = repository_of(tmp_path, "1/model.pt")
+    (repository / "manifest.json").write_text(manifest)
+    outcome = homomorph("serve", "--repository", repository)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert said in outcome.err
+
+
 def test_unknown_flavour(homomorph: Callable[..., Any]) -> None:
     outcome = homomorph("serve", "--flavour", "tensorrt")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)

@@ -19,6 +19,7 @@ from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run, save_model
+from homomorph_client.errors import OutputError
 from homomorph_export import onnx_graphs, parity, torchscript
 from homomorph_export.catalogue import morph_models, translation_models
 from homomorph_export.errors import ExportError
@@ -205,7 +206,7 @@ def test_no_run_no_export(tmp_path: Path):
 
 def test_an_unusable_folder_is_an_error_of_one_line(run: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="repository cannot be written"):
+    with pytest.raises(OutputError, match="repository cannot be written"):
         export_run(run, tmp_path / "file" / "repository")
 
 

@@ -125,7 +125,7 @@ def blender_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             checks["pixels"]["maximum"] = 256 * 64 * 64  # as `blender.py` has it
         settings.parameters["checks"].string_value = json.dumps(checks)
         (folder / PYTHON.config_file).write_text(config_text(settings))
-    (repository / MANIFEST_FILE).write_text("{}")  # without it, it would be without weights
+    (repository / MANIFEST_FILE).write_text('{"models": []}')  # without it, it would be without weights
     return repository
 
 

@@ -11,7 +11,9 @@ from google.protobuf.text_format import ParseError
 from homomorph_client.errors import ServerError
 from homomorph_export.configuration import is_ours, read_config, streamed_steps
 from homomorph_export.contract import MANIFEST_FILE
+from homomorph_export.errors import ExportError
 from homomorph_export.flavours import PYTHON, Flavour
+from homomorph_export.manifest import check_weights
 
 _SAFE_PATH = re.compile(r"[\w./+=,@%:-]+", re.ASCII)
 """Triton's Python backend (24.10) passes paths to a shell without quotes; other characters could run commands."""
@@ -23,7 +25,7 @@ def check_repository(repository: Path, models: Sequence[str], flavour: Flavour =
 
     Raises:
         ServerError: there is no repository, or it lacks a model, its weights or the flavour's configurations, or the
-            name of a model cannot be passed to a shell.
+            weights are damaged, or the name of a model cannot be passed to a shell.
     """
     if not repository.is_dir():
         raise ServerError(f"there is no model repository {repository}: write one with `homomorph export`")
@@ -46,6 +48,10 @@ def check_repository(repository: Path, models: Sequence[str], flavour: Flavour =
             f"the model repository {repository} was written without {flavour.config_file}: "
             "write it again with `homomorph export`, with the flavour's files"
         )
+    try:
+        check_weights(repository)
+    except ExportError as error:
+        raise ServerError(str(error)) from error
 
 
 def is_safe(path: Path) -> bool:

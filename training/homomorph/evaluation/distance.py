@@ -18,7 +18,7 @@ from homomorph.errors import ConfigError
 from homomorph.evaluation.evaluator import FRAME_CHUNK
 from homomorph.evaluation.judge import Judge
 from homomorph.models.perceptual import perceptual_distance
-from homomorph.runs.run import sha256
+from homomorph_client.files import sha256
 
 Choice = Literal["auto", "evaluator", "lpips"]
 """Which d: `auto` is LPIPS where it can be had."""

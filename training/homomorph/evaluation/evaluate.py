@@ -35,8 +35,8 @@ from homomorph.models.morph import MorphModel
 from homomorph.progress import Report, silent
 from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
 from homomorph.runs.record import METRICS_FILE, TrainingRecord, read_record
-from homomorph.runs.run import MODEL_FILE, load_model, sha256
-from homomorph_client.files import replacing
+from homomorph.runs.run import MODEL_FILE, load_model
+from homomorph_client.files import replacing, sha256
 
 REPORT_FILE = "report.html"
 

@@ -213,8 +213,3 @@ def describe_difference(*, reference: Mapping[str, Tensor], found: Mapping[str, 
     return (
         f"{len(wrong)} tensors differ, the first is {first} (expected {shapes.get(first)}, found {others.get(first)})"
     )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
