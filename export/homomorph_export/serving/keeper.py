@@ -27,6 +27,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -51,6 +52,9 @@ HANGING_AFTER_S = 10.0
 HANGING_AFTER_BUSY_S = 60.0
 """The same limit for a process that computes or waits for a processor, which can take long on an overloaded machine."""
 _CHECK_INTERVAL_S = 1.0
+_HTTP_STACK_BYTES = 1 << 30
+"""Stack of each thread of a server with HTTP. Triton (24.10) needs stack for each level of nested JSON and for each
+chunk of a body: with the usual 8 MiB, a request of 200 kB ends it. What is not used takes no memory."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -177,12 +181,20 @@ def main() -> int:
 def run(command: list[str], settings: Settings, pipe: LauncherPipe) -> int:
     """Run the server once; return its exit code as a shell reports it, 128 plus the number of a signal."""
     libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # in case this keeper is killed
+        if "--allow-http=true" in command:
+            _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+            largest = _HTTP_STACK_BYTES if hard == resource.RLIM_INFINITY else min(_HTTP_STACK_BYTES, hard)
+            resource.setrlimit(resource.RLIMIT_STACK, (largest, hard))
+
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         start_new_session=True,  # a process group of its own, which the stubs share
-        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # in case this keeper is killed
+        preexec_fn=prepare,
     )
     exited = os.pidfd_open(server.pid)
     monitor = AnswerMonitor(*settings.metrics) if settings.metrics else None

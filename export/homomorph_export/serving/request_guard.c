@@ -5,6 +5,9 @@
    axes, or with a product beyond 64 bits. This library stands before that function, and before those that set a
    request's priority and timeout, whose values out of range Triton takes for others.
 
+   It also bounds the answer of a request for frames, which is many times as large as the request: one of 12 MB could
+   ask for terabytes. Of our models, the Python backend's program checks that too; ONNX Runtime and libtorch do not.
+
    It also keeps what passes between the server's processes in shared memory from other users: the Python backend makes
    its files readable for all of them, whatever the umask.
 
@@ -21,13 +24,34 @@
 
 #define INVALID_ARGUMENT 3          /* TRITONSERVER_ERROR_INVALID_ARG */
 #define MAX_ELEMENTS (1LL << 40)    /* of one tensor */
+#define MAX_ANSWER (1LL << 26)      /* elements of all frames; contract.MAX_PIXELS of RGB is 0.75 of it */
 #define MAX_PRIORITY 2              /* 1 is urgent, 2 is not; 0 is the model's default */
 #define MAX_TIMEOUT_US 1000000000000 /* eleven days; clients send no more */
 
 typedef void* (*add_input_function)(void*, const char*, int, const int64_t*, uint64_t);
+typedef void* (*new_function)(void**, void*, const char*, int64_t);
 typedef void* (*set_number_function)(void*, uint64_t);
 
 __attribute__((weak)) void* TRITONSERVER_ErrorNew(int code, const char* message);
+
+/* Of the request that this thread makes: elements of a picture, or of its features, times their batch; and frames of
+   each. A front end makes a request and adds all its inputs in one thread. */
+static __thread int64_t picture = 1, frames = 1;
+
+void* TRITONSERVER_InferenceRequestNew(void** request, void* server, const char* model, int64_t version)
+{
+    picture = frames = 1;
+    return ((new_function)dlsym(RTLD_NEXT, "TRITONSERVER_InferenceRequestNew"))(request, server, model, version);
+}
+
+static int answer_is_too_large(const char* name, const int64_t* shape, uint64_t dim_count, int64_t elements)
+{
+    int64_t second = dim_count > 1 && shape[1] > 0 ? shape[1] : 1;
+    if (!strcmp(name, "SOURCE") || !strcmp(name, "IMAGE")) picture = elements;
+    if (!strcmp(name, "PICTURES") || !strcmp(name, "CORNERS")) picture = elements / second;
+    if (!strcmp(name, "STRENGTHS") || !strcmp(name, "STEPS") || !strcmp(name, "PLACES")) frames = second;
+    return picture > MAX_ANSWER / frames;
+}
 
 void* TRITONSERVER_InferenceRequestAddInput(
     void* request, const char* name, int datatype, const int64_t* shape, uint64_t dim_count)
@@ -46,6 +70,8 @@ void* TRITONSERVER_InferenceRequestAddInput(
         }
         elements *= length;
     }
+    if (answer_is_too_large(name, shape, dim_count, elements))
+        return TRITONSERVER_ErrorNew(INVALID_ARGUMENT, "too many frames for their size: ask for fewer at once");
     return next(request, name, datatype, shape, dim_count);
 }
 
