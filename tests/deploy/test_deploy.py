@@ -109,7 +109,7 @@ def test_names_within_the_manifests_fit_each_other() -> None:
     assert the("PodDisruptionBudget", documents)["spec"]["selector"]["matchLabels"].items() <= labels
     assert the("HorizontalPodAutoscaler", documents)["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == ports
+    assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == {"grpc": ports["grpc"]}
     assert template["metadata"]["annotations"]["prometheus.io/port"] == str(ports["metrics"])
     assert template["spec"]["serviceAccountName"] == the("ServiceAccount", documents)["metadata"]["name"]
     assert container["envFrom"][0]["configMapRef"]["name"] == the("ConfigMap", documents)["metadata"]["name"]
@@ -119,7 +119,7 @@ def test_names_within_the_manifests_fit_each_other() -> None:
 
 
 def test_triton_knows_every_argument() -> None:
-    """Of the release that nvidia-pytriton carries, which is that of the image."""
+    """Of the release that nvidia-pytriton carries; later ones have them too."""
     template = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]["template"]
     distribution = find_distribution()
     command = [str(distribution / "bin" / "tritonserver"), "--help"]
@@ -139,7 +139,59 @@ def test_clients_of_a_pod_may_only_ask_for_morphs() -> None:
     protocols, _, key = restricted.partition(":")
     assert set(protocols.split(",")) == {"model-repository", "shared-memory", "trace", "logging"}
     assert key == "homomorph-control=$(CONTROL_KEY)"
-    assert container["env"] == [{"name": "CONTROL_KEY", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+    assert {"name": "CONTROL_KEY", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}} in container["env"]
+
+
+def read(name: str) -> dict[str, Any]:
+    """Read a manifest of `base` as it is written."""
+    manifest: dict[str, Any] = yaml.safe_load((KUBERNETES / "base" / f"{name}.yaml").read_text())
+    return manifest
+
+
+def test_only_chosen_namespaces_reach_the_pods() -> None:
+    policy = read("networkpolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert policy["podSelector"] == {}
+    opened = {rule["ports"][0]["port"]: rule["from"] for rule in policy["ingress"]}
+    assert set(opened) == {8001, 8002}
+    assert all(list(peer) == ["namespaceSelector"] for peers in opened.values() for peer in peers)
+    assert all(peer["namespaceSelector"]["matchLabels"] for peers in opened.values() for peer in peers)
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 443}
+
+
+def test_the_service_has_morphs_alone() -> None:
+    assert [port["name"] for port in read("service")["spec"]["ports"]] == ["grpc"]
+
+
+def test_the_image_is_of_a_release_without_the_known_faults() -> None:
+    (image,) = read("kustomization")["images"]
+    year, month = map(int, image["newTag"].removesuffix("-py3").split("."))
+    assert (year, month) >= (25, 7)
+
+
+def test_pods_have_bounds_on_memory_and_disk() -> None:
+    spec = read("deployment")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    for kind in ("requests", "limits"):
+        assert {"memory", "ephemeral-storage"} <= set(container["resources"][kind])
+    assert all("sizeLimit" in volume["emptyDir"] for volume in spec["volumes"] if "emptyDir" in volume)
+
+
+def test_the_request_guard_is_loaded_where_there_is_one() -> None:
+    spec = read("deployment")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "guard")
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "guard")
+    assert {"name": "LD_PRELOAD", "value": f"{mount['mountPath']}/librequest_guard.so"} in container["env"]
+    assert volume["configMap"] == {"name": "homomorph-guard", "optional": True}
+    assert "create configmap homomorph-guard --from-file=librequest_guard.so" in PAGE
+
+
+def test_no_line_of_the_docs_publishes_a_port_to_the_network() -> None:
+    pages = [DEPLOY.parent / "README.md", *(DEPLOY.parent / "docs").rglob("*.md")]
+    published = [port for page in pages for port in re.findall(r"docker run.*? -p (\S+)", page.read_text())]
+    assert published
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
 
 @needs_kubectl
