@@ -129,7 +129,7 @@ def evaluate(
         table.add_row(
             f"  {name}" if part else name, *(format_figure(value) for value in values), style="dim" if part else None
         )
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     for sentence in headline(evaluation.results):
         print(sentence)
     for note in evaluation.notes:

@@ -57,5 +57,5 @@ def label(
     for name, of in figures["attributes"].items():
         shares = ("-" if of[key] is None else f"{of[key]:.1%}" for key in ("accuracy", "guessing"))
         table.add_row(name, str(of["pictures"]), *shares)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     print(f"{out}: labels of {figures['pictures']} pictures; put it in the place of attributes.csv to train on them")

@@ -67,7 +67,7 @@ class _Bars:
     def __init__(self, console: Console) -> None:
         self._rows = rich.progress.Progress(
             rich.progress.SpinnerColumn(finished_text=" "),
-            rich.progress.TextColumn("{task.description:12}"),
+            rich.progress.TextColumn("{task.description:12}", markup=False),
             _Counted(rich.progress.BarColumn()),
             _Counted(rich.progress.MofNCompleteColumn()),
             rich.progress.TimeElapsedColumn(),

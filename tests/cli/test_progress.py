@@ -75,10 +75,12 @@ def test_a_terminal_shows_a_bar_a_stage_from_the_first_report_on() -> None:
     with progress_display(Console(file=screen, force_terminal=True, force_interactive=True, width=100)) as report:
         assert screen.getvalue() == ""
         report(Progress("pictures", 4, 4))
+        report(Progress("[/red]", 1, 2))
         report(Progress("Starting Triton"))
         report(Progress("pixel", 16, 32, {"loss": 0.5}, detail="[512x8x8]"))
     shown = screen.getvalue()
     assert "4/4" in shown
+    assert "[/red]" in shown
     assert "Starting Triton" in shown
     assert "16/32" in shown
     assert "[512x8x8]  loss 0.5" in shown

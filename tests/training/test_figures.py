@@ -7,6 +7,8 @@ import pytest
 
 from homomorph.data.labels import UNKNOWN
 from homomorph.evaluation import figures
+from homomorph.evaluation.plots import as_svg, group_responses_figure, responses_figure, steps_figure
+from homomorph.evaluation.results import MethodResult
 
 
 def test_errors_of_a_constant_difference() -> None:
@@ -84,3 +86,14 @@ def test_counterfactual_is_zero_for_nothing_and_one_for_the_truth() -> None:
     assert figures.counterfactual(before, best, best) == 1
     assert figures.counterfactual(before, 2 * before, best) < 0
     assert np.isnan(figures.counterfactual(best, best, best))
+
+
+def test_names_are_no_formulas() -> None:
+    name, curve = "$x^$", np.linspace(0, 1, 4)
+    result = MethodResult({}, curve, {name: curve}, {name: curve}, 1, [], curve, {}, {}, {})  # type: ignore[arg-type]
+    for figure in (
+        steps_figure({name: result}),
+        responses_figure({name: result}),
+        group_responses_figure(name, result),
+    ):
+        assert "<svg" in as_svg(figure)

@@ -17,6 +17,8 @@ from homomorph.data.labels import UNKNOWN, read_labelled
 from homomorph.training.labeller import held_out_accuracy
 
 COUNT = 160
+RED = "[/red]"
+"""A label that the terminal's tables must take literally."""
 
 
 def _truth(index: int) -> tuple[int, int]:
@@ -29,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "set"
     (folder / "images").mkdir(parents=True)
     generator = np.random.default_rng(0)
-    rows = ["image,bright,red"]
+    rows = [f"image,bright,{RED}"]
     for index in range(COUNT):
         bright, red = _truth(index)
         picture = generator.integers(0, 40, size=(20, 16, 3))
@@ -39,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
             cells = ("?", "") if index < 60 else (bright, red) if index > 70 else (bright, "nan")
             rows.append(f"{index:03d}.png,{cells[0]},{cells[1]}")
     (folder / "attributes.csv").write_text("\n".join(rows) + "\n")
-    (folder / "groups.yaml").write_text("light: [bright]\ncolour: [red]\n")
+    (folder / "groups.yaml").write_text(f"light: [bright]\ncolour: ['{RED}']\n")
     return folder
 
 
@@ -57,7 +59,7 @@ def test_unknown_labels_are_read_and_known_ones_kept(
     right = []
     for name, row in rows.items():
         index = int(name.removesuffix(".png"))
-        for label, truth in zip(("bright", "red"), _truth(index), strict=True):
+        for label, truth in zip(("bright", RED), _truth(index), strict=True):
             if index == 30:
                 assert (row[label], row[f"{label}_confidence"]) == ("", "")
             elif index > 70 or (index >= 60 and label == "bright"):
@@ -138,10 +140,10 @@ def test_a_label_of_one_known_value_is_named_and_not_guessed(
     (folder / "attributes.csv").write_text("\n".join([table[0], *rows]) + "\n")
     outcome = homomorph("label", folder, "--out", tmp_path / "labels.csv", "--size", 16, "--steps", 2)
     assert outcome.code == 0, outcome.err
-    assert "Nothing can be learned about red: all known labels are the same" in outcome.err
+    assert f"Nothing can be learned about {RED}: all known labels are the same" in outcome.err
     report = json.loads((tmp_path / "labels.json").read_text())
-    assert report["attributes"]["red"]["accuracy"] is None
+    assert report["attributes"][RED]["accuracy"] is None
     assert report["attributes"]["bright"]["accuracy"] is not None
     rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
-    assert {row["red"] for row in rows} == {"", "1"}
+    assert {row[RED] for row in rows} == {"", "1"}
     assert {row["red_confidence"] for row in rows} == {""}

@@ -17,7 +17,7 @@ def steps_figure(results: Mapping[str, MethodResult]) -> Figure:
     axes = figure.subplots()
     for name, result in results.items():
         steps = result.path_steps
-        axes.plot((np.arange(len(steps)) + 0.5) / len(steps), steps, label=name)
+        axes.plot((np.arange(len(steps)) + 0.5) / len(steps), steps, label=_literal(name))
     axes.set(xlabel="v, all groups together", ylabel="d to the next frame", xlim=(0, 1), title="Steps along the path")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -45,8 +45,8 @@ def responses_figure(results: Mapping[str, MethodResult]) -> Figure:
         for name, curve in curves.items():
             # A method that switches has nothing between two strengths.
             style = "steps-post" if name.startswith("cyclegan") else "default"
-            axes.plot(np.linspace(0, 1, len(curve)), curve, label=name, color=colours[name], drawstyle=style)
-        axes.set(xlabel="strength of the group", xlim=(0, 1), ylim=(0, 1.02), title=title)
+            axes.plot(np.linspace(0, 1, len(curve)), curve, label=_literal(name), color=colours[name], drawstyle=style)
+        axes.set(xlabel="strength of the group", xlim=(0, 1), ylim=(0, 1.02), title=_literal(title))
         axes.legend(frameon=False)
     figure.axes[0].set_ylabel("probability")
     return figure
@@ -57,8 +57,9 @@ def group_responses_figure(name: str, result: MethodResult) -> Figure:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for group, response in result.responses.items():
-        axes.plot(np.linspace(0, 1, len(response)), response, label=group)
-    axes.set(xlabel="strength of the group", ylabel="probability of b's labels", xlim=(0, 1), ylim=(0, 1), title=name)
+        axes.plot(np.linspace(0, 1, len(response)), response, label=_literal(group))
+    axes.set(xlabel="strength of the group", ylabel="probability of b's labels", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(_literal(name))
     axes.legend(frameon=False)
     return figure
 
@@ -69,3 +70,8 @@ def as_svg(figure: Figure) -> str:
     figure.savefig(stream, format="svg")
     text = stream.getvalue()
     return text[text.index("<svg") :]
+
+
+def _literal(name: str) -> str:
+    """Return a name that Matplotlib draws as it is: between dollars it would look for a formula."""
+    return name.replace("$", r"\$")
