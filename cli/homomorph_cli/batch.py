@@ -10,8 +10,18 @@ import typer
 from homomorph_cli.edit import parse_looks
 from homomorph_cli.options import RunOption, Server, asks_server
 from homomorph_cli.progress import progress_display
-from homomorph_cli.works import EditWork, FormatOption, MorphWork, TranslateWork, say, work_on_folder
+from homomorph_cli.works import (
+    DEFAULT_FORMAT,
+    EditWork,
+    FormatOption,
+    MorphWork,
+    TranslateWork,
+    parse_directions,
+    say,
+    work_on_folder,
+)
 from homomorph_client import SettingsError
+from homomorph_client.pictures import load_picture
 from homomorph_client.strengths import DEFAULT_STEPS
 
 
@@ -38,7 +48,7 @@ def batch(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Frames of each result; not of --translate.")] = DEFAULT_STEPS,
     run: RunOption = None,
-    kind: FormatOption = "png",
+    kind: FormatOption = None,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(help="local: this process. ray: processes of Ray Data, on this machine or on a cluster's."),
@@ -56,17 +66,17 @@ def batch(
     if looks is not None:
         work = EditWork(server, run, *parse_looks(looks), steps)
     elif target is not None:
+        load_picture(target)  # one that cannot be read is an error here, not one of each picture
         work = MorphWork(server, run, {}, steps, target=target.absolute())
     else:
-        names = [name.strip() for name in (translate or "").split(",")]
-        work = TranslateWork(server, [run] if run else [], names)
+        work = TranslateWork(server, [run] if run else [], parse_directions(translate or ""))
     if engine == "local":
         from homomorph.batch import folder_items
 
-        work_on_folder(folder_items(folder), work, [out], kind, None)
+        work_on_folder(folder_items(folder), work, [out], kind)
         return
     from homomorph.batch_ray import run_on_ray
 
     with progress_display() as report:
-        outcome = run_on_ray(folder, work, out, kind=kind, workers=workers, report=report)
+        outcome = run_on_ray(folder, work, out, kind=kind or DEFAULT_FORMAT, workers=workers, report=report)
     say(outcome, out)

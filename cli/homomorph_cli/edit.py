@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from homomorph_cli.options import Out, RunOption, Server, asks_server, parse_strength
-from homomorph_cli.works import EditWork, FormatOption, work_on_folder
+from homomorph_cli.works import EditWork, FormatOption, work_on
 from homomorph_client import LabelError
-from homomorph_client.output import check_output, write_output
-from homomorph_client.pictures import load_picture
 from homomorph_client.strengths import DEFAULT_STEPS
 
 
@@ -32,7 +30,7 @@ def edit(
     server: Server,
     steps: Annotated[int, typer.Option(min=2, help="Frames, the picture itself included.")] = DEFAULT_STEPS,
     run: RunOption = None,
-    kind: FormatOption = "png",
+    kind: FormatOption = None,
 ) -> None:
     """Change a picture towards labels, without a second picture to take the look from.
 
@@ -41,21 +39,7 @@ def edit(
     """
     # Validate all that needs no limit of the model's before the first request.
     labels, ends = parse_looks(looks)
-    work = EditWork(server, run, labels, ends, steps)
-    if source.is_dir():
-        from homomorph.batch import folder_items
-
-        items = list(folder_items(source))
-        work_on_folder(items, work, out, kind, len(items))
-        return
-    for path in out:
-        check_output(path)
-    picture = load_picture(source)
-    with work.open() as compute:
-        frames = compute([picture])
-    for path in out:
-        write_output(path, frames)
-        typer.echo(path)
+    work_on([source], EditWork(server, run, labels, ends, steps), out, kind)
 
 
 def parse_looks(looks: list[str]) -> tuple[dict[str, list[str]], dict[str, float]]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from homomorph_cli.options import MethodOption, Out, RunOption, Server, asks_server, parse_strength
-from homomorph_cli.works import FormatOption, MorphWork, work_on_folder
+from homomorph_cli.works import FormatOption, MorphWork, work_on
 from homomorph_client import MethodError, StrengthError
 from homomorph_client.names import HOMOMORPH
-from homomorph_client.output import check_output, write_output
-from homomorph_client.pictures import load_picture
 from homomorph_client.strengths import DEFAULT_STEPS
 
 
@@ -35,7 +32,7 @@ def morph(
     ] = None,
     method: MethodOption = HOMOMORPH,
     run: RunOption = None,
-    kind: FormatOption = "png",
+    kind: FormatOption = None,
 ) -> None:
     """Morph one picture into another, on a running server or, with --run, here.
 
@@ -46,28 +43,7 @@ def morph(
     ends = parse_sliders(sliders or [])
     if ends and method != HOMOMORPH:
         raise MethodError(f"--set is for --method {HOMOMORPH}: {method} has one slider for everything")
-    work = MorphWork(server, run, ends, steps, method)
-    if source.is_dir() or target.is_dir():
-        from homomorph.batch import paired_items
-
-        items, said = paired_items(source, target)
-        typer.echo(f"{len(items)} pairs: {said}", err=True)
-        work_on_folder(items, work, out, kind, len(items))
-        return
-    for path in out:
-        check_output(path)
-    pictures = load_picture(source), load_picture(target)
-
-    with work.open() as compute:
-        start = time.perf_counter()
-        frames = compute(pictures)
-        latency_ms = (time.perf_counter() - start) * 1000
-
-    for path in out:
-        write_output(path, frames)
-        typer.echo(path)
-    count, height, width, _ = frames.shape
-    typer.echo(f"{count} frames of {width}x{height} pixels in {latency_ms:.0f} ms")
+    work_on([source, target], MorphWork(server, run, ends, steps, method), out, kind)
 
 
 def parse_sliders(sliders: list[str]) -> dict[str, float]:

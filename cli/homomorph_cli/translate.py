@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 
 from homomorph_cli.options import Out, Server, asks_server, check_no_server
-from homomorph_cli.works import FormatOption, TranslateWork, work_on_folder
-from homomorph_client import DirectionError
-from homomorph_client.output import check_output, write_output
-from homomorph_client.pictures import load_picture
+from homomorph_cli.works import FormatOption, TranslateWork, parse_directions, work_on
 
 
 @asks_server
@@ -34,7 +31,7 @@ def translate(
             "May be given several times.",
         ),
     ] = None,
-    kind: FormatOption = "png",
+    kind: FormatOption = None,
 ) -> None:
     """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server.
 
@@ -43,21 +40,4 @@ def translate(
     # Validate all that needs no limit of the model's before the first request.
     if run:
         check_no_server(server)
-    names = [name.strip() for name in steps.split(",")]
-    if not all(names):
-        raise DirectionError("a step has no name: give directions such as smiling, with commas between several")
-    work = TranslateWork(server, run or [], names)
-    if source.is_dir():
-        from homomorph.batch import folder_items
-
-        items = list(folder_items(source))
-        work_on_folder(items, work, out, kind, len(items))
-        return
-    for path in out:
-        check_output(path)
-    picture = load_picture(source)
-    with work.open() as compute:
-        frames = compute([picture])
-    for path in out:
-        write_output(path, frames)
-        typer.echo(path)
+    work_on([source], TranslateWork(server, run or [], parse_directions(steps)), out, kind)

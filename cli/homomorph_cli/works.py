@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ import numpy.typing as npt
 import typer
 
 from homomorph_cli.options import Server, check_no_server, morpher
-from homomorph_cli.progress import progress_display
-from homomorph_client import HomomorphError, SettingsError
+from homomorph_cli.progress import announcing, progress_display
+from homomorph_client import DirectionError, HomomorphError, SettingsError
 from homomorph_client.methods import blending_model
 from homomorph_client.names import EDIT, HOMOMORPH, Method
+from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import fit_picture, load_picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import even_ramp, to_strengths
@@ -24,13 +26,16 @@ from homomorph_client.strengths import even_ramp, to_strengths
 if TYPE_CHECKING:
     from homomorph.batch import Compute, Format, Item, Outcome
 
+DEFAULT_FORMAT: Format = "png"
+"""Of each result of a folder."""
 TOGETHER = 4
 """Items of a folder that a server is asked for at once."""
 
 FormatOption = Annotated[
-    Literal["png", "gif", "mp4", "frames"],
+    Literal["png", "gif", "mp4", "frames"] | None,
     typer.Option(
         "--format",
+        show_default="png",
         help="Of folders: what each result is: all frames side by side, a loop, a film, or a folder of pictures.",
     ),
 ]
@@ -141,10 +146,71 @@ def slider_strengths(model: ServedModel, ends: dict[str, float], steps: int) -> 
     return to_strengths(model, {group: end * ramp for group, end in ends.items()})
 
 
+def parse_directions(text: str) -> list[str]:
+    """Read the directions of a translation, which have commas between them.
+
+    Raises:
+        DirectionError: one has no name.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise DirectionError("a step has no name: give directions such as smiling, with commas between several")
+    return names
+
+
+def work_on(
+    sources: list[Path], work: MorphWork | EditWork | TranslateWork, out: list[Path], kind: Format | None
+) -> None:
+    """Write one result for a picture or a pair into each of the files `out`, or the results of folders into a folder.
+
+    Raises:
+        SettingsError: a format is given for a single result.
+        HomomorphError: some pictures of the folders gave no result; the others did.
+    """
+    if any(source.is_dir() for source in sources):
+        from homomorph.batch import folder_items, paired_items
+
+        summary = None
+        if len(sources) == 1:
+            items = list(folder_items(*sources))
+        else:
+            items, said = paired_items(*sources)
+            summary = f"{len(items)} pairs: {said}"
+        work_on_folder(items, work, out, kind, len(items), summary)
+        return
+    if kind is not None:
+        raise SettingsError("--format is for folders of pictures; for a single result, the ending of --out decides")
+    for path in out:
+        check_output(path)
+    pictures = [load_picture(source) for source in sources]
+    with work.open() as compute:
+        start = time.perf_counter()
+        frames = compute(pictures)
+        latency_ms = (time.perf_counter() - start) * 1000
+    for path in out:
+        write_output(path, frames)
+        typer.echo(path)
+    count, height, width, _ = frames.shape
+    typer.echo(f"{count} frames of {width}x{height} pixels in {latency_ms:.0f} ms")
+
+
 def work_on_folder(
-    items: Iterable[Item], work: MorphWork | EditWork | TranslateWork, out: list[Path], kind: Format, total: int | None
+    items: Iterable[Item],
+    work: MorphWork | EditWork | TranslateWork,
+    out: list[Path],
+    kind: Format | None,
+    total: int | None = None,
+    summary: str | None = None,
 ) -> None:
     """Make the results of a folder, show how far it is, and say what came of it.
+
+    Args:
+        items: the pictures or pairs.
+        work: the work on each.
+        out: one folder.
+        kind: form of each result.
+        total: number of items, if it is known.
+        summary: line to print before the first result.
 
     Raises:
         HomomorphError: some pictures gave no result; the others did.
@@ -157,10 +223,10 @@ def work_on_folder(
             items,
             work,
             folder,
-            kind=kind,
+            kind=kind or DEFAULT_FORMAT,
             total=total,
             together=TOGETHER if work.asks_server else 1,
-            report=report,
+            report=announcing(summary, report) if summary else report,
         )
     say(outcome, folder)
 

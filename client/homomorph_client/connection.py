@@ -83,7 +83,7 @@ class Tls:
         Raises:
             SettingsError: a file cannot be read.
         """
-        ca, key, certificate = (_read(path) for path in (self.ca, self.key, self.certificate))
+        ca, key, certificate = (_read_pem(path) for path in (self.ca, self.key, self.certificate))
         return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
@@ -322,8 +322,13 @@ def _address(url: str, family: socket.AddressFamily) -> str:
     return str(found[0][4][0])
 
 
-def _read(path: str | Path | None) -> bytes | None:
+def _read_pem(path: str | Path | None) -> bytes | None:
+    if path is None:
+        return None
     try:
-        return None if path is None else Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise SettingsError(f"the file {path} cannot be read: {error.strerror}") from error
+    if b"-----BEGIN " not in content:  # gRPC would only say that no server answers
+        raise SettingsError(f"the file {path} is not a certificate or key: it must be in PEM format")
+    return content

@@ -183,6 +183,7 @@ def test_decode_refuses_other_answers(response: ModelInferResponse) -> None:
         ({"retries": 5}, SettingsError, "from 0 to 4, not 5"),
         ({"retries": -1}, SettingsError, "from 0 to 4, not -1"),
         ({"tls": Tls(ca="no/such/file.pem")}, SettingsError, "no/such/file.pem cannot be read: No such file"),
+        ({"tls": Tls(ca=__file__)}, SettingsError, "must be in PEM format"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -142,9 +142,46 @@ def test_parquet_is_read_without_unpacking(parquet: Path, tmp_path: Path) -> Non
     assert run_local(folder_items(parquet), Darken(str(tmp_path / "log")), tmp_path / "out").skipped == 6
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no pictures"):
-        list(folder_items(tmp_path))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("empty", "empty holds no pictures"), ("none", "there is no folder none"), ("a.txt", "a.txt is not a folder")],
+)
+def test_a_folder_without_pictures_is_refused_before_a_server_is_asked(
+    homomorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("a.txt").touch()
+    outcome = homomorph("batch", name, "--set", "glasses=none", "--out", "out", "--url", "127.0.0.1:9")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert said in outcome.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("batch in --target none.png", "there is no file none.png"),
+        ("batch in --set glasses=none", "no server answers"),
+        ("batch in --translate smiling,", "a step has no name"),
+        ("morph in none.png", "there is no picture or folder none.png"),
+        ("morph in in", "no server answers"),
+        ("morph in/0.png in/2.png --format gif", "--format is for folders"),
+    ],
+)
+def test_an_early_error_is_one_line_and_nothing_is_written(
+    homomorph: Callable[..., Any],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = homomorph(*command.split(), "--out", "out", "--url", "127.0.0.1:9", "--timeout", 5)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert said in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
@@ -77,8 +78,10 @@ def folder_items(folder: Path) -> Iterator[Item]:
     """Yield the pictures in a folder and below it; where there are none, those in its parquet files.
 
     Raises:
-        DataError: there is no picture.
+        DataError: there is no such folder, or no picture in it.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
     names = _picture_names(folder)
     if names:
         yield from (Item(_stem(name), (folder / name,)) for name in names)
@@ -118,7 +121,9 @@ def paired_items(source: Path, target: Path) -> tuple[list[Item], str]:
         DataError: no pairs can be made.
     """
     if not source.is_dir() or not target.is_dir():
-        folder = source if source.is_dir() else target
+        folder, single = (source, target) if source.is_dir() else (target, source)
+        if not single.exists():
+            raise DataError(f"there is no picture or folder {single}")
         names = _picture_names(folder)
         if not names:
             raise DataError(f"{folder} holds no pictures")
@@ -139,22 +144,23 @@ def paired_items(source: Path, target: Path) -> tuple[list[Item], str]:
     return [Item(name, pair) for name, pair in zip(ours, pairs, strict=True)], "in order, as no name is in both"
 
 
-def prepare(out: Path, work: Work, kind: Format) -> None:
-    """Make the folder of results, or check that those in it were made with the same settings.
+def check_results(out: Path, work: Work, kind: Format) -> str:
+    """Check that the folder of results is new, or that those in it were made with the same settings.
+
+    Returns:
+        The settings, for `make` to write.
 
     Raises:
         DataError: they were not, or the folder holds something else.
-        OutputError: it cannot be made.
     """
     settings = json.dumps({**work.settings(), "format": kind}, indent=2, sort_keys=True) + "\n"
     file = out / SETTINGS_FILE
     if file.is_file():
         if file.read_text(encoding="utf-8") != settings:
             raise DataError(f"{out} holds results of other settings ({SETTINGS_FILE}): give a new folder")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} already holds something else: give a new folder")
-    write_text(file, settings)
+    return settings
 
 
 def result_path(out: Path, name: str, kind: Format) -> Path:
@@ -162,8 +168,8 @@ def result_path(out: Path, name: str, kind: Format) -> Path:
     return out / name if kind == "frames" else out / f"{name}.{kind}"
 
 
-def make(item: Item, compute: Compute, out: Path, kind: Format) -> str:
-    """Make and write one result, unless it is there.
+def make(item: Item, compute: Compute, out: Path, kind: Format, settings: str) -> str:
+    """Make and write one result, unless it is there; before the first one, write the settings.
 
     Returns:
         `written` or `skipped`, or the reason why it failed.
@@ -178,6 +184,8 @@ def make(item: Item, compute: Compute, out: Path, kind: Format) -> str:
         frames = compute(item.pictures)
     except PictureError as error:
         return str(error)
+    if not (out / SETTINGS_FILE).exists():
+        write_text(out / SETTINGS_FILE, settings)
     write_output(path, frames)
     return "written"
 
@@ -208,7 +216,7 @@ def run_local(
     Args:
         items: what to work on; read as it is needed.
         work: what to do.
-        out: folder of results, see `prepare`.
+        out: folder of results, see `check_results`.
         kind: what each result is.
         total: how many items there are, for reports.
         together: how many are asked for at once, of a server.
@@ -218,14 +226,16 @@ def run_local(
         DataError: `out` holds something else.
         HomomorphError: the work cannot go on; what was written stays, and the next run goes on from there.
     """
-    prepare(out, work, kind)
+    settings = check_results(out, work, kind)
+    items = iter(items)
+    first = next(items, None)  # before a server is asked: `folder_items` raises where there is no picture
     outcome, done = Outcome(), 0
     waiting: dict[Future[str], str] = {}
     with work.open() as compute, ThreadPoolExecutor(together) as pool:
         try:
-            for item in _and_end(items):
+            for item in chain([first], items, [None]):
                 if item is not None:
-                    waiting[pool.submit(make, item, compute, out, kind)] = item.name
+                    waiting[pool.submit(make, item, compute, out, kind, settings)] = item.name
                     if len(waiting) < 2 * together:
                         continue
                 while waiting:
@@ -240,12 +250,6 @@ def run_local(
             for future in waiting:
                 future.cancel()
     return outcome
-
-
-def _and_end(items: Iterable[Item]) -> Iterator[Item | None]:
-    """Yield the items, then None."""
-    yield from items
-    yield None
 
 
 def _picture_names(folder: Path) -> list[str]:

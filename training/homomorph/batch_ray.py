@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from homomorph.batch import Format, Item, Outcome, Work, count, folder_items, make, prepare, row_item
+from homomorph.batch import Format, Item, Outcome, Work, check_results, count, folder_items, make, row_item
 from homomorph.data.parquet_pictures import count_row_groups, read_rows
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
@@ -28,10 +28,10 @@ _TOGETHER = 4
 class _Worker:
     """Holds the model in one of Ray's processes, and makes the results of a few items at a time."""
 
-    def __init__(self, work: Work, out: str, kind: Format) -> None:
+    def __init__(self, work: Work, out: str, kind: Format, settings: str) -> None:
         self._stack = ExitStack()
         self._compute = self._stack.enter_context(work.open())
-        self._out, self._kind = Path(out), kind
+        self._out, self._kind, self._settings = Path(out), kind, settings
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Take a few files, each a picture or a row group of parquet; return what became of each picture."""
@@ -41,7 +41,7 @@ class _Worker:
             rows = (row_item(row, path) for row in read_rows(path, row_group=int(group)))
             for item in rows if group >= 0 else [Item(str(name), (path,))]:
                 names.append(item.name)
-                said.append(make(item, self._compute, self._out, self._kind))
+                said.append(make(item, self._compute, self._out, self._kind, self._settings))
         return {"name": np.array(names, dtype=object), "said": np.array(said, dtype=object)}
 
 
@@ -55,7 +55,7 @@ def run_on_ray(
     Args:
         folder: pictures, or parquet files.
         work: what to do.
-        out: folder of results, see `homomorph.batch.prepare`.
+        out: folder of results, see `homomorph.batch.check_results`.
         kind: what each result is.
         workers: processes with a model each.
         report: called after each item.
@@ -64,7 +64,7 @@ def run_on_ray(
         DataError: `out` holds something else, or there are no pictures.
         HomomorphError: the work cannot go on; what was written stays, and the next run goes on from there.
     """
-    prepare(out, work, kind)
+    settings = check_results(out, work, kind)
     first = next(iter(folder_items(folder)))
     started = not ray.is_initialized()
     if started:
@@ -88,7 +88,7 @@ def run_on_ray(
             total = len(files)
         results = ray.data.from_items(files, override_num_blocks=-(-len(files) // _TOGETHER)).map_batches(
             _Worker,
-            fn_constructor_args=(work, str(out.absolute()), kind),
+            fn_constructor_args=(work, str(out.absolute()), kind, settings),
             batch_size=_TOGETHER,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
