@@ -40,8 +40,8 @@ def export(
         bool,
         typer.Option(
             "--aot",
-            help="Compile packages of AOTInductor (.pt2) too, for this machine's processor: minutes. Not offered for "
-            "CycleGANs.",
+            help="Compile packages of AOTInductor (.pt2) too, for this machine's processor and `serve --flavour aoti`: "
+            "minutes. Not offered for CycleGANs.",
         ),
     ] = False,
     calibration: Annotated[
@@ -105,3 +105,5 @@ def export(
             f"{file_format} ({parity.precision}): parity with the run, in grey levels: {parity.mean:.6f} on average, "
             f"{parity.max:.0f} at most"
         )
+    if not aot:
+        typer.echo("note: torch 2.11 deprecates TorchScript; --aot also writes what replaces it (not for CycleGANs)")

@@ -23,6 +23,7 @@ class FlavourName(str, Enum):
     PYTHON = "python"
     LIBTORCH = "libtorch"
     ONNX = "onnx"
+    AOTI = "aoti"
 
 
 def serve(
@@ -39,7 +40,7 @@ def serve(
         FlavourName,
         typer.Option(
             help="Which of Triton's backends runs the models. nvidia-pytriton brings python alone, NVIDIA's container "
-            "brings all."
+            "brings all; aoti needs release 26.05 or newer, and `export --aot`."
         ),
     ] = FlavourName.PYTHON,
     backends: Annotated[
@@ -47,7 +48,7 @@ def serve(
         typer.Option(
             file_okay=False,
             show_default="/opt/tritonserver/backends",
-            help="Folder of Triton's backends, for the flavours libtorch and onnx.",
+            help="Folder of Triton's backends, for the flavours libtorch, onnx and aoti.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",

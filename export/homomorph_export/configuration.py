@@ -16,7 +16,7 @@ from tritonclient.grpc.model_config_pb2 import (
 )
 
 from homomorph_export.contract import MAX_BATCH_SIZE, MAX_QUEUE, QUEUE_TIMEOUT_S, Model, Step
-from homomorph_export.flavours import FLAVOURS, GPU, ONNX, PYTHON, Flavour
+from homomorph_export.flavours import AOTI, GPU, LIBTORCH, ONNX, PYTHON, TENSORRT, Flavour
 
 _OURS = "# Written by `homomorph export`"
 _THREADS = 1
@@ -24,17 +24,25 @@ _THREADS = 1
 machine, and with one thread for each model, no model's threads wait for those of another."""
 
 
-def flavours(model: Model, *, onnx: bool) -> tuple[Flavour, ...]:
+def flavours(model: Model, *, onnx: bool, aot: bool = False) -> tuple[Flavour, ...]:
     """Return the flavours for which a model has its own configuration. The other flavours use the default one.
 
     Args:
         model: its entry in the catalogue.
         onnx: whether the repository holds ONNX.
+        aot: whether it holds packages of AOTInductor.
     """
-    if model.steps and not model.python_steps:
-        return (PYTHON,)
-    all_flavours = (*FLAVOURS.values(), *([GPU] if model.computation else []))
-    return tuple(flavour for flavour in all_flavours if flavour is not ONNX or (onnx and not model.joint))
+    written = [PYTHON]
+    if model.computation or model.python_steps:
+        written.append(LIBTORCH)
+        if onnx and not model.joint:
+            written += [ONNX, TENSORRT]
+    if model.computation:
+        written.append(GPU)
+    # Clients know tensors by name, and the backend of AOTI by place: what they call stays with the default one.
+    if aot and not model.joint and not (model.computation and model.client_parameters):
+        written.append(AOTI)
+    return tuple(written)
 
 
 def model_config(model: Model, flavour: Flavour = PYTHON, *, threads: int | None = None) -> ModelConfig:
@@ -46,28 +54,35 @@ def model_config(model: Model, flavour: Flavour = PYTHON, *, threads: int | None
         threads: largest number of threads of one operation. None: in the Python backend, half of the server's cores, or
             all of them for a joint model; in the other backends, one.
     """
-    config = ModelConfig(name=model.name, max_batch_size=MAX_BATCH_SIZE)
-    for tensors, written in ((model.inputs, config.input), (model.outputs, config.output)):
-        for tensor in tensors:
-            written.add(name=tensor.name, data_type=_type(tensor.type), dims=tensor.wire_shape)
+    config = ModelConfig(name=model.name, max_batch_size=1 if flavour is AOTI else MAX_BATCH_SIZE)
+    by_place = flavour is AOTI and model.computation is not None
+    for tensors, written, prefix in ((model.inputs, config.input, "INPUT"), (model.outputs, config.output, "OUTPUT")):
+        for place, tensor in enumerate(tensors):
+            name = f"{prefix}__{place}" if by_place else tensor.name
+            written.add(name=name, data_type=_type(tensor.type), dims=tensor.wire_shape)
+    steps = model.python_steps if flavour is PYTHON and model.python_steps else model.steps
+    if flavour is AOTI:
+        steps = tuple(map(_by_place, steps))
     parameters = dict(model.client_parameters)
     if model.is_ensemble:
         config.platform = "ensemble"
-        for step in model.python_steps if flavour is PYTHON and model.python_steps else model.steps:
+        for step in steps:
             config.ensemble_scheduling.step.add(
                 model_name=step.model, model_version=-1, input_map=dict(step.inputs), output_map=dict(step.outputs)
             )
     else:
-        if flavour.platform:
+        if flavour.platform and not model.streams:
             config.platform, config.default_model_filename = flavour.platform, flavour.model_file
         else:
-            config.backend = flavour.backend
+            config.backend = PYTHON.backend
         # With KIND_GPU, this is the number of instances on each GPU.
         config.instance_group.add(count=model.instances, kind=ModelInstanceGroup.Kind.Value(f"KIND_{flavour.kind}"))
         config.dynamic_batching.CopyFrom(_batching(model))
+        if flavour.accelerator:
+            config.optimization.execution_accelerators.gpu_execution_accelerator.add(name=flavour.accelerator)
     if model.streams:
         config.model_transaction_policy.decoupled = True
-        parameters["steps"] = json.dumps([asdict(step) for step in model.steps])
+        parameters["steps"] = json.dumps([asdict(step) for step in steps])
     if model.computation:
         parameters |= _backend_parameters(model, flavour, threads)
         _add_warm_up(config, model)
@@ -117,6 +132,13 @@ def streamed_steps(config: ModelConfig) -> tuple[Step, ...]:
     return tuple(Step(**step) for step in json.loads(steps))
 
 
+def _by_place(step: Step) -> Step:
+    """Return a step that names its model's tensors by their places, which are those in the step's mappings."""
+    inputs = {f"INPUT__{place}": tensor for place, tensor in enumerate(step.inputs.values())}
+    outputs = {f"OUTPUT__{place}": tensor for place, tensor in enumerate(step.outputs.values())}
+    return Step(step.model, inputs, outputs)
+
+
 def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
     """Return the parameters that a backend reads from a model's configuration."""
     if flavour not in (PYTHON, GPU):
@@ -152,8 +174,8 @@ def _add_warm_up(config: ModelConfig, model: Model) -> None:
     """Add the request that Triton sends at load, before the model counts as ready; its values lie in `warmup/`."""
     # TorchScript specialises its graph during the first calls. ONNX Runtime allocates its buffers.
     warm_up = config.model_warmup.add(name="typical", batch_size=1, count=3)
-    for tensor in model.inputs:
-        value = warm_up.inputs[tensor.name]
+    for tensor, written in zip(model.inputs, config.input, strict=True):
+        value = warm_up.inputs[written.name]
         value.data_type, value.input_data_file = _type(tensor.type), tensor.name
         value.dims.extend(tensor.shape())
 

@@ -86,7 +86,9 @@ class Step:
 
     model: str
     inputs: Mapping[str, str]
+    """By the model's names, all of them in the model's order, the ensemble's."""
     outputs: Mapping[str, str]
+    """The same of its outputs."""
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,7 @@ def _export(
                 module=modules.get(model.name),
                 graph=graphs.get(model.name),
                 onnx=onnx,
+                aot=aot,
                 threads=threads,
                 library=library,
             )

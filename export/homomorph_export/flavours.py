@@ -23,6 +23,8 @@ class Flavour:
     """Name of the configuration's parameter for the threads of one operation."""
     kind: str = "CPU"
     """Where its instances are: on the CPU, or on each GPU."""
+    accelerator: str = ""
+    """ONNX Runtime's execution accelerator on a GPU; empty: its default."""
 
     @property
     def config_file(self) -> str:
@@ -40,6 +42,11 @@ LIBTORCH = Flavour(
 ONNX = Flavour(
     "onnx", "onnxruntime", "libtriton_onnxruntime.so", "onnxruntime_onnx", "model.onnx", "intra_op_thread_count"
 )
+AOTI = Flavour("aoti", "pytorch", "libtriton_pytorch.so", "torch_aoti", "model.pt2", "INTRA_OP_THREAD_COUNT")
+"""AOTInductor's packages, for Triton 26.05 or newer. Its backend knows tensors by their places instead of their names,
+and takes batches of 1 only."""
+TENSORRT = replace(ONNX, name="tensorrt", kind="GPU", accelerator="tensorrt")
+"""ONNX Runtime computes with TensorRT what TensorRT can compute. Not among `FLAVOURS`: for NVIDIA's container alone."""
 GPU = replace(PYTHON, name="gpu", kind="GPU")
 """What `homomorph serve` takes instead of the default where there are GPUs. A machine without never reads it."""
-FLAVOURS = {flavour.name: flavour for flavour in (PYTHON, LIBTORCH, ONNX)}
+FLAVOURS = {flavour.name: flavour for flavour in (PYTHON, LIBTORCH, ONNX, AOTI)}

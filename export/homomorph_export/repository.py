@@ -16,7 +16,7 @@ from homomorph_export.configuration import config_text, first_line, flavours, is
 from homomorph_export.contract import MANIFEST_FILE, Model
 from homomorph_export.errors import ExportError
 from homomorph_export.examples import warm_up
-from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
+from homomorph_export.flavours import AOTI, LIBTORCH, ONNX, PYTHON
 from homomorph_export.manifest import Manifest, exports
 from homomorph_export.servable import JOINT_METHODS
 
@@ -24,8 +24,8 @@ TORCHSCRIPT_FILE = f"1/{LIBTORCH.model_file}"
 """Where a model's TorchScript lies in its folder, in version 1, the only one. The Python backend runs it too."""
 ONNX_FILE = f"1/{ONNX.model_file}"
 """The same of its ONNX."""
-AOTINDUCTOR_FILE = "1/model.pt2"
-"""The same of its package of AOTInductor, which no configuration names."""
+AOTINDUCTOR_FILE = f"1/{AOTI.model_file}"
+"""The same of its package of AOTInductor."""
 
 
 def write_model(
@@ -36,6 +36,7 @@ def write_model(
     module: torch.jit.ScriptModule | None = None,
     graph: ModelProto | None = None,
     onnx: bool = True,
+    aot: bool = False,
     threads: int | None = None,
     library: Path | None = None,
 ) -> None:
@@ -48,10 +49,11 @@ def write_model(
         module: its TorchScript; None for an ensemble.
         graph: the same as ONNX; None if there is none.
         onnx: whether the repository holds ONNX, so that there are configurations for it.
+        aot: the same of packages of AOTInductor.
         threads: as for `model_config`.
         library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
-    write_description(folder, model, method=method, onnx=onnx, threads=threads)
+    write_description(folder, model, method=method, onnx=onnx, aot=aot, threads=threads)
     if module is not None:
         (folder / "warmup").mkdir()
         for tensor in model.inputs:
@@ -65,11 +67,11 @@ def write_model(
 
 
 def write_description(
-    folder: Path, model: Model, *, method: str, onnx: bool = True, threads: int | None = None
+    folder: Path, model: Model, *, method: str, onnx: bool = True, aot: bool = False, threads: int | None = None
 ) -> None:
     """Write a model's configurations and programs, without weights. Arguments as for `write_model`."""
     (folder / "1").mkdir(parents=True)
-    for flavour in flavours(model, onnx=onnx):
+    for flavour in flavours(model, onnx=onnx, aot=aot):
         path = folder / flavour.config_file
         path.parent.mkdir(exist_ok=True)
         path.write_text(first_line(method) + config_text(model_config(model, flavour, threads=threads)))

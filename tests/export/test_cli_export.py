@@ -15,6 +15,7 @@ def test_export_says_what_it_wrote(homomorph: Callable[..., Any], run: Path, tmp
     assert outcome.code == 0, outcome.err
     assert "sliders: hair, glasses, residual" in outcome.out
     assert "parity" in outcome.out
+    assert outcome.out.count("torch 2.11 deprecates TorchScript") == 1
     config = (tmp_path / "repository" / "decoder" / "config.pbtxt").read_text()
     assert 'key: "intra_op_threads"\n  value {\n    string_value: "1"' in config
 

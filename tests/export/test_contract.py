@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
 from homomorph.models.config import CompactConfig, ModelConfig
@@ -16,7 +17,7 @@ from homomorph_client.names import BLENDS
 from homomorph_client.served_model import ServedModel, to_json
 from homomorph_export import torchscript
 from homomorph_export.catalogue import morph_models
-from homomorph_export.configuration import read_config
+from homomorph_export.configuration import config_text, flavours, model_config, read_config, streamed_steps
 from homomorph_export.contract import (
     MAX_PICTURE_SIZE,
     MAX_PIXELS,
@@ -26,7 +27,7 @@ from homomorph_export.contract import (
     Axis,
     Model,
 )
-from homomorph_export.flavours import FLAVOURS, LIBTORCH, ONNX, PYTHON, Flavour
+from homomorph_export.flavours import AOTI, LIBTORCH, ONNX, PYTHON, TENSORRT, Flavour
 from homomorph_export.ops.interpolate import load_operator
 
 TORCH_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
@@ -45,6 +46,8 @@ MODELS = {model.name: model for model in morph_models(CONFIG, labels=True)}
 
 
 MEMBERS = [model.name for model in MODELS.values() if not model.steps]
+WITH_NAMES = (PYTHON, LIBTORCH, ONNX)
+"""Flavours whose backends know tensors by the contract's names."""
 IN_ONNX = [name for name in MEMBERS if not MODELS[name].joint]
 ENSEMBLES = [model for model in MODELS.values() if model.is_ensemble]
 
@@ -94,7 +97,7 @@ def tensors_of(config: schema.ModelConfig) -> list[list[tuple[str, int, tuple[in
     return [[(t.name, t.data_type, tuple(t.dims)) for t in tensors] for tensors in (config.input, config.output)]
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS.values(), ids=FLAVOURS)
+@pytest.mark.parametrize("flavour", WITH_NAMES, ids=lambda flavour: flavour.name)
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
 def test_configuration_says_what_the_contract_says(repository: Path, model: Model, flavour: Flavour):
     config = taken(repository, model.name, flavour)
@@ -109,7 +112,7 @@ def test_configuration_says_what_the_contract_says(repository: Path, model: Mode
     if model.is_ensemble:
         assert (config.platform, config.backend) == ("ensemble", "")
         written = {path.stem for path in (repository / model.name / "configs").glob("*")}
-        assert written == ({"libtorch", "onnx"} if model.python_steps else set())
+        assert written == ({"libtorch", "onnx", "tensorrt"} if model.python_steps else set())
         steps = model.python_steps if model.python_steps and flavour is PYTHON else model.steps
         assert [step.model_name for step in config.ensemble_scheduling.step] == [step.model for step in steps]
     elif model.joint:
@@ -150,6 +153,45 @@ def test_backends_get_only_parameters_that_they_take(repository: Path, name: str
     assert config.default_model_filename == flavour.model_file
     assert (repository / name / "1" / flavour.model_file).is_file()
     assert config.model_warmup == read(repository, name).model_warmup
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
+def test_aotinductor_is_named_by_place(model: Model):
+    """The backend's names are the places in forward()'s arguments and results, and it takes batches of 1 only."""
+    if AOTI not in flavours(model, onnx=True, aot=True):
+        assert model.joint or model.name == "pixel", "what clients call by its tensors' names"
+        return
+    config = text_format.Parse(config_text(model_config(model, AOTI)), schema.ModelConfig())
+    assert config.max_batch_size == 1
+    if model.computation:
+        assert (config.platform, config.default_model_filename) == ("torch_aoti", "model.pt2")
+        assert [tensor.name for tensor in config.input] == [f"INPUT__{place}" for place in range(len(model.inputs))]
+        assert [tensor.name for tensor in config.output] == [f"OUTPUT__{place}" for place in range(len(model.outputs))]
+        assert [value.input_data_file for _, value in sorted(config.model_warmup[0].inputs.items())] == [
+            tensor.name for tensor in model.inputs
+        ]
+    else:
+        assert [tensor.name for tensor in config.input] == [tensor.name for tensor in model.inputs]
+        steps = streamed_steps(config) if model.streams else config.ensemble_scheduling.step
+        for written, step in zip(steps, model.steps, strict=True):
+            inputs, outputs = (
+                (written.inputs, written.outputs) if model.streams else (written.input_map, written.output_map)
+            )
+            member = MODELS[step.model]
+            for place, tensor in enumerate(member.inputs):
+                assert inputs[f"INPUT__{place}"] == step.inputs[tensor.name]
+            for place, tensor in enumerate(member.outputs):
+                assert outputs[f"OUTPUT__{place}"] == step.outputs[tensor.name]
+
+
+@pytest.mark.parametrize("name", IN_ONNX)
+def test_tensorrt_is_onnx_on_a_gpu(repository: Path, name: str):
+    config, expected = read(repository, name, TENSORRT), read(repository, name, ONNX)
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.name == "tensorrt"
+    config.ClearField("optimization")
+    expected.instance_group[0].kind = schema.ModelInstanceGroup.KIND_GPU
+    assert config == expected
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -207,7 +249,7 @@ def test_warm_up_data_has_the_size_that_its_shape_needs(repository: Path, name: 
         assert data.stat().st_size == count * itemsize[value.data_type]
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS.values(), ids=FLAVOURS)
+@pytest.mark.parametrize("flavour", WITH_NAMES, ids=lambda flavour: flavour.name)
 @pytest.mark.parametrize("model", ENSEMBLES, ids=lambda model: model.name)
 def test_ensembles_connect_tensors_of_one_type_and_shape(repository: Path, model: Model, flavour: Flavour):
     tensors = {tensor.name: tensor for tensor in model.inputs}
