@@ -71,8 +71,8 @@ def train(
             "than yours, E and D alone are taken."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and strengths.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and strengths.")] = 0,
     accelerator: Annotated[
         Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes a GPU where there is one.")
     ] = "auto",

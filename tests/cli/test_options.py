@@ -43,6 +43,7 @@ def test_what_is_not_given_is_none(words: tuple[str, ...]) -> None:
         (["label", ".", "--out", "out.csv", "--max-bad-pictures", "-1"], "greater than or equal to 0"),
         (["render", "out", "--count", "0"], "greater than or equal to 1"),
         (["render", "out", "--workers", "-1"], "greater than or equal to 0"),
+        (["train", ".", "--out", "out", "--seed", "-1"], "greater than or equal to 0"),
         (["bench", "model", "--out", "out", "--packages", "p"], "give --runtime aotinductor too"),
         (["bench", "kernel", "--out", "out", "--dtype", "int8"], "'int8' is not one of 'float32'"),
     ],

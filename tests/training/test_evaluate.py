@@ -37,6 +37,7 @@ from homomorph.progress import Progress
 from homomorph.runs.run import save_model
 from homomorph.training.settings import MorphPreset
 from homomorph_cli.main import app
+from homomorph_client.errors import OutputError
 
 PAIRS = 40
 
@@ -393,14 +394,14 @@ def test_truths_are_of_the_groups_that_were_drawn(folder: Path) -> None:
     assert redrawn_of(read_held_out(mine, 32, 16, 11)).counterfactuals == {}
 
 
-def test_a_report_that_cannot_be_written_is_said_at_once(model: MorphModel, folder: Path, tmp_path: Path) -> None:
+def test_an_unwritable_report_is_an_error_before_the_work(model: MorphModel, folder: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "run", model)
     (tmp_path / "file").write_text("mine")
 
     def report(progress: Progress) -> None:
         pytest.fail("work began")
 
-    with pytest.raises(DataError, match="cannot be a folder"):
+    with pytest.raises(OutputError, match="file is not a folder"):
         evaluate(
             {"run": tmp_path / "run"}, folder, tmp_path / "file" / "out", pairs=16, evaluator_steps=1, report=report
         )

@@ -37,6 +37,7 @@ from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
 from homomorph.runs.record import METRICS_FILE, TrainingRecord, read_record
 from homomorph.runs.run import MODEL_FILE, load_model
 from homomorph_client.files import replacing, sha256
+from homomorph_client.output import check_writable
 
 REPORT_FILE = "report.html"
 
@@ -108,6 +109,7 @@ def evaluate(
         CheckpointError: a run cannot be loaded, or the runs take pictures of different sizes.
         ConfigError: the distance, the judge or Inception cannot be had.
         DataError: the data cannot be used, or lacks a group or an attribute that a run changes.
+        OutputError: the files cannot be written; this is checked before anything is computed.
     """
     began = time.perf_counter()
     morphs, translations, picture_size = _load(runs)
@@ -120,16 +122,13 @@ def evaluate(
                 f"{', '.join(model.config.groups)} with its own: evaluate on data with its labels"
             )
     directions = {name: directions_of(model.config.directions, data.groups) for name, model in translations.items()}
-    # What cannot be had or written is said now, not after minutes of work.
+    # Missing packages, weights and permissions are errors now, not after minutes of work.
     judge_data = read_labelled(judge_folder, allow_missing=allow_missing) if judge_folder else None
     if judge == "efficientnet":
         load_efficientnet()
     lpips, no_lpips = find_lpips(distance, picture_size)
     inception, no_inception = find_inception(inception_file)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out} cannot be a folder for the report: {error}") from error
+    check_writable(out / METRICS_FILE)
 
     # Read the pictures, and draw the truths.
     provenance = read_provenance(folder)

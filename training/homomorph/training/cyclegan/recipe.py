@@ -54,3 +54,5 @@ class CycleGANPreset:
         for name in ("learning_rate", "l_cycle", "l_identity", "pool"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must be from 0 to below 1, not {self.ema}")
