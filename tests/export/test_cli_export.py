@@ -10,7 +10,7 @@ from typing import Any
 
 
 def test_export_says_what_it_wrote(homomorph: Callable[..., Any], run: Path, tmp_path: Path):
-    words = ["--repository", tmp_path / "repository", "--precision", "fp32", "--threads", "1"]
+    words = ["--repository", tmp_path / "repository", "--precision", "fp32", "--threads", "1", "--no-onnx"]
     outcome = homomorph("export", run, *words)
     assert outcome.code == 0, outcome.err
     assert "sliders: hair, glasses, residual" in outcome.out

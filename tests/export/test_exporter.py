@@ -63,7 +63,7 @@ def test_another_run_replaces_what_is_there_and_leaves_the_rest(run: Path, repos
     settings = json.loads((run / "config.json").read_text())
     settings["groups"] = {"hat": ["hat"]}
     save_model(tmp_path / "other", MorphModel(ModelConfig.from_dict(settings)))
-    export_run(tmp_path / "other", target)
+    export_run(tmp_path / "other", target, onnx=False)
     folders = {path.name for path in target.iterdir() if path.is_dir()}
     assert "foreign" in folders
     assert "branch_hat" in folders
@@ -94,7 +94,7 @@ def test_a_foreign_folder_in_the_way_stops_the_export(run: Path, tmp_path: Path)
     (target / "encoder" / "mine").write_text("keep me")
     before = snapshot(target)
     with pytest.raises(ExportError, match="encoder is not from an earlier export"):
-        export_run(run, target)
+        export_run(run, target, onnx=False)
     assert snapshot(target) == before
 
 
@@ -102,7 +102,7 @@ def test_a_wrong_export_writes_nothing(run: Path, tmp_path: Path, monkeypatch: p
     right = DecoderServable.forward
     monkeypatch.setattr(DecoderServable, "forward", lambda self, FEATURES: right(self, FEATURES * 1.1))
     with pytest.raises(ExportError, match=r"TorchScript files .* grey levels off on average"):
-        export_run(run, tmp_path / "repository")
+        export_run(run, tmp_path / "repository", onnx=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -196,7 +196,7 @@ def test_a_damaged_manifest_is_not_guessed_around(run: Path, repository: Path, t
     shutil.copytree(repository, target)
     (target / "manifest.json").write_text(damage)
     with pytest.raises(ExportError, match="is damaged"):
-        export_run(run, target)
+        export_run(run, target, onnx=False)
 
 
 def test_no_run_no_export(tmp_path: Path):

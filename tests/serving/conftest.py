@@ -73,7 +73,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     for values in label_features.buffers():
         torch.nn.init.normal_(values)
     save_label_features(folder / "run", label_features)
-    export_run(folder / "run", folder / "triton_repo", threads=1)
+    export_run(folder / "run", folder / "triton_repo", onnx=False, threads=1)
     before = process_usage.children()
     with TritonServer(folder / "triton_repo", models=("morph", "morph_stream", "edit"), cache_mib=16) as server:
         roots = frozenset(process_usage.children() - before)

@@ -30,7 +30,7 @@ def test_it_is_served_like_any_other(tmp_path: Path, pictures: npt.NDArray[np.ui
         if weights.ndim == 4:
             torch.nn.init.kaiming_normal_(weights)
     save_model(tmp_path / "run", model)
-    export_run(tmp_path / "run", tmp_path / "triton_repo", threads=1)
+    export_run(tmp_path / "run", tmp_path / "triton_repo", onnx=False, threads=1)
     strengths = np.array([[0, 0, 0], [0.5, 0, 0], [0, 1.5, 0], [1, 1, 1]], dtype=np.float32)
     with TritonServer(tmp_path / "triton_repo", models=("morph",)) as server, MorphClient(server.grpc_url) as client:
         assert client.picture_size == 64
