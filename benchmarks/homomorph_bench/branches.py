@@ -131,7 +131,7 @@ def _summing_layer(layers: list[nn.Module]) -> nn.Conv2d:
     """Return one convolution that adds up the branches' last ones; each bias gets an input channel of its own."""
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     first = convolutions[0]
-    biases = torch.zeros(first.out_channels, len(convolutions), *first.kernel_size, dtype=first.weight.dtype)
+    biases = first.weight.new_zeros(first.out_channels, len(convolutions), *first.kernel_size)
     for index, layer in enumerate(convolutions):
         if layer.bias is not None:
             biases[:, index, first.kernel_size[0] // 2, first.kernel_size[1] // 2] = layer.bias

@@ -21,7 +21,7 @@ from torch import Tensor
 from homomorph.environment import environment
 from homomorph.progress import Progress, Report, silent
 from homomorph_bench.results import Record
-from homomorph_bench.timing import Timing, time_in_turns, wall_ms
+from homomorph_bench.timing import Timing, device_name, time_in_turns, wall_ms
 from homomorph_export.ops.interpolate import load_operator
 from homomorph_export.serving.backend.memory import keep_freed_memory
 
@@ -292,11 +292,6 @@ def _candidates(case: Case, device: str) -> dict[str, Callable[[], Tensor]]:
         ONE_HOT: lambda: native(source, deltas, one_hot),
         CALL: lambda: native(one_source, one_delta, one_hot),
     }
-
-
-def device_name(device: str) -> str:
-    """Return the GPU's name, or `cpu`."""
-    return device if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def events_ms(candidate: Callable[[], object], calls: int) -> float:

@@ -27,7 +27,7 @@ from homomorph_bench import branches
 from homomorph_bench.results import Record, compared
 from homomorph_bench.runtime_processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, start_runtime, time_ms
 from homomorph_bench.runtimes import formats
-from homomorph_bench.timing import Timing, time_in_turns
+from homomorph_bench.timing import Timing, device_name, time_in_turns
 from homomorph_export.precision import DTYPES, TOLERANCES
 
 BASELINE = "published way"
@@ -70,6 +70,7 @@ def run(
     runtimes: tuple[str, ...],
     repeats: int,
     threads: int,
+    device: str = "cpu",
     packages: Path | None = None,
     report: Report = silent,
 ) -> ModelMeasurements:
@@ -84,6 +85,7 @@ def run(
         runtimes: some of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         repeats: turns that count, at least 10.
         threads: threads within one operation, in every runtime.
+        device: torch's name of the device; on another than the CPU, `torchscript` is the only runtime.
         packages: a folder that keeps AOTInductor's packages for later measurements, because compiling takes minutes.
         report: called before each stage.
 
@@ -92,10 +94,11 @@ def run(
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # as in the served models: float32 is float32
     try:
         with tempfile.TemporaryDirectory(prefix="homomorph-bench-") as folder, torch.inference_mode():
             config = ModelConfig(dict(groups), picture_size, network)
-            setup = Setup(config, frames, threads, Path(folder), packages)
+            setup = Setup(config, frames, threads, Path(folder), packages, device)
             return _measure(setup, runtimes, repeats, report)
     finally:
         torch.set_num_threads(before)
@@ -111,7 +114,7 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
     )
     source, target = pictures[:1], pictures[1:2]
     measured = ModelMeasurements(gmac=_gmac(model, source, ramp))
-    reference = compute_published_way(model, source, target, ramp)
+    reference = compute_published_way(model, source, target, ramp).cpu()
     if (contrast := float(reference.float().std())) < _MIN_CONTRAST:
         raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels, too little for a comparison")
     network = setup.config.network.family
@@ -120,6 +123,7 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
         "branches": len(model.branches),
         "picture_size": size,
         "frames": frames,
+        "device": device_name(setup.device),
         **environment(),
     }
     with contextlib.ExitStack() as stack:
@@ -175,9 +179,9 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
                     meta=dict.fromkeys(timings, conditions).__getitem__,
                 )
 
-    for name in formats():
+    for name in formats(source.device.type):
         report(Progress(f"matmul {name}"))
-        matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE).to(DTYPES[name])
+        matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE, device=source.device).to(DTYPES[name])
         measured.matmul |= time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)
     measured.records += _rates(measured, meta)
     return measured

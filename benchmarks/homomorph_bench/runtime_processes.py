@@ -48,6 +48,8 @@ class Setup:
     """For exported files."""
     packages: Path | None
     """For AOTInductor's packages instead; None: `folder`."""
+    device: str = "cpu"
+    """Torch's name of the device of the model and the pictures."""
 
     def model(self) -> MorphModel:
         """Return the model, with random weights that give the frames contrast."""
@@ -56,16 +58,18 @@ class Setup:
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
-        return model
+        return model.to(self.device)
 
     def pictures(self) -> Tensor:
         """Return random pictures, uint8 [N, H, W, 3]; the first two are source and target."""
         size, generator = self.config.picture_size, torch.Generator().manual_seed(0)
-        return torch.randint(0, 256, (_PICTURES, size, size, 3), dtype=torch.uint8, generator=generator)
+        return torch.randint(0, 256, (_PICTURES, size, size, 3), dtype=torch.uint8, generator=generator).to(self.device)
 
     def ramp(self) -> Tensor:
         """Return strengths from the source to the target, [1, S, K]."""
-        return torch.linspace(0, 1, self.frames).view(1, -1, 1).repeat(1, 1, len(self.config.branches))
+        return (
+            torch.linspace(0, 1, self.frames, device=self.device).view(1, -1, 1).repeat(1, 1, len(self.config.branches))
+        )
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ def start_runtime(runtime: str, setup: Setup, report: Report) -> Iterator[Sequen
 def _run_worker(connection: Connection, runtime: str, setup: Setup) -> None:
     """Call methods of a `_RuntimeWorker` for the parent process until that closes the connection."""
     torch.set_num_threads(setup.threads)
+    torch.backends.cudnn.allow_tf32 = False  # as in the served models
     load_operator()
     worker = _RuntimeWorker(runtime, setup, lambda progress: connection.send(("report", progress)))
     with torch.inference_mode():
@@ -186,7 +191,7 @@ class _RuntimeWorker:
         return [(model.name, model.precision, model.any_length) for model in self.models.values()]
 
     def morph(self, name: str) -> Any:
-        return self.calls[name][SEQUENCE]().numpy()
+        return self.calls[name][SEQUENCE]().cpu().numpy()
 
     def time_ms(self, name: str, part: str, calls: int) -> float:
         return wall_ms(self.calls[name][part], calls)

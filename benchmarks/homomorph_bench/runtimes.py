@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,9 +75,11 @@ def runtime_models(
     config = model.config
     models = morph_models(config, labels=False)
     if "torchscript" in runtimes:
-        for precision in formats():
+        device = example[0].device
+        for precision in formats(device.type):
             report(Progress(f"export: TorchScript {precision}"))
-            yield _torchscript(models, exported_parts(model, None, DTYPES[precision]), folder, precision)
+            parts = exported_parts(copy.deepcopy(model).cpu(), None, DTYPES[precision])
+            yield _torchscript(models, parts, folder, precision, str(device))
     if {"onnxruntime", "openvino"} & set(runtimes):
         for precision in ("fp32", "int8"):
             report(Progress(f"export: ONNX {precision}"))
@@ -98,9 +101,9 @@ def runtime_models(
             yield _aotinductor(models, parts, packages or folder, f"{_package_key(config)}-{precision}", precision)
 
 
-def formats() -> tuple[str, ...]:
-    """Return the floating-point formats to time: bfloat16 only on a CPU that computes it in hardware."""
-    return ("fp32", "bf16") if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ("fp32",)
+def formats(device_type: str = "cpu") -> tuple[str, ...]:
+    """Return the floating-point formats to time: bfloat16 not on a CPU that does not compute it in hardware."""
+    return ("fp32", "bf16") if device_type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported() else ("fp32",)
 
 
 def _runtime_model(runtime: str, precision: str, models: Mapping[str, Callable[..., Any]]) -> RuntimeModel:
@@ -108,13 +111,13 @@ def _runtime_model(runtime: str, precision: str, models: Mapping[str, Callable[.
     return RuntimeModel(f"{runtime} {precision}", precision, encode, between, decode, any_length=runtime != "openvino")
 
 
-def _torchscript(models: Sequence[Model], parts: Parts, folder: Path, precision: str) -> RuntimeModel:
+def _torchscript(models: Sequence[Model], parts: Parts, folder: Path, precision: str, device: str) -> RuntimeModel:
     modules = torchscript_models(models, parts)
     loaded = {}
     for name in MODELS:
         file = folder / f"{name}-{precision}.pt"
         torchscript.save(modules[name], file)
-        loaded[name] = torchscript.load_torchscript(file)
+        loaded[name] = torchscript.load_torchscript(file, device)
     return _runtime_model("torchscript", precision, loaded)
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from homomorph.progress import Progress, Report, silent
 
 
@@ -55,11 +57,21 @@ def time_in_turns(
 
 
 def wall_ms(candidate: Callable[[], object], calls: int) -> float:
-    """Call the candidate `calls` times; return the milliseconds of one call by the wall clock."""
+    """Call the candidate `calls` times; return the milliseconds of one call by the wall clock.
+
+    A call ends when the GPU has computed what it started there.
+    """
     start = time.perf_counter()
     for _ in range(calls):
         candidate()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
     return (time.perf_counter() - start) / calls * 1e3
+
+
+def device_name(device: str) -> str:
+    """Return the GPU's name, or `cpu`."""
+    return device if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def _calls_for(

@@ -1,4 +1,4 @@
-"""One training step of a preset: each precision, and up to where the time goes, on the CPU.
+"""One training step of a preset: each precision, and up to where the time goes.
 
 homomorph bench train --preset avatars64 --out out/bench
 
@@ -26,29 +26,33 @@ from homomorph.training.morph_method import MorphMethod
 from homomorph.training.parallel import Processes
 from homomorph.training.settings import MorphPreset
 from homomorph_bench.results import Record, compared
-from homomorph_bench.timing import time_in_turns
+from homomorph_bench.timing import device_name, time_in_turns
 
 WARM_UP = 1
 """Turns that do not count."""
 BASELINE = "whole step, fp32"
 
 
-def run(preset: MorphPreset, *, repeats: int, threads: int, report: Report = silent) -> list[Record]:
+def run(
+    preset: MorphPreset, *, repeats: int, threads: int, accelerator: str = "cpu", report: Report = silent
+) -> list[Record]:
     """Time one training step of the last phase, which has all terms.
 
     Args:
         preset: networks, picture size, batch and recipe.
         repeats: turns that count, at least 10.
         threads: torch's threads within one operation.
+        accelerator: `cpu` or `gpu`.
         report: called when each turn begins.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # as training does
     try:
-        steps = {BASELINE: prepare_step(preset, "fp32"), "whole step, bf16": prepare_step(preset, "bf16")}
+        fp32, bf16 = (Processes(accelerator, precision) for precision in ("fp32", "bf16"))
+        steps = {BASELINE: prepare_step(preset, fp32), "whole step, bf16": prepare_step(preset, bf16)}
         timings = time_in_turns(
-            steps | parts_of_step(preset), repeats=repeats, warm_up=WARM_UP, stage="steps", report=report
+            steps | parts_of_step(preset, fp32), repeats=repeats, warm_up=WARM_UP, stage="steps", report=report
         )
     finally:
         torch.set_flush_denormal(False)
@@ -57,22 +61,22 @@ def run(preset: MorphPreset, *, repeats: int, threads: int, report: Report = sil
         "preset": dataclasses.asdict(preset),
         "repeats": repeats,
         "warm_up": WARM_UP,
+        "device": device_name(str(fp32.device)),
         **environment(),
         "threads": threads,
     }
     return compared(timings, "training", baseline=BASELINE, meta=lambda _: meta)
 
 
-def prepare_step(preset: MorphPreset, precision: str) -> Callable[[], dict[str, torch.Tensor]]:
+def prepare_step(preset: MorphPreset, processes: Processes) -> Callable[[], dict[str, torch.Tensor]]:
     """Return a function that takes one more step on a random batch, and returns the values of its terms."""
-    processes = Processes("cpu", precision)
     method, batch = _method_and_batch(preset, processes)
     return lambda: take_step(method, batch, preset.steps - 1, seed=0, processes=processes)
 
 
-def parts_of_step(preset: MorphPreset) -> dict[str, Callable[[], object]]:
-    """Return functions that do ever more of a step in float32: what each takes beyond the one before is its own."""
-    method, batch = _method_and_batch(preset, Processes())
+def parts_of_step(preset: MorphPreset, processes: Processes) -> dict[str, Callable[[], object]]:
+    """Return functions that do ever more of a step: what each takes beyond the one before is its own."""
+    method, batch = _method_and_batch(preset, processes)
     step = preset.steps - 1
 
     def forward() -> Any:

@@ -6,7 +6,7 @@ import os
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 Repeats = Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Threads = Annotated[int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")]
 
 
@@ -60,7 +61,7 @@ def kernel(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and kernel.png.")],
     repeats: Repeats = 10,
     threads: Threads = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Device = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="A few small cases: seconds instead of minutes.")] = False,
     dtype: Annotated[
         list[DType] | None,
@@ -81,15 +82,14 @@ def kernel(
     """
     import dataclasses
 
-    import torch
     from rich.console import Console
 
     from homomorph_bench import kernel as benchmark
     from homomorph_bench import kernel_summary
     from homomorph_bench.results import RESULTS_FILE, table, write
+    from homomorph_bench.timing import device_name
 
-    if device != "cpu" and not torch.cuda.is_available():
-        raise HomomorphError(f"--device {device}: torch finds no CUDA device on this machine")
+    _check_device(device)
     matrix = benchmark.QUICK if quick else benchmark.Matrix()
     if dtype:
         matrix = dataclasses.replace(matrix, dtypes=[choice.value for choice in dtype])
@@ -107,11 +107,19 @@ def kernel(
             report=report,
         )
     path = write(records, out)
-    Console().print(table(records, f"interpolation of features, {benchmark.device_name(device)}"))
+    Console().print(table(records, f"interpolation of features, {device_name(device)}"))
     for name, value in kernel_summary.summarise(records).items():
         typer.echo(f"{value:6.2f}  {name}")
     typer.echo(kernel_summary.draw(records, out))
     typer.echo(path)
+
+
+def _check_device(device: str) -> None:
+    """Refuse a GPU that is not there."""
+    import torch
+
+    if device != "cpu" and not torch.cuda.is_available():
+        raise HomomorphError(f"--device {device}: torch finds no CUDA device on this machine")
 
 
 def _need_peers(module: str, purpose: str, *, or_else: str = "") -> None:
@@ -136,19 +144,27 @@ def _parse_features(text: str) -> tuple[int, int, int]:
 def train(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder that results.json is written into.")],
     preset: Annotated[str, typer.Option(help="Networks, picture size, batch and recipe.")] = "avatars64",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the networks are.")] = "cpu",
     repeats: Repeats = 10,
     threads: Threads = None,
 ) -> None:
-    """Time a training step in each precision, and up to where its time goes, on the CPU."""
+    """Time a training step in each precision, and up to where its time goes."""
     from rich.console import Console
 
     from homomorph_bench import train as benchmark
     from homomorph_bench.results import RESULTS_FILE, table, write
 
     chosen = _read_preset(preset)
+    _check_device(device)
     check_writable(out / RESULTS_FILE)  # before minutes of measuring
     with progress_display() as report:
-        records = benchmark.run(chosen, repeats=repeats, threads=_threads(threads), report=report)
+        records = benchmark.run(
+            chosen,
+            repeats=repeats,
+            threads=_threads(threads),
+            accelerator="cpu" if device == "cpu" else "gpu",
+            report=report,
+        )
     path = write(records, out)
     Console().print(table(records, f"one training step, {preset}"))
     typer.echo(path)
@@ -170,10 +186,11 @@ def model(
     preset: Annotated[str, typer.Option(help="Sizes of the networks.")] = "published",
     picture_size: Annotated[int, typer.Option(min=16, help="Height and width of the pictures, in pixels.")] = 128,
     frames: Annotated[int, typer.Option(min=1, help="Frames of the sequence.")] = 17,
+    device: Device = "cpu",
     runtime: Annotated[
         list[Runtime] | None,
         typer.Option(
-            show_default="torchscript, onnxruntime, and openvino where it is installed",
+            show_default="torchscript, and on the CPU onnxruntime, and openvino where it is installed",
             help="Runtime to measure; aotinductor compiles for minutes. May be given several times.",
         ),
     ] = None,
@@ -203,10 +220,15 @@ def model(
     from homomorph_bench import model_picture
     from homomorph_bench.results import RESULTS_FILE, table, write
 
+    _check_device(device)
     if runtime:
         chosen = tuple(choice.value for choice in runtime)
         if "openvino" in chosen:
             _need_peers("openvino", "measure OpenVINO")
+        if device != "cpu" and chosen != ("torchscript",):
+            raise HomomorphError(f"--device {device} is for --runtime torchscript alone")
+    elif device != "cpu":
+        chosen = ("torchscript",)
     else:
         chosen = ("torchscript", "onnxruntime", *(["openvino"] if find_spec("openvino") else []))
     if packages is not None and "aotinductor" not in chosen:
@@ -221,6 +243,7 @@ def model(
             groups=GROUPS if preset.startswith("avatars") else CELEBA_GROUPS,
             picture_size=picture_size,
             frames=frames,
+            device=device,
             runtimes=chosen,
             repeats=repeats,
             threads=_threads(threads),

@@ -187,10 +187,14 @@ def test_a_way_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyP
     [
         (["--preset", "huge"], "there is no preset 'huge'"),
         (["--runtime", "tensorrt"], "'tensorrt' is not one of 'torchscript'"),
+        (["--device", "cuda"], "--device cuda: torch finds no CUDA device"),
         (["--picture-size", "100"], "--picture-size must be a multiple of 16 for published, not 100"),
     ],
 )
-def test_mistakes_are_one_line(homomorph: Callable[..., Any], tmp_path: Path, words: list[str], said: str) -> None:
+def test_mistakes_are_one_line(
+    homomorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     outcome = homomorph("bench", "model", "--out", tmp_path / "out", *words)
     assert outcome.code == 2
     assert said in outcome.err

@@ -13,6 +13,7 @@ import pytest
 from homomorph.models.config import CompactConfig
 from homomorph.progress import Progress
 from homomorph.training.default.recipe import TERMS, DefaultRecipe
+from homomorph.training.parallel import Processes
 from homomorph.training.published.recipe import PublishedRecipe
 from homomorph.training.settings import MorphPreset
 from homomorph_bench import train
@@ -41,7 +42,7 @@ def test_each_case_is_a_record() -> None:
     ids=["default", "published"],
 )
 def test_a_step_has_all_terms_of_its_recipe(recipe: DefaultRecipe | PublishedRecipe, names: set[str]) -> None:
-    take_step = train.prepare_step(dataclasses.replace(PRESET, recipe=recipe), "bf16")
+    take_step = train.prepare_step(dataclasses.replace(PRESET, recipe=recipe), Processes("cpu", "bf16"))
     terms = {name: value.item() for name, value in take_step().items()}
     assert names <= terms.keys()
     assert all(math.isfinite(value) for value in terms.values())
