@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 CYCLEGAN ?= smiling64
 SOURCES := client training export benchmarks cli tests
 
-.PHONY: help setup ops demo test test-slow lint format bench comparison clean
+.PHONY: help setup lock ops demo test test-slow lint format bench comparison clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,14 +14,19 @@ help: ## Show this list
 setup: $(STAMP) ## Create .venv with everything (about 6 GB: torch comes with CUDA; see TORCH_INDEX)
 
 # One resolution of all extras: installing some of them later could lift numpy over what Triton takes.
-# `make TORCH_INDEX=URL setup` takes torch from another package index, such as PyTorch's own for CPUs.
+# `make LOCKED=1 setup` takes the versions of requirements.lock (Python 3.11 on Linux, x86-64). `make TORCH_INDEX=URL setup` takes torch from another package index, such as PyTorch's own for CPUs.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"Triton from pip needs Python 3.10 to 3.12, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.11 setup")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) torch torchvision)
-	$(BIN)/pip install --quiet --editable '.[all,bench-peers,dev]'
+	$(BIN)/pip install --quiet $(if $(LOCKED),--constraint requirements.lock) --editable '.[all,bench-peers,dev,serve]'
 	@touch $@
+
+lock: $(STAMP) ## Write requirements.lock: the versions of .venv, with which the tests ran
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/constraints.txt
+	$(BIN)/uv pip compile --quiet --all-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		--constraint $(VENV)/constraints.txt pyproject.toml --output-file requirements.lock
 
 ops: $(STAMP) ## Build the C++ interpolation operator
 	$(BIN)/python -m homomorph_export.ops.build

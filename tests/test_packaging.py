@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import homomorph_client
 from homomorph_cli import bench, one_line_errors
-from homomorph_client.version import DISTRIBUTION, __version__, install_hint
+from homomorph_client.version import DISTRIBUTION, WEIGHTS, __version__, install_hint
 from homomorph_export.serving.triton_folder import REQUIREMENTS
 
 try:
@@ -69,6 +73,54 @@ def test_only_the_server_holds_numpy_back() -> None:
     }
     assert bounded == {"serve"}
     assert PROJECT["requires-python"] == ">=3.10"
+
+
+def test_the_server_is_in_no_other_extra() -> None:
+    """It would hold numpy back for everybody who installs that extra."""
+    assert not any(re.search(r"[\[,]serve[\],]", need) for needs in EXTRAS.values() for need in needs)
+
+
+def test_the_lock_pins_each_dependency_and_names_no_host() -> None:
+    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "//" not in locked
+    pinned = {canonical(line) for line in locked.splitlines() if "==" in line}
+    needs = [need for needs in (PROJECT["dependencies"], *EXTRAS.values()) for need in needs if "< '3.11'" not in need]
+    assert {canonical(need) for need in needs} - {canonical(DISTRIBUTION)} <= pinned
+
+
+def canonical(requirement: str) -> str:
+    """The name of a distribution, as pip compares names."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=;, ]", requirement)[0]).lower()
+
+
+def test_the_weights_and_the_citation_have_the_version() -> None:
+    weights = tomllib.loads((ROOT / "training/homomorph/weights/pyproject.toml").read_text(encoding="utf-8"))
+    assert (weights["project"]["name"], weights["project"]["version"]) == (WEIGHTS, __version__)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
+    assert citation["version"] == __version__
+
+
+@pytest.mark.slow
+def test_the_clients_wheel_is_small_and_the_weights_have_their_own(tmp_path: Path) -> None:
+    """Without isolation, so that nothing is downloaded."""
+    for source in (".", "training/homomorph/weights"):
+        copy = tmp_path / "source" / Path(source).name
+        shutil.copytree(
+            ROOT / source, copy, ignore=shutil.ignore_patterns(".*", "tests", "docs", "out", "build", "data")
+        )
+        words = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, copy]
+        subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+    wheels = {file.name.split("-")[0]: file for file in tmp_path.glob("*.whl")}
+    ours, weights = wheels["homomorph_interpolation"], wheels["homomorph_interpolation_weights"]
+    names = zipfile.ZipFile(ours).namelist()
+    assert ours.stat().st_size < 2**20
+    assert not any("safetensors" in name for name in names)
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    held = {name for name in zipfile.ZipFile(weights).namelist() if ".dist-info/" not in name}
+    folder = ROOT / "training" / "homomorph" / "weights"
+    assert held == {f"homomorph/weights/{file.relative_to(folder)}" for file in folder.glob("*64/*")}
 
 
 def test_the_servers_own_folder_holds_what_the_extra_names() -> None:

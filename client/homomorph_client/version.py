@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DISTRIBUTION = "homomorph-interpolation"
 """Its name for pip. The packages are imported as `homomorph`, `homomorph_client` and so on."""
+WEIGHTS = f"{DISTRIBUTION}-weights"
+"""Name for pip of the weights that ship with homomorph."""
 __version__ = "0.1.0"
 
 

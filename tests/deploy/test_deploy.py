@@ -26,6 +26,11 @@ from homomorph_export.exporter import export_run
 from homomorph_export.serving.distribution import environment, find_distribution
 from homomorph_export.serving.server import TritonServer
 
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[import-not-found, no-redef]
+
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 VERSIONS = ("1.29", "1.37")
@@ -247,6 +252,42 @@ def test_prometheus_reads_the_rules_and_scrapes_what_asks_for_it() -> None:
     assert template["metadata"]["annotations"]["prometheus.io/scrape"] == "true"
     (pods,) = (job for job in SCRAPE["scrape_configs"] if "kubernetes_sd_configs" in job)
     assert {rule.get("target_label") for rule in pods["relabel_configs"]} >= {"namespace", "pod"}
+
+
+def test_compose_serves_what_kubernetes_does_and_its_files_exist() -> None:
+    """Read, not run."""
+    file = DEPLOY / "compose" / "compose.yaml"
+    compose = yaml.safe_load(file.read_text())
+    services = compose["services"]
+    for service in services.values():
+        mounted = [volume.split(":")[0] for volume in service.get("volumes", [])]
+        assert all((file.parent / path).resolve().exists() for path in mounted), mounted
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        assert {config["source"] for config in service.get("configs", [])} <= compose["configs"].keys()
+    configs = {name: yaml.safe_load(config["content"]) for name, config in compose["configs"].items()}
+    assert configs["scrape"]["scrape_configs"][0]["static_configs"][0]["targets"] == ["triton:8002"]
+    assert configs["dashboards"]["providers"][0]["options"]["path"] == services["grafana"]["volumes"][0].split(":")[1]
+
+    kustomization = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())
+    image = kustomization["images"][0]
+    assert services["triton"]["image"] == f"{image['name']}:{image['newTag']}"
+    pod = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    ours, theirs = services["triton"]["command"][2], pod["containers"][0]["args"]
+    for argument in theirs:
+        if not argument.startswith(("--model-repository", "--grpc-max-connection")):
+            assert argument.replace("$(CONTROL_KEY)", "") in ours
+
+    recipe = (file.parent / "Dockerfile").read_text()
+    copied = {name for line in re.findall(r"^COPY (?!--)(.*) \S+$", recipe, re.MULTILINE) for name in line.split()}
+    assert all((DEPLOY.parent / name).exists() for name in copied)
+    assert (
+        set(
+            tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"][
+                "where"
+            ]
+        )
+        <= copied
+    )
 
 
 def test_panels_have_their_own_places() -> None:

@@ -14,9 +14,10 @@ from homomorph_cli.main import app
 from homomorph_export.serving.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
+TASKS = [f"tasks/{file.name}" for file in sorted((ROOT / "docs" / "tasks").glob("*.md"))]
 TEXTS = {
     name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("client.md", "serving.md", "comparison.md", "cyclegan.md")
+    for name in ("client.md", "serving.md", "comparison.md", "cyclegan.md", *TASKS)
 }
 
 
@@ -40,7 +41,7 @@ def test_commands_and_their_options_exist(line: str) -> None:
 @pytest.mark.parametrize("name", TEXTS)
 def test_files_that_they_name_exist(name: str) -> None:
     for path in re.findall(r"\]\(([^)#:]+)\)", TEXTS[name]):
-        assert (ROOT / "docs" / path).exists(), path
+        assert (ROOT / "docs" / name).parent.joinpath(path).exists(), path
 
 
 @pytest.mark.server

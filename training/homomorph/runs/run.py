@@ -23,6 +23,7 @@ from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph_client.errors import OutputError
 from homomorph_client.files import replacing, write_text
+from homomorph_client.version import WEIGHTS
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -45,12 +46,11 @@ def resolve_run(name: str | Path) -> Path:
     if folder.is_dir():
         return folder
     shipped = Path(str(resources.files("homomorph"))) / "weights"
-    names = sorted(path.name for path in shipped.iterdir() if path.is_dir()) if shipped.is_dir() else []
+    names = sorted(file.parent.name for file in shipped.glob(f"*/{CONFIG_FILE}"))
     if str(name) in names:
         return shipped / str(name)
-    raise CheckpointError(
-        f"no run at {folder}: give a folder written by `homomorph train`, or one of {', '.join(names)}"
-    )
+    ours = f"one of {', '.join(names)}" if names else f"pip install {WEIGHTS} for the models that ship with homomorph"
+    raise CheckpointError(f"no run at {folder}: give a folder written by `homomorph train`, or {ours}")
 
 
 class Config(Protocol):
