@@ -51,6 +51,7 @@ def test_three_quarters_of_the_pairs_are_drawn_for_a_group_in_which_they_differ(
         batch = batches[step]
         every = (batch.group == ALL_GROUPS).nonzero().squeeze(1)
         assert torch.equal(every, batches.rows_of_all_groups)
+        assert sorted([*every.tolist(), *batches.rows_of_one_group.tolist()]) == list(range(8))
         assert len(every) == 2
         for pair in (batch.group != ALL_GROUPS).nonzero().squeeze(1).tolist():
             group = int(batch.group[pair])

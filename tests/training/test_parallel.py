@@ -58,10 +58,11 @@ def _train_in_two(out: Path, folder: Path, preset: MorphPreset) -> list[dict[str
 
 
 @pytest.mark.parametrize(
-    ("recipe", "falling"),
+    ("recipe", "rate", "falling", "tolerance"),
     [
-        (DefaultRecipe(morphs_from=0.5, fronts_from=0.8), "reconstruction"),
-        (PublishedRecipe(phi_steps=4), "pixel"),
+        # In each process, pictures stand in for those of its own part alone.
+        (DefaultRecipe(fronts_from=0.8), 2e-2, "reconstruction", 0.05),
+        (PublishedRecipe(phi_steps=4), 5e-3, "pixel", 1e-3),
     ],
     ids=["default", "published"],
 )
@@ -71,16 +72,18 @@ def test_two_processes_reach_the_loss_of_one(
     tiny: MorphPreset,
     tmp_path: Path,
     recipe: DefaultRecipe | PublishedRecipe,
+    rate: float,
     falling: str,
+    tolerance: float,
 ) -> None:
-    preset = dataclasses.replace(tiny, batch_size=16, steps=_STEPS, recipe=recipe, learning_rate=5e-3)
+    preset = dataclasses.replace(tiny, batch_size=16, steps=_STEPS, recipe=recipe, learning_rate=rate)
     reports: list[Progress] = []
     loop.train(make_method(data, preset), tmp_path / "one", steps=_STEPS, workers=0, report=reports.append)
     one = [dict(report.figures) for report in reports]
     two = _train_in_two(tmp_path / "two", avatars_folder, preset)
     # The first steps: the same pictures, with the same weights.
     first = next(index for index, terms in enumerate(one) if falling in terms)
-    assert two[first][falling] == pytest.approx(one[first][falling], rel=1e-3)
+    assert two[first][falling] == pytest.approx(one[first][falling], rel=tolerance)
     assert two[-1][falling] == pytest.approx(one[-1][falling], rel=0.1)
     assert two[-1][falling] < 0.9 * two[first][falling]
     assert two[-1].keys() == one[-1].keys()
@@ -121,7 +124,7 @@ def test_layers_compute_in_bfloat16_and_weights_stay_float32(
 ) -> None:
     seen: set[torch.dtype] = set()
     terms = {}
-    preset = dataclasses.replace(tiny, recipe=DefaultRecipe(morphs_from=0.3, fronts_from=0.6))
+    preset = dataclasses.replace(tiny, recipe=DefaultRecipe(fronts_from=0.5))
     hook = torch.nn.modules.module.register_module_forward_hook(
         lambda module, _, output: seen.add(output.dtype) if isinstance(module, torch.nn.Conv2d) else None
     )

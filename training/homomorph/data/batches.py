@@ -126,7 +126,7 @@ class PairedBatches(Dataset[Batch]):
     Three quarters of the pairs differ in the known labels of one group, each group as often as any other. A share of
     them, `twins`, agrees in all other labels, if the data has such pictures. The other pairs are two random
     pictures. The augmentation moves both pictures of a pair alike, because the slider of a group must not learn
-    movements; in half of the random pairs it moves them independently.
+    movements; in every second random pair it moves them independently.
     """
 
     def __init__(
@@ -174,11 +174,13 @@ class PairedBatches(Dataset[Batch]):
         self._twin_share = twins
         self._twins = Twins(data, {index: columns[index] for index in self._groups}) if twins else None
         couples = batch_size // 2
-        self._one_group = [bool(self._groups) and 4 * couple < 3 * couples for couple in range(couples)]
+        self._one_group = [bool(self._groups) and couple % 4 != 3 for couple in range(couples)]
         self._mine = np.array_split(np.arange(couples), shards)[shard].tolist()
-        every = [row for row, couple in enumerate(2 * self._mine) if not self._one_group[couple]]
-        self.rows_of_all_groups = torch.tensor(every, dtype=torch.int64)
-        """Rows of the pairs that are drawn for all groups, in this shard. They are the same in each batch."""
+        one_group = torch.tensor([self._one_group[couple] for couple in 2 * self._mine])
+        self.rows_of_one_group = one_group.nonzero().squeeze(1)
+        """Rows of the pairs that are drawn for one group, in this shard. They are the same in each batch."""
+        self.rows_of_all_groups = (~one_group).nonzero().squeeze(1)
+        """Rows of the other pairs."""
 
     def __getitem__(self, step: int) -> Batch:
         # Every shard draws the whole batch and takes its own part.
@@ -191,7 +193,7 @@ class PairedBatches(Dataset[Batch]):
         for side in (0, 1):
             for couple in self._mine:
                 index, picture = self._pictures.read(couples[couple][side], self._all, bad)
-                moved_alike = self._one_group[couple] or couple % 2 == 0
+                moved_alike = self._one_group[couple] or (couple // 4 + step) % 2 == 0
                 picture, placement = self._pictures.move(picture, int(seeds[couple, 0 if moved_alike else side]))
                 pictures.append(picture)
                 placements.append(placement)

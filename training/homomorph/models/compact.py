@@ -162,10 +162,11 @@ class Decoder(nn.Module):
 def start_as_projections(branches: list[Branch], channels: int) -> None:
     """Set branches, the residual one last, to complementary projections of C channels.
 
-    Each has channels of its own and the residual one twice as many: together they already reach b, and E has a place
-    for each group's part from the first step on.
+    Each has channels of its own, and the residual one twice as many, as far as its width allows: together they already
+    reach b, and E has a place for each group's part from the first step on.
     """
-    share = channels // (len(branches) + 1)
-    for index, branch in enumerate(branches):
-        start = index * share
-        branch.start_as_projection(range(start, channels if branch is branches[-1] else start + share))
+    groups = len(branches) - 1
+    named = channels - min(2 * channels // (groups + 2), branches[-1].conv1.out_channels)
+    edges = [named * index // max(groups, 1) for index in range(groups + 1)]
+    for branch, start, end in zip(branches, edges, [*edges[1:], channels], strict=True):
+        branch.start_as_projection(range(start, end))

@@ -44,7 +44,7 @@ def begin(out: Path) -> None:
 def save_state(
     out: Path,
     networks: nn.Module,
-    optimizers: Mapping[str, torch.optim.Adam],
+    optimizers: Mapping[str, torch.optim.Optimizer],
     step: int,
     settings: dict[str, Any],
 ) -> None:
@@ -58,7 +58,7 @@ def save_state(
 
 
 def load_state(
-    out: Path, networks: nn.Module, optimizers: Mapping[str, torch.optim.Adam], settings: dict[str, Any]
+    out: Path, networks: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], settings: dict[str, Any]
 ) -> int:
     """Read the state back into networks and optimizers.
 

@@ -27,7 +27,7 @@ def describe(data: LabelledPictures, preset: MorphPreset | CycleGANPreset, *, se
         name.removeprefix("model."): sum(value.numel() for value in method.networks.get_submodule(name).parameters())
         for name in method.optimizers
     }
-    # A weight, its gradient and two moments of Adam; and the running mean of the saved weights.
+    # A weight, its gradient and at most two moments; and the running mean of the saved weights.
     saved = sum(value.numel() for value in method.mean_model.parameters())
     state_mb = 4 * (4 * sum(counts.values()) + saved) / 1e6
     known = data.known
@@ -35,7 +35,7 @@ def describe(data: LabelledPictures, preset: MorphPreset | CycleGANPreset, *, se
         f"{len(data.paths)} pictures, {int(known.all(axis=1).sum())} with all labels, "
         f"{100 * known.mean():.0f} % of all labels known",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counts.items())}",
-        f"memory: about {state_mb:.0f} MB for weights, gradients and Adam, "
+        f"memory: about {state_mb:.0f} MB for weights, gradients and optimizers, "
         f"and {_activation_bytes(method, preset) / 1e6:.0f} MB for a step's activations",
         yaml.safe_dump(_plain(method.settings), sort_keys=False),
     ]

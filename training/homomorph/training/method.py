@@ -41,8 +41,8 @@ class Method(abc.ABC, Generic[Batch, Draws, Output]):
     """The model that is trained."""
     mean_model: MorphModel | CycleGAN
     """The running mean of its weights (EMA). The run folder gets this model."""
-    optimizers: Mapping[str, torch.optim.Adam]
-    """Network's name -> its Adam optimizer."""
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    """Network's name -> its optimizer, which has one group of parameters."""
     critics: tuple[str, ...]
     """Names of the critics' optimizers, which minimise `critic_terms`."""
     batches: Batches[Any]

@@ -163,7 +163,10 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
 
     def strips(self) -> NDArray[np.uint8]:
         """Draw what all groups together, and each alone, make of a few pairs, with names."""
-        return group_strips(self._mean_on_cpu(), self.batches[_STRIP_BATCH].pictures, pairs=_STRIP_PAIRS)
+        batch = self.batches[_STRIP_BATCH]
+        rows = torch.cat([self.batches.rows_of_all_groups, self.batches.rows_of_one_group])[:_STRIP_PAIRS]
+        pictures_a, pictures_b = (batch.pictures[side[rows]] for side in (batch.source, batch.target))
+        return group_strips(self._mean_on_cpu(), pictures_a, pictures_b)
 
     def finish(self, out: Path) -> None:
         """Fit what labels look like as features, so that a picture can be edited by labels."""

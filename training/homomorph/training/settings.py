@@ -21,6 +21,9 @@ from homomorph.training.cyclegan.recipe import CycleGANPreset
 from homomorph.training.default.recipe import DefaultRecipe
 from homomorph.training.published.recipe import PublishedRecipe
 
+_LEARNING_RATES = {"default": 1e-2, "published": 6e-4}
+"""Learning rate of a recipe that takes the place of a preset's: Muon's of the default one, Adam's of the other."""
+
 Recipe = Annotated[DefaultRecipe | PublishedRecipe, Field(discriminator="name")]
 """The losses' weights, by the recipe's name."""
 
@@ -42,8 +45,8 @@ class MorphPreset:
     """Pictures a step, even."""
     steps: int = 8000
     """Steps of training."""
-    learning_rate: float = 1e-3
-    """Adam's largest rate for E, T_i and D."""
+    learning_rate: float = 1e-2
+    """Largest learning rate: Muon's for E and D in the default recipe, Adam's in the published one."""
     critic_learning_rate: float = 2e-4
     """Adam's rate for the critics."""
     ema: float = 0.998
@@ -76,14 +79,14 @@ def read_preset(name: str, changes: Sequence[str] = (), *, recipe: str | None = 
     Args:
         name: one of `preset_names`, or the path of a YAML file.
         changes: such as `recipe.front=0` or `steps=4000`; values are YAML.
-        recipe: name of another recipe, with its default weights, in place of the preset's.
+        recipe: name of another recipe, with its default weights and learning rate, in place of the preset's.
 
     Raises:
         ConfigError: there is no such preset, or a value is unknown, of the wrong type or out of range.
     """
     values = _read(name)
-    if recipe is not None:
-        values["recipe"] = {"name": recipe}
+    if recipe is not None and recipe != values.get("recipe", {}).get("name"):
+        values |= {"recipe": {"name": recipe}, "learning_rate": _LEARNING_RATES.get(recipe)}
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:

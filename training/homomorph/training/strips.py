@@ -13,28 +13,25 @@ from homomorph_client.sheet import named_strips
 
 
 @torch.no_grad()
-def group_strips(model: MorphModel, pictures: Tensor, *, pairs: int = 3, steps: int = 7) -> NDArray[np.uint8]:
-    """Draw strips of the first pairs of pictures, with names on rows and columns.
+def group_strips(model: MorphModel, sources: Tensor, targets: Tensor, *, steps: int = 7) -> NDArray[np.uint8]:
+    """Draw strips of pairs of pictures, with names on rows and columns.
 
     One row per pair for all groups together, then one per group alone. A row begins with a and ends with b; between
     them stand the frames of v from 0 to 1.
 
     Args:
         model: the model to look at.
-        pictures: uint8 [B, 3, H, W] with B >= 2; picture k and picture k + B/2 are a pair, as in `PairedBatches`.
-        pairs: number of pairs, as far as there are pictures.
+        sources: a of each pair, uint8 [P, 3, H, W].
+        targets: b of each pair, the same shape.
         steps: frames per row.
 
     Returns:
         uint8 [height, width, 3].
     """
     branches = model.config.branches
-    half = len(pictures) // 2
     path = torch.linspace(0, 1, steps)
     rows: dict[str, NDArray[np.uint8]] = {}
-    # The last couples of a batch are pictures at random.
-    for number, pair in enumerate(range(half - 1, max(half - 1 - pairs, -1), -1), start=1):
-        a, b = pictures[pair : pair + 1], pictures[half + pair : half + pair + 1]
+    for number, (a, b) in enumerate(zip(sources.split(1), targets.split(1), strict=True), start=1):
         for moved, name in ((None, "all"), *enumerate(branches)):
             strengths = torch.zeros(1, steps, len(branches))
             strengths[..., slice(None) if moved is None else moved] = path.view(1, -1, 1) if moved is None else path

@@ -1,1 +1,1 @@
-"""The default recipe: ten losses around a label-conditional critic on decoded pictures."""
+"""The default recipe: composed frames, frames on the way, and a critic for photographs."""

@@ -3,24 +3,72 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+KEPT, WHOLE = 0, 1
+"""The two kinds of composed frames, and their index in `Draws.scores` and `Draws.swapped`."""
+
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything that one step draws, beside its batch."""
+    """Everything that one step draws, beside its batch. B pictures, P = B pairs, K branches, G = K - 1 groups."""
 
-    phase: str
-    """See `recipe.py`."""
+    with_critic: bool
+    """Whether the critic and its terms take part in this step."""
+    with_fronts: bool
+    """Whether frames on the way take part in this step."""
     penalised: bool
     """Whether the critic's gradient is penalised in this step."""
+    scores: Tensor
+    """For each kind of composed frame, picture and group: a score for each picture that may stand in, [2, B, G, B]."""
+    swapped: Tensor
+    """Whether another picture stands in for that picture in that group, bool [2, B, G]."""
+    start: Tensor
+    """Strengths at which the way of each pair of all groups starts, 0/1, [P, K]."""
+    moving: Tensor
+    """The branches that move on that way, 0/1, [P, K]."""
     times: Tensor
     """How far along its way the frame of each pair is, in (0, 1), [P]."""
 
+    def to(self, device: torch.device) -> Draws:
+        """Return the same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Draws(**moved)
 
-def draw(pairs: int, generator: torch.Generator, *, phase: str, penalised: bool) -> Draws:
-    """Draw one step of P pairs; `generator` is on the CPU."""
-    # Next to the ends nothing is to be seen of a front.
-    return Draws(phase, penalised, 0.04 + 0.92 * torch.rand(pairs, generator=generator))
+
+def draw(
+    pictures: int,
+    branches: int,
+    generator: torch.Generator,
+    *,
+    with_critic: bool,
+    with_fronts: bool,
+    penalised: bool,
+) -> Draws:
+    """Draw one step of B pictures and K branches; `generator` is on the CPU."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    groups = branches - 1
+    scores = uniform(2, pictures, groups, pictures)
+    # From frames that keep nearly all of their picture's own features to frames that keep none of a group's.
+    swapped = uniform(2, pictures, groups) < uniform(2, pictures, 1)
+    # Half of the ways move all branches from a to b. The others move some, while some of the rest stand at b already.
+    some, rest = (uniform(pictures, branches) < 0.5 for _ in range(2))
+    everything = uniform(pictures, 1) < 0.5
+    moving = some | everything
+    return Draws(
+        with_critic=with_critic,
+        with_fronts=with_fronts,
+        penalised=penalised,
+        scores=scores,
+        swapped=swapped,
+        start=(rest & ~moving).float(),
+        moving=moving.float(),
+        # Next to the ends nothing is to be seen of a front.
+        times=0.04 + 0.92 * uniform(pictures),
+    )

@@ -111,39 +111,13 @@ def total_loss(source: Tensor, deltas: Tensor, target: Tensor) -> Tensor:
     return (source + deltas.sum(dim=1) - target).abs().mean() / (target - source).abs().mean().clamp(min=1e-6)
 
 
-def idle_loss(sizes: Tensor, distances: Tensor, agree: Tensor, differ: Tensor) -> Tensor:
-    """mean_i (u_i / c_i) + sum_i u_i / mean |F_x - F_y|: a branch carries its group's labels and nothing else.
-
-    u_i is the mean of |T_i(F_x - F_y)| over pictures x, y that agree in group i, c_i over those that differ. The first
-    part is 1 where T_i tells nothing of its group, and 0 where it carries nothing else. It presses as hard on a branch
-    that carries little as on one that carries much, and alone leaves what is useless in all of them as large as it is;
-    the second part makes that small. Gradients pass the divisors, as in `total_loss`.
-
-    Args:
-        sizes: |T_i(F_x - F_y)| of the labelled groups for N pairs of pictures, [N, G].
-        distances: |F_x - F_y|, [N].
-        agree: 1 where all labels of group i are known and the same in x and y, else 0, [N, G].
-        differ: 1 where a label of group i is known in both and not the same, else 0, [N, G].
-    """
-    useless = (sizes * agree).sum(dim=0) / agree.sum(dim=0).clamp(min=1)
-    carried = (sizes * differ).sum(dim=0) / differ.sum(dim=0).clamp(min=1)
-    # A group in which no two pictures of the step differ gives no measure of what its branch carries.
-    ratio = weighted_mean(useless / (carried + 1e-6), (differ.sum(dim=0) > 0).float())
-    return ratio + useless.sum() / distances.mean().clamp(min=1e-6)
-
-
-def residual_share(delta: Tensor, difference: Tensor) -> Tensor:
-    """|T_residual(d)| / |d|: changes that a label names go through its own branch; features [P, C, h, w] each."""
-    return delta.abs().mean() / difference.abs().mean().clamp(min=1e-6)
-
-
 def _windowed(picture: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference over colours and a window around each pixel: [P, 3, H, W] twice -> [P, 1, H, W]."""
     error = (picture - target).abs().mean(dim=1, keepdim=True)
     return F.avg_pool2d(error, _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
 
 
-def front_loss(frame: Tensor, before: Tensor, after: Tensor, counts: Tensor) -> Tensor:
+def front_loss(frame: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """mean of min(e_A, e_B): each place of a frame shows one end of its way or the other, and no ghost of both.
 
     e_A, e_B are the frame's errors to `before` and `after` in the window around each place.
@@ -152,13 +126,11 @@ def front_loss(frame: Tensor, before: Tensor, after: Tensor, counts: Tensor) -> 
         frame: D(F) on the way, [P, 3, H, W].
         before: what it comes from, [P, 3, H, W].
         after: what it goes to, [P, 3, H, W].
-        counts: which pairs count, 0 or 1, [P].
     """
-    least = torch.minimum(_windowed(frame, before), _windowed(frame, after))
-    return weighted_mean(least.mean(dim=(1, 2, 3)), counts)
+    return torch.minimum(_windowed(frame, before), _windowed(frame, after)).mean()
 
 
-def share_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor, counts: Tensor) -> Tensor:
+def share_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor) -> Tensor:
     """(s - v)^2 with s = mean((x - A) sign(B - A)) / mean |B - A|: of all that changes, the share v has changed.
 
     Errors elsewhere, and in other directions than from A to B, do not count.
@@ -167,12 +139,11 @@ def share_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor, coun
         frame: x, [P, 3, H, W].
         before: A, [P, 3, H, W].
         after: B, [P, 3, H, W].
-        times: v, [P].
-        counts: which pairs count, 0 or 1, [P]; those whose ends are alike say little, and count less.
+        times: v, [P]. Pairs whose ends are alike say little, and count less.
     """
     apart = (after - before).abs().mean(dim=(1, 2, 3))
     share = ((frame - before) * (after - before).sign()).mean(dim=(1, 2, 3)) / (apart + 1e-3)
-    return weighted_mean((share - times).square(), counts * (apart / 0.02).clamp(max=1))
+    return weighted_mean((share - times).square(), (apart / 0.02).clamp(max=1))
 
 
 def symmetry_loss(frame: Tensor, before: Tensor, after: Tensor, mirror: Tensor, counts: Tensor) -> Tensor:

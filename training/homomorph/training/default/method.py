@@ -2,18 +2,20 @@
 
 homomorph train data/avatars --out runs/avatars64
 
-Each pair of pictures moves a set S of branches: those of one group, or all. From it come
+A composed frame takes each group from another picture: D(F_base + sum_i T_i(F_i - F_base)), where picture i stands in
+for a picture that agrees with it in all labels of group i. Two kinds are trained:
 
-    whole frames    in which every branch is at 0 or at 1, so that labels say what they show (`Wholes`)
-    a frame between D(F_a + v sum_{i in S} T_i), which shall look like no mixture of two shapes
+    kept    base t, and for each group a picture that agrees with t in it: shows t, so a T_i carries its labels alone
+    whole   base a, and for the groups that move a picture that agrees with b, for the others one that agrees with a:
+            shows b where b is a's twin, which agrees with a in all other labels. Otherwise a critic judges it
 
-Groups are of two kinds. Some blend, such as colours: half way they show a mixture. The others switch: half way each
-place shows what a shows or what b shows. So the frame between has two ends, both in the colours that are due at v:
+A frame on the way, D(F_a + sum_i u_i T_i + v sum_{i in S} T_i), has branches S that move and others that stand at
+u_i = 0 or 1. It shall look like no mixture of two shapes. Groups are of two kinds. Some blend, such as colours: half
+way they show a mixture. The others switch: half way each place shows what was there before or what will be. Both ends
+are in the colours that are due at v:
 
-    one group that switches   before = a, after = D(F_a + T_g)
-    one group that blends     before = after = (1 - v) a + v D(F_a + T_g)
-    all                       before = (1 - v) a + v D(F_a + sum of the T_i that blend)      a's shapes
-                              after  = (1 - v) D(F_a + sum of the T_i that switch) + v b     b's shapes
+    before = (1 - v) D(u)               + v D(u + those of S that blend)
+    after  = (1 - v) D(u + those of S that switch) + v D(u + S)
 
 as of pictures of the same shape, colours mix linearly, pixel by pixel. No end has to be drawn or labelled.
 """
@@ -29,14 +31,15 @@ from torch import Tensor, nn
 
 from homomorph.data.batches import ALL_GROUPS
 from homomorph.data.labels import LabelledPictures
-from homomorph.models.config import RESIDUAL, CompactConfig, ModelConfig
+from homomorph.models.config import RESIDUAL, ModelConfig
 from homomorph.models.critics import LabelCritic
 from homomorph.models.morph import MorphModel
 from homomorph.training.default import losses
-from homomorph.training.default.draws import Draws, draw
-from homomorph.training.default.recipe import FRONTS, RECONSTRUCTION, DefaultRecipe
+from homomorph.training.default.draws import KEPT, WHOLE, Draws, draw
+from homomorph.training.default.recipe import FRONTS, DefaultRecipe
 from homomorph.training.losses import attribute_loss
 from homomorph.training.morph_method import MorphMethod, NormalisedBatch
+from homomorph.training.muon import Muon
 from homomorph.training.parallel import Processes
 from homomorph.training.settings import MorphPreset
 
@@ -44,26 +47,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wholes:
-    """The whole frames of a batch, W of them. The first P are those of the P pairs in their order.
-
-    Of a pair of one group, that group is at 1. Of a pair of all groups, everything that labels name is at 1; and where
-    fronts are trained, two more frames follow: those that switch at 1, and those that blend at 1.
-    """
-
-    pair: Tensor
-    """Which pair each is of, [W]."""
-    strengths: Tensor
-    """0/1, [W, K]."""
-    labels: Tensor
-    """What each shall show: b's labels in the groups that are at 1, a's in the others, 0/1, [W, L]."""
-    counts: Tensor
-    """What each label counts: two thirds for those that are b's together, a third for a's; 0 where unknown, [W, L]."""
-
-
-@dataclass(frozen=True)
 class Morphs:
-    """What E, the T_i and D make of a batch. P pairs."""
+    """What E, the T_i and D make of a batch. P pairs, W of which have a whole frame."""
 
     features_a: Tensor
     """F_a, [P, C, h, w]."""
@@ -71,13 +56,18 @@ class Morphs:
     """F_b, [P, C, h, w]."""
     deltas: Tensor
     """T_i(F_b - F_a), [P, K, C, h, w]."""
-    reconstructed: Tensor
-    """D(F_a), [P, 3, H, W]."""
-    wholes: Wholes
+    kept: Tensor
+    """The kept frame of each picture, [P, 3, H, W]."""
+    rows: Tensor
+    """The pairs that have a whole frame, [W]."""
     whole: Tensor
-    """The whole frames, [W, 3, H, W]."""
+    """Their whole frames, [W, 3, H, W]."""
     between: Tensor
-    """The frames between, [P, 3, H, W]; none before fronts are trained."""
+    """The frame on the way of each pair, [P, 3, H, W]; none before fronts are trained."""
+    before: Tensor
+    """What that frame comes from; no gradient reaches it. The same shape."""
+    after: Tensor
+    """What that frame goes to; no gradient reaches it. The same shape."""
 
 
 class Networks(nn.Module):
@@ -95,7 +85,7 @@ class Networks(nn.Module):
 
 
 class DefaultMethod(MorphMethod[Draws, Morphs]):
-    """Ten losses, three of them around a critic that knows the labels."""
+    """Composed frames that a picture of the set or a critic judges, and frames on the way with a front."""
 
     largest_norm = 5.0
 
@@ -133,12 +123,12 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             "model.decoder": preset.learning_rate,
         } | dict.fromkeys(self.critics, preset.critic_learning_rate)
         self.optimizers = {
-            name: torch.optim.Adam(
-                self._nets.get_submodule(name).parameters(),
-                betas=(0.5 if name == "critic" else 0.9, 0.99),
-                fused=True,
-            )
-            for name in self._rates
+            "model.encoder": Muon(self.model.encoder.parameters()),
+            "model.branches": torch.optim.Adam(self.model.branches.parameters(), betas=(0.9, 0.99), fused=True),
+            "model.decoder": Muon(self.model.decoder.parameters()),
+        } | {
+            name: torch.optim.Adam(nets.get_submodule(name).parameters(), betas=(0.5, 0.99), fused=True)
+            for name in self.critics
         }
         self.weights = recipe.weights
         self.critic_weights = {"judgement": 1.0, "classifier": 1.0, "penalty": recipe.penalty * recipe.penalty_every}
@@ -146,10 +136,9 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         branches = self.config.branches
         blended = (*recipe.blended, RESIDUAL)
         self._blends = torch.tensor([float(name in blended) for name in branches], device=self.device)
-        self._named = torch.tensor([float(name != RESIDUAL) for name in branches], device=self.device)
         columns = torch.tensor(self.label_columns, device=self.device)
-        self._members = nn.functional.one_hot(columns, len(branches)).float()
-        """Which label belongs to which branch, [L, K]."""
+        self._members = nn.functional.one_hot(columns, len(self.config.groups)).float()
+        """Which label belongs to which group, [L, G]."""
 
     def phase(self, step: int) -> str:
         """Name what this step trains."""
@@ -160,37 +149,48 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         return self._rates[name] * self.rate_share(step)
 
     def draw(self, batch: NormalisedBatch, step: int, generator: torch.Generator) -> Draws:
-        """Draw the times of the frames between."""
-        penalised = step % self._recipe.penalty_every == 0
-        drawn = draw(len(batch.source), generator, phase=self.phase(step), penalised=penalised)
-        return dataclasses.replace(drawn, times=drawn.times.to(self.device))
+        """Draw who stands in for whom, and the ways of the frames on the way."""
+        recipe = self._recipe
+        drawn = draw(
+            len(batch.pictures),
+            len(self.config.branches),
+            generator,
+            with_critic=recipe.has_critic and step >= recipe.critic_from * self._steps,
+            with_fronts=self.phase(step) == FRONTS,
+            penalised=step % recipe.penalty_every == 0,
+        )
+        return drawn.to(self.device)
 
     def forward(self, batch: NormalisedBatch, draws: Draws) -> Morphs:
-        """Encode, apply every T_i, and decode all frames of the step as one batch."""
-        model = self._nets.model
+        """Encode, apply the T_i, and decode all frames of the step as one batch."""
+        model, source, target = self._nets.model, batch.source, batch.target
         encoded = model.encoder(batch.pictures)
-        features_a, features_b = encoded[batch.source], encoded[batch.target]
+        deltas = model.deltas(encoded[source], encoded[target])
+        agree = self._agree(batch)
+        # Without a critic nothing can be said of the whole frames of random pairs.
+        rows = source if draws.with_critic else self.batches.rows_of_one_group.to(self.device)
+        features = [
+            self._composed(encoded, source, self._stand_ins(agree, draws, KEPT, source)),
+            self._composed(encoded, source[rows], self._moved(batch, agree, draws)[rows]),
+        ]
         none = batch.pictures[:0]
-        if draws.phase == RECONSTRUCTION:
-            wholes = Wholes(batch.source[:0], none, none, none)
-            return Morphs(features_a, features_b, encoded[:0], model.decoder(features_a), wholes, none, none)
-        with_fronts = draws.phase == FRONTS and self._recipe.has_fronts
-        deltas = model.deltas(features_a, features_b)
-        wholes = self._wholes(batch, with_fronts=with_fronts)
-        whole = features_a[wholes.pair] + torch.einsum("nk,nkchw->nchw", wholes.strengths, deltas[wholes.pair])
-        features = [features_a, whole]
-        if with_fronts:
-            # What lies between is D's task alone: E and the T_i learn from whole frames.
-            moved = torch.einsum("pk,pkchw->pchw", self._moving(batch), deltas)
-            features.append((features_a + draws.times.view(-1, 1, 1, 1) * moved).detach())
-        reconstructed, whole, *rest = model.decoder(torch.cat(features)).split([len(part) for part in features])
-        return Morphs(features_a, features_b, deltas, reconstructed, wholes, whole, rest[0] if rest else none)
+        before = after = none
+        if draws.with_fronts:
+            every = (batch.group == ALL_GROUPS).float().unsqueeze(1)
+            start, moving = every * draws.start, torch.lerp(self._moving(batch), draws.moving, every)
+            before, after = self._ends(batch, encoded[source].detach(), deltas.detach(), start, moving, draws.times)
+            strengths = start + draws.times.unsqueeze(1) * moving
+            # What lies between is D's task alone: E and the T_i learn from composed frames.
+            features.append((encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)).detach())
+        kept, whole, *rest = model.decoder(torch.cat(features)).split([len(part) for part in features])
+        between = rest[0] if rest else none
+        return Morphs(encoded[source], encoded[target], deltas, kept, rows, whole, between, before, after)
 
     def critic_terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs, update: int) -> dict[str, Tensor]:
         """Real pictures against frames, label by label; the classifier; and the gradient's penalty now and then."""
-        if draws.phase == RECONSTRUCTION or not self._recipe.has_critic:
+        if not draws.with_critic:
             return {}
-        critic, wholes = self._nets.critic, output.wholes
+        critic, (shown, counts) = self._nets.critic, self._shown_labels(batch)
         pictures = torch.cat([batch.pictures, output.whole.detach(), output.between.detach()])
         real, whole, between = critic(pictures).split(len(batch.pictures), len(output.whole), len(output.between))
         labels, known = batch.labels, batch.known
@@ -199,7 +199,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             + losses.fake_loss(torch.cat([whole.real, between.real]))
             + losses.conditional_loss(real.with_labels(labels), known, real=True)
             + 0.5 * losses.conditional_loss(real.with_labels(1 - labels), known, real=False)
-            + 0.5 * losses.conditional_loss(whole.with_labels(wholes.labels), wholes.counts, real=False),
+            + 0.5 * losses.conditional_loss(whole.with_labels(shown), counts, real=False),
             "classifier": attribute_loss(real.labels, labels, known),
         }
         if draws.penalised:
@@ -211,67 +211,83 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
 
     def terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs) -> dict[str, Tensor]:
         """The terms of this step's phase that have a weight."""
-        recipe = self._recipe
+        recipe, rows = self._recipe, output.rows
         pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
-        terms = {"reconstruction": losses.reconstruction_loss(output.reconstructed, pictures_a)}
-        if draws.phase != RECONSTRUCTION:
-            one_group, alike = self._one_group(batch), self._moved_alike(batch)
-            agree, _ = self._compared(batch, batch.source, batch.target)
-            morphs = output.whole[: len(pictures_a)]
+        alike, one_group = self._moved_alike(batch), (batch.group != ALL_GROUPS).float()
+        terms = {
+            "reconstruction": losses.reconstruction_loss(output.kept, pictures_a),
+            "total": losses.total_loss(output.features_a, output.deltas, output.features_b),
+        }
+        if recipe.arrive > 0:
+            # b is a's twin: it differs from a in no label but those that move.
+            agree = self._agree(batch)[batch.source, batch.target].float()
+            twins = alike * one_group * torch.maximum(agree, self._moving(batch)[:, :-1]).amin(dim=1)
+            terms["arrive"] = losses.arrive_loss(
+                output.whole, pictures_a[rows], pictures_b[rows], twins[rows], recipe.focus
+            )
+        if recipe.keep > 0:
+            terms["keep"] = losses.keep_loss(output.whole, pictures_a[rows], one_group[rows])
+        if draws.with_critic:
+            terms |= self._judged(batch, output)
+        if draws.with_fronts:
+            frames = output.between, output.before, output.after
+            mirror = losses.mirror_of(batch.placement[batch.source])
             terms |= {
-                "total": losses.total_loss(output.features_a, output.deltas, output.features_b),
-                "idle": self._idle(batch, output),
+                "front": losses.front_loss(*frames),
+                "share": losses.share_loss(*frames, draws.times),
+                "symmetry": losses.symmetry_loss(*frames, mirror, alike),
             }
-            if recipe.arrive > 0:
-                # b differs from a in no label but those that move.
-                counts = alike * torch.maximum(agree, self._moving(batch)[:, :-1]).amin(dim=1)
-                terms["arrive"] = losses.arrive_loss(morphs, pictures_a, pictures_b, counts, recipe.focus)
-            if recipe.keep > 0:
-                terms["keep"] = losses.keep_loss(morphs, pictures_a, one_group)
-            if recipe.has_critic:
-                terms |= self._judged(output)
-            if len(output.between):
-                before, after = self._ends(batch, draws, output, pictures_a, pictures_b)
-                mirror = losses.mirror_of(batch.placement[batch.source])
-                terms |= {
-                    "front": losses.front_loss(output.between, before, after, alike),
-                    "share": losses.share_loss(output.between, before, after, draws.times, alike),
-                    "symmetry": losses.symmetry_loss(output.between, before, after, mirror, alike),
-                }
         return {name: value for name, value in terms.items() if self.weights[name] > 0}
 
-    def _idle(self, batch: NormalisedBatch, output: Morphs) -> Tensor:
-        """Each T_i carries its own group's labels, and the residual branch little."""
-        difference = output.features_b - output.features_a
-        residual = losses.residual_share(output.deltas[:, -1], difference)
-        # x and y are all two pictures of the step where T_i is linear, since T_i(F_x - F_y) = T_i(F_x) - T_i(F_y).
-        # Otherwise they are the step's pairs.
-        if isinstance(self.config.network, CompactConfig):
-            parts = [self._nets.model.branches[group](output.features_a) for group in self.config.groups]
-            x, y = torch.triu_indices(len(parts[0]), len(parts[0]), 1, device=self.device)
-            sizes = torch.stack([(part[x] - part[y]).abs().mean(dim=(1, 2, 3)) for part in parts], dim=1)
-            distances = (output.features_a[x] - output.features_a[y]).abs().mean(dim=(1, 2, 3))
-            x, y = batch.source[x], batch.source[y]
-        else:
-            x, y = batch.source, batch.target
-            sizes = output.deltas[:, :-1].abs().mean(dim=(2, 3, 4))
-            distances = difference.abs().mean(dim=(1, 2, 3))
-        agree, differ = self._compared(batch, x, y)
-        return losses.idle_loss(sizes, distances, agree, differ) + self._recipe.residual * residual
+    def _agree(self, batch: NormalisedBatch) -> Tensor:
+        """Whether all labels of a group are known and the same in two pictures, bool [B, B, G]; each is its own."""
+        labels, known = batch.labels, batch.known
+        same = (labels.unsqueeze(1) == labels) * known.unsqueeze(1) * known
+        agree = ((1 - same) @ self._members) == 0
+        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        return agree | itself.unsqueeze(2)
 
-    def _judged(self, output: Morphs) -> dict[str, Tensor]:
+    def _stand_ins(self, agree: Tensor, draws: Draws, kind: int, pictures: Tensor) -> Tensor:
+        """Draw, for each of these pictures and each group, a picture that agrees with it there; indices [P, G]."""
+        candidates = agree[pictures].transpose(1, 2)
+        drawn = (draws.scores[kind] + candidates.float()).argmax(dim=2)
+        return torch.where(draws.swapped[kind], drawn, pictures.unsqueeze(1))
+
+    def _moved(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
+        """Draw, for each pair and group, a picture that agrees with b where the group moves, else with a; [P, G]."""
+        stay, move = (self._stand_ins(agree, draws, WHOLE, side) for side in (batch.source, batch.target))
+        return torch.where(self._moving(batch)[:, :-1] > 0, move, stay)
+
+    def _composed(self, features: Tensor, base: Tensor, pictures: Tensor) -> Tensor:
+        """F_base + sum_i T_i(F_i - F_base) over the groups: base [N], pictures [N, G] -> features [N, C, h, w]."""
+        composed = own = features[base]
+        for group, column in zip(self.config.groups, pictures.unbind(dim=1), strict=True):
+            composed = composed + self._nets.model.branches[group](features[column] - own)
+        return composed
+
+    def _shown_labels(self, batch: NormalisedBatch) -> tuple[Tensor, Tensor]:
+        """Return the labels that each pair's whole frame shall show, and what each label counts.
+
+        Labels that move count two thirds together, the others a third; unknown ones count nothing. [P, L] each.
+        """
+        taken = self._moving(batch)[:, :-1] @ self._members.T
+        labels_a, labels_b = batch.labels[batch.source], batch.labels[batch.target]
+        known_a, known_b = batch.known[batch.source], batch.known[batch.target]
+        shares = sum(
+            share * part / part.sum(dim=1, keepdim=True).clamp(min=1) for share, part in ((1, taken), (0.5, 1 - taken))
+        )
+        return labels_a + taken * (labels_b - labels_a), (known_a + taken * (known_b - known_a)) * shares
+
+    def _judged(self, batch: NormalisedBatch, output: Morphs) -> dict[str, Tensor]:
         """What the critic says of the frames, for E, the T_i and D."""
-        wholes, frames = output.wholes, torch.cat([output.whole, output.between])
+        shown, counts = self._shown_labels(batch)
+        frames = torch.cat([output.whole, output.between])
         whole, between = self._nets.critic(frames).split(len(output.whole), len(output.between))
         return {
             "real": losses.real_loss(torch.cat([whole.real, between.real])),
-            "labels": losses.conditional_loss(whole.with_labels(wholes.labels), wholes.counts, real=True)
-            + 0.5 * attribute_loss(whole.labels, wholes.labels, wholes.counts),
+            "labels": losses.conditional_loss(whole.with_labels(shown), counts, real=True)
+            + 0.5 * attribute_loss(whole.labels, shown, counts),
         }
-
-    def _one_group(self, batch: NormalisedBatch) -> Tensor:
-        """1 for pairs of one group, 0 for pairs of all, [P]."""
-        return (batch.group != ALL_GROUPS).float()
 
     def _moved_alike(self, batch: NormalisedBatch) -> Tensor:
         """1 for pairs whose pictures the augmentation has moved alike, else 0, [P]."""
@@ -279,57 +295,37 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         return (difference.abs().amax(dim=(1, 2)) < 1e-4).float()
 
     def _moving(self, batch: NormalisedBatch) -> Tensor:
-        """1 for the branches that move, [P, K]."""
+        """1 for the branches that move in a pair's whole frame: its group, or all that labels name; [P, K]."""
         own = nn.functional.one_hot(batch.group.clamp(min=0), len(self.config.branches)).float()
-        return torch.where((batch.group == ALL_GROUPS).unsqueeze(1), torch.ones_like(own), own)
+        named = torch.ones_like(own)
+        named[:, -1] = 0
+        return torch.where((batch.group == ALL_GROUPS).unsqueeze(1), named, own)
 
-    def _compared(self, batch: NormalisedBatch, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare pictures x and y (indices, [N]) group by group.
-
-        Returns:
-            1 where all labels of a group are known and the same, and 1 where one is known and not the same, [N, K - 1].
-        """
-        known = batch.known[x] * batch.known[y]
-        same = (batch.labels[x] == batch.labels[y]).float()
-        not_alike, different = ((value @ self._members)[:, :-1] > 0 for value in (1 - same * known, (1 - same) * known))
-        return (~not_alike).float(), different.float()
-
-    def _wholes(self, batch: NormalisedBatch, *, with_fronts: bool) -> Wholes:
-        """Choose the whole frames of a batch."""
-        moving, rows = self._moving(batch), torch.arange(len(batch.source), device=self.device)
-        pair, strengths = [rows], [moving * self._named]
-        if with_fronts:
-            every = self.batches.rows_of_all_groups.to(self.device)
-            for kind in (1 - self._blends, self._blends):
-                pair.append(every)
-                strengths.append(moving[every] * kind)
-        pairs, moved = torch.cat(pair), torch.cat(strengths)
-        taken = moved @ self._members.T
-        labels_a, labels_b = (batch.labels[side][pairs] for side in (batch.source, batch.target))
-        known_a, known_b = (batch.known[side][pairs] for side in (batch.source, batch.target))
-        kept = 1 - taken
-        shares = taken / taken.sum(dim=1, keepdim=True).clamp(min=1) + 0.5 * kept / kept.sum(dim=1, keepdim=True).clamp(
-            min=1
-        )
-        return Wholes(
-            pair=pairs,
-            strengths=moved,
-            labels=labels_a + taken * (labels_b - labels_a),
-            counts=(known_a + taken * (known_b - known_a)) * shares,
-        )
-
+    @torch.no_grad()
     def _ends(
-        self, batch: NormalisedBatch, draws: Draws, output: Morphs, pictures_a: Tensor, pictures_b: Tensor
+        self, batch: NormalisedBatch, features: Tensor, deltas: Tensor, start: Tensor, moving: Tensor, times: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What each frame between comes from and goes to, in the colours that are due, held fixed; [P, 3, H, W]."""
-        time, every = draws.times.view(-1, 1, 1, 1), self.batches.rows_of_all_groups.to(self.device)
-        first, switched, blended = output.whole.detach().split([len(pictures_a), len(every), len(every)])
-        # Of one group: from a to the whole frame; where the group blends, both ends are the mixture.
-        mixed = (1 - time) * pictures_a + time * first
-        blends = (self._moving(batch) @ self._blends).view(-1, 1, 1, 1) > 0
-        before, after = torch.where(blends, mixed, pictures_a), torch.where(blends, mixed, first)
-        # Of all groups.
-        time, pictures_a, pictures_b = time[every], pictures_a[every], pictures_b[every]
-        before = before.index_copy(0, every, (1 - time) * pictures_a + time * blended)
-        after = after.index_copy(0, every, (1 - time) * switched + time * pictures_b)
-        return before, after
+        """What each frame on the way comes from and what it goes to, in the colours that are due, [P, 3, H, W] each.
+
+        Where all branches are at 0, or all at 1, the picture itself is better than what D makes of it.
+        """
+        every = self.batches.rows_of_all_groups.to(self.device)
+        pairs, ways = len(features), len(every)
+        # Of one group the way starts at a, and the group either blends or switches.
+        start_all, moving_all, blends = start[every], moving[every], self._blends
+        strengths = torch.cat(
+            [start + moving, start_all, start_all + moving_all * blends, start_all + moving_all * (1 - blends)]
+        )
+        rows = torch.cat([batch.source, every, every, every])
+        decoded = self._nets.model.decoder(features[rows] + torch.einsum("nk,nkchw->nchw", strengths, deltas[rows]))
+        at_a, at_b = ((strengths == value).all(dim=1).view(-1, 1, 1, 1) for value in (0, 1))
+        pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
+        decoded = torch.where(at_a, pictures_a[rows], torch.where(at_b, pictures_b[rows], decoded))
+        last, *three = decoded.split([pairs, ways, ways, ways])
+        coloured = (moving @ blends > 0).view(-1, 1, 1, 1)
+        one = pictures_a, torch.where(coloured, last, pictures_a), torch.where(coloured, pictures_a, last)
+        first, coloured, shaped = (
+            of_one.index_copy(0, every, of_all) for of_one, of_all in zip(one, three, strict=True)
+        )
+        time = times.view(-1, 1, 1, 1)
+        return (1 - time) * first + time * coloured, (1 - time) * shaped + time * last
