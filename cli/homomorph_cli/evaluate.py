@@ -82,11 +82,12 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from homomorph.evaluation.evaluate import METRICS_FILE, REPORT_FILE
+    from homomorph.evaluation.evaluate import REPORT_FILE
     from homomorph.evaluation.evaluate import evaluate as run_evaluation
     from homomorph.evaluation.headline import headline
     from homomorph.evaluation.page import check_page, write_page
     from homomorph.evaluation.table import format_figure, table_rows
+    from homomorph.runs.record import METRICS_FILE
     from homomorph.runs.run import resolve_run
 
     if page:

@@ -123,7 +123,8 @@ def decode(response: ModelInferResponse, contents: Sequence[bytes | memoryview] 
             len(content) == math.prod(shape)
         ):
             # A copy, because the message's own bytes are read-only, and shared memory is used again.
-            return np.frombuffer(content, np.uint8).reshape(shape)[0].copy().view(Frames)
+            frames: npt.NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(shape)[0].copy().view(Frames)
+            return frames
     raise RequestError("the server's answer holds no FRAMES of uint8 [1, S, H, W, 3]: is another model served there?")
 
 

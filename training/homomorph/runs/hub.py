@@ -16,7 +16,8 @@ from homomorph.models.config import ModelConfig
 from homomorph.runs.cyclegan import is_cyclegan
 from homomorph.runs.label_features import LABEL_FEATURES_FILE
 from homomorph.runs.record import METRICS_FILE, TRAINING_FILE, read_record
-from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, read_json, resolve_run, sha256
+from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, read_json, resolve_run
+from homomorph_client.files import sha256
 from homomorph_client.version import DISTRIBUTION, install_hint
 
 CARD_FILE = "README.md"
