@@ -18,7 +18,8 @@ from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.runs.hub import push_to_hub
 from homomorph.runs.record import METRICS_FILE, TrainingRecord, write_record
-from homomorph.runs.run import MODEL_FILE, resolve_run, save_model, sha256
+from homomorph.runs.run import MODEL_FILE, resolve_run, save_model
+from homomorph_client.files import sha256
 
 
 class FolderHub:
