@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 CYCLEGAN ?= smiling64
 SOURCES := client training export benchmarks cli tests
 
-.PHONY: help setup lock ops demo test test-slow lint format bench comparison clean
+.PHONY: help setup lock ops demo test test-slow soak lint format bench comparison clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: lint ops ## Lint, then run the tests that need no GPU and no long time
 
 test-slow: $(STAMP) ops ## Run the slow tests
 	$(BIN)/pytest -m 'slow and not gpu'
+
+soak: $(STAMP) ops ## Ask a server 10,000 good and malformed requests, fuzz shapes, kill its processes
+	$(BIN)/pytest -m 'soak and not gpu' -s
 
 lint: $(STAMP) ## Check format, lint, types and which package imports which
 	$(BIN)/ruff check $(SOURCES)

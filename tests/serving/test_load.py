@@ -118,7 +118,10 @@ def load(served: Any, count: int, warm_up: int) -> float:
 
 @pytest.mark.parametrize(
     ("count", "warm_up"),
-    [(640, 320), pytest.param(10_000, 2_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+    [
+        (640, 320),
+        pytest.param(10_000, 1_000, marks=[pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)]),
+    ],
     ids=["hundreds", "ten thousand"],
 )
 def test_good_and_bad_requests_from_sixteen_threads(served: Any, client: MorphClient, count: int, warm_up: int) -> None:
