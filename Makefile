@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 CYCLEGAN ?= smiling64
 SOURCES := client training export benchmarks cli tests
 
-.PHONY: help setup lock ops demo test test-slow soak lint format bench comparison clean
+.PHONY: help setup lock ops demo test test-slow soak lint format bench comparison screenshot clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: $(STAMP) ops ## Measure the operator (results in out/bench)
 comparison: $(STAMP) ## Measure all systems, and write docs/comparison.md again (CYCLEGAN=RUN for another one)
 	@test -d data/held_out || $(BIN)/homomorph render data/held_out --count 6000 --size 64 --seed 1
 	$(BIN)/homomorph evaluate avatars64 $(CYCLEGAN) --data data/held_out --out out/comparison --page docs/comparison.md
+
+screenshot: $(STAMP) ## Take the pictures of the page in docs/ again (needs Debian's chromium)
+	$(BIN)/python tests/ui/screenshot.py docs
 
 clean: ## Remove what was built, exported and measured; keep .venv
 	rm -rf out build

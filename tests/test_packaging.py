@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-PACKAGES = ("homomorph", "homomorph_bench", "homomorph_cli", "homomorph_client", "homomorph_export")
+PACKAGES = ("homomorph", "homomorph_bench", "homomorph_cli", "homomorph_client", "homomorph_export", "homomorph_ui")
 
 
 def test_no_page_and_no_message_installs_a_foreign_package() -> None:

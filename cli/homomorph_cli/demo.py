@@ -6,6 +6,7 @@ python -m homomorph_cli.demo docs/source.png docs/target.png --out out
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +65,9 @@ def demo(
     typer.echo(
         f"{count} frames of {width}x{height} pixels over gRPC: median {statistics.median(latencies_ms):.1f} ms "
         f"({min(latencies_ms):.1f} to {max(latencies_ms):.1f} ms in {len(latencies_ms)} requests after warm-up)"
+    )
+    typer.echo(
+        f"to move the sliders yourself: {Path(sys.executable).parent}/homomorph ui {source} {target} --run {run}"
     )
 
 

@@ -23,6 +23,7 @@ from homomorph_cli import (
     serve,
     train,
     translate,
+    ui,
 )
 from homomorph_cli.one_line_errors import run_app
 from homomorph_client.version import __version__
@@ -56,6 +57,7 @@ app.command("edit")(edit.edit)
 app.command("grid")(grid.grid)
 app.command("translate")(translate.translate)
 app.command("batch")(batch.batch)
+app.command("ui")(ui.ui)
 app.add_typer(import_run.app, name="import")
 app.add_typer(bench.app, name="bench")
 

@@ -24,6 +24,7 @@ _EXTRAS = {
     "edit": ("compute without a server", "train"),
     "grid": ("compute without a server", "train"),
     "translate": ("compute without a server", "train"),
+    "ui": ("compute without a server", "train"),
     "batch": ("work on many machines", "ray"),
     "bench": ("measure", "bench"),
 }

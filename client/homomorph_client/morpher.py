@@ -48,6 +48,7 @@ class Morpher(Protocol):
         steps: int | None = None,
         strengths: Strengths | None = None,
         method: Method = HOMOMORPH,
+        urgent: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Morph one picture into another: uint8 [S, H, W, 3]."""
         ...
@@ -59,6 +60,7 @@ class Morpher(Protocol):
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
+        urgent: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Change a picture towards labels: uint8 [S, H, W, 3]."""
         ...

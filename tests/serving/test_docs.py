@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 TASKS = [f"tasks/{file.name}" for file in sorted((ROOT / "docs" / "tasks").glob("*.md"))]
 TEXTS = {
     name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("client.md", "serving.md", "comparison.md", "cyclegan.md", *TASKS)
+    for name in ("client.md", "serving.md", "comparison.md", "cyclegan.md", "ui.md", *TASKS)
 }
 
 

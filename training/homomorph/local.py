@@ -100,8 +100,11 @@ class LocalMorpher:
         steps: int | None = None,
         strengths: Strengths | None = None,
         method: Method = HOMOMORPH,
+        urgent: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Morph one picture into another; arguments and errors are those of `MorphClient.morph`.
+
+        `urgent` has no effect: no request waits here.
 
         Returns:
             uint8 [S, H, W, 3], RGB.
@@ -122,8 +125,11 @@ class LocalMorpher:
         *,
         steps: int | None = None,
         strengths: Strengths | None = None,
+        urgent: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Change a picture towards labels; arguments and errors are those of `MorphClient.edit`.
+
+        `urgent` has no effect: no request waits here.
 
         Returns:
             uint8 [S, H, W, 3], RGB.

@@ -1,0 +1,59 @@
+"""Take the pictures of the page for the documents: python tests/ui/screenshot.py docs"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+PICTURES = [str(Path(__file__).parents[2] / "docs" / f"{name}.png") for name in ("source", "target")]
+SLIDERS = {"expression": 1, "hair-colour": 1, "glasses": 1, "skin": 0.5}
+LABELS = ("smiling", "pink hair", "round glasses")
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+def main() -> None:
+    """Start `homomorph ui` and take its pictures."""
+    folder = Path(sys.argv[1])
+    command = [Path(sys.executable).parent / "homomorph", "ui", *PICTURES, "--run", "avatars64", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started, sync_playwright() as playwright:
+        assert started.stdout is not None
+        found = re.search(r"http://\S+", started.stdout.readline())
+        assert found, "the page did not start"
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, viewport, colours, towards in (
+            ("ui.png", DESKTOP, "light", "picture"),
+            ("ui-labels.png", DESKTOP, "dark", "labels"),
+            ("ui-phone.png", PHONE, "light", "picture"),
+        ):
+            page = browser.new_page(viewport=viewport, color_scheme=colours, device_scale_factor=1.5)
+            page.set_default_timeout(120_000)
+            page.goto(found.group())
+            move(page, towards)
+            page.screenshot(path=folder / name, full_page=viewport == DESKTOP)
+            page.close()
+        browser.close()
+        started.terminate()
+
+
+def move(page: Any, towards: str) -> None:
+    """Move sliders, or choose labels, and wait for the last frame."""
+    page.locator("#times").wait_for()
+    if towards == "labels":
+        page.locator("#mode").get_by_text("Towards labels").click()
+        for label in LABELS:
+            page.get_by_role("button", name=label).click()
+    else:
+        for group, strength in SLIDERS.items():
+            page.locator(f"#slider-{group}").fill(str(strength))
+    page.locator("#where").click()  # takes the focus away
+    page.locator("#result:not(.busy)").wait_for()
+
+
+if __name__ == "__main__":
+    main()
