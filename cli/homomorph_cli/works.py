@@ -250,7 +250,7 @@ def one_folder(out: list[Path]) -> Path:
         SettingsError: there is not exactly one.
     """
     if len(out) != 1:
-        raise SettingsError("of a folder of pictures, give --out once: a folder; --format says what each result is")
+        raise SettingsError("for a folder of pictures, give one --out, a folder; --format chooses the form of results")
     return out[0]
 
 

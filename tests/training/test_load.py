@@ -27,6 +27,14 @@ def test_import_stays_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+def test_importing_asks_no_server_for_updates() -> None:
+    code = (
+        "import urllib.request as u; u.OpenerDirector.open = lambda *_, **__: print('asked'); "
+        "import homomorph, albumentations"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == ""
+
+
 def test_a_shipped_model_morphs() -> None:
     model = homomorph.load("avatars64")
     frames = model.morph(SOURCE, TARGET, steps=9)

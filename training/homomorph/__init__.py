@@ -8,6 +8,7 @@ frames = model.morph("a.png", "b.png", steps=9)
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from homomorph_client.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from homomorph.local import LocalMorpher
+
+# albumentations would ask PyPI for a newer version of itself each time that it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def load(run: str | Path, *, picture_size: int | None = None, device: str = "cpu") -> LocalMorpher:
