@@ -146,4 +146,4 @@ def test_a_label_of_one_known_value_is_named_and_not_guessed(
     assert report["attributes"]["bright"]["accuracy"] is not None
     rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
     assert {row[RED] for row in rows} == {"", "1"}
-    assert {row["red_confidence"] for row in rows} == {""}
+    assert {row[f"{RED}_confidence"] for row in rows} == {""}
