@@ -49,7 +49,7 @@ def resolve_run(name: str | Path) -> Path:
     names = sorted(file.parent.name for file in shipped.glob(f"*/{CONFIG_FILE}"))
     if str(name) in names:
         return shipped / str(name)
-    ours = f"one of {', '.join(names)}" if names else f"pip install {WEIGHTS} for the models that ship with homomorph"
+    ours = f"one of {', '.join(names)}" if names else f"pip install {WEIGHTS} for the shipped models"
     raise CheckpointError(f"no run at {folder}: give a folder written by `homomorph train`, or {ours}")
 
 
