@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from homomorph.errors import ConfigError
 from homomorph.models.compact import Layers
-from homomorph.models.config import ModelConfig, served_name
+from homomorph.models.config import CompactConfig, ModelConfig, served_name
 from homomorph.models.morph import MorphModel, interpolate, parameter_counts
 from homomorph.training.settings import MorphPreset, read_preset
 
@@ -43,10 +44,13 @@ def test_any_multiple_of_the_stride(model: MorphModel, height: int, width: int) 
     assert model(a, b, torch.rand(2, 4, 3)).shape == (2, 4, 3, height, width)
 
 
-def test_branches_start_as_complementary_projections() -> None:
-    network = read_preset("avatars64").network
-    model = MorphModel(ModelConfig(GROUPS, 64, network))
-    source, target = torch.randn(2, 128, 4, 4), torch.randn(2, 128, 4, 4)
+@pytest.mark.parametrize("groups", [1, 2, 7])
+@pytest.mark.parametrize("preset", ["avatars64", "avatars128", "celeba128"])
+def test_branches_start_as_complementary_projections(preset: str, groups: int) -> None:
+    network = read_preset(preset).network
+    assert isinstance(network, CompactConfig)
+    model = MorphModel(ModelConfig({f"g{index}": (f"l{index}",) for index in range(groups)}, 64, network))
+    source, target = torch.randn(2, 2, network.feature_channels, 4, 4)
     deltas = model.deltas(source, target)
     torch.testing.assert_close(source + deltas.sum(dim=1), target)
     for branch, delta in zip(model.branches.values(), deltas.unbind(1), strict=True):
@@ -82,7 +86,7 @@ def test_layers_show_the_candidate_that_their_logits_choose() -> None:
 def test_parameters_of_a_preset_are_counted() -> None:
     counts = parameter_counts(MorphModel(ModelConfig(GROUPS, 64, read_preset("avatars64").network)))
     assert list(counts) == ["encoder", "branches", "decoder"]
-    assert counts["branches"] == 3 * 2 * 128 * 48
+    assert counts["branches"] == 3 * 2 * 128 * 64
 
 
 @pytest.mark.parametrize(
@@ -122,3 +126,15 @@ def test_attributes_name_served_models(attribute: str, name: str) -> None:
 def test_an_attribute_without_letters_names_nothing() -> None:
     with pytest.raises(ConfigError, match="cannot name a served model"):
         served_name("笑顔")
+
+
+@pytest.mark.parametrize(("recipe", "rate"), [("default", 1e-2), ("published", 6e-4)])
+def test_a_preset_without_a_learning_rate_gets_that_of_its_recipe(recipe: str, rate: float, tmp_path: Path) -> None:
+    preset = tmp_path / "mine.yaml"
+    text = f"method: homomorph\npicture_size: 64\nnetwork: {{family: compact}}\nrecipe: {{name: {recipe}}}\n"
+    preset.write_text(text)
+    assert read_preset(str(preset)).learning_rate == rate
+    assert read_preset(str(preset), ["learning_rate=1e-3"]).learning_rate == 1e-3
+    preset.write_text(text + "learning_rate: 2.0e-3\n")
+    assert read_preset(str(preset), recipe=recipe).learning_rate == 2e-3
+    assert read_preset("avatars64", recipe=recipe).learning_rate == rate

@@ -22,7 +22,7 @@ from homomorph.training.default.recipe import DefaultRecipe
 from homomorph.training.published.recipe import PublishedRecipe
 
 _LEARNING_RATES = {"default": 1e-2, "published": 6e-4}
-"""Learning rate of a recipe that takes the place of a preset's: Muon's of the default one, Adam's of the other."""
+"""Learning rate of a preset that gives none: Muon's in the default recipe, Adam's in the other."""
 
 Recipe = Annotated[DefaultRecipe | PublishedRecipe, Field(discriminator="name")]
 """The losses' weights, by the recipe's name."""
@@ -85,8 +85,9 @@ def read_preset(name: str, changes: Sequence[str] = (), *, recipe: str | None = 
         ConfigError: there is no such preset, or a value is unknown, of the wrong type or out of range.
     """
     values = _read(name)
-    if recipe is not None and recipe != values.get("recipe", {}).get("name"):
-        values |= {"recipe": {"name": recipe}, "learning_rate": _LEARNING_RATES.get(recipe)}
+    if recipe is not None and recipe != _recipe_of(values):
+        values["recipe"] = {"name": recipe}
+        values.pop("learning_rate", None)
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
@@ -98,10 +99,18 @@ def read_preset(name: str, changes: Sequence[str] = (), *, recipe: str | None = 
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {change}: {parent} is a value, and has none of its own")
         place[last] = _yaml(text, f"--set {change}")
+    if (rate := _LEARNING_RATES.get(_recipe_of(values))) and values.get("method") == "homomorph":
+        values.setdefault("learning_rate", rate)
     try:
         return checked(Preset, values, strict=False)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ConfigError(f"preset {name}: {error}") from error
+
+
+def _recipe_of(values: dict[str, Any]) -> str:
+    """Return the name of the recipe in a preset's values; the default one where they have none."""
+    recipe = values.get("recipe")
+    return str(recipe.get("name", "default")) if isinstance(recipe, dict) else "default"
 
 
 def _read(name: str) -> dict[str, Any]:
