@@ -162,8 +162,8 @@ class Decoder(nn.Module):
 def start_as_projections(branches: list[Branch], channels: int) -> None:
     """Set branches, the residual one last, to complementary projections of C channels.
 
-    Each has channels of its own, and the residual one twice as many, as far as its width allows: together they already
-    reach b, and E has a place for each group's part from the first step on.
+    Each has channels of its own, and the residual one twice as many, as far as its width allows. If no branch gets more
+    channels than its width, together they already reach b. E has a place for each group's part from the first step on.
     """
     groups = len(branches) - 1
     named = channels - min(2 * channels // (groups + 2), branches[-1].conv1.out_channels)
