@@ -178,6 +178,7 @@ def test_the_command_asks_the_server_or_computes_itself(
         (["--out", "x.png"], "Missing option '--steps'"),
         (["--steps", "old", "--out", "x.png", "--run", "RUN"], "there is no direction 'old': the model has blond"),
         (["--steps", "blond", "--out", "x.png", "--run", "nowhere"], "no run at nowhere: give a folder"),
+        (["--steps", "blond", "--out", "x.png", "--run", "avatars64"], "avatars64 is no CycleGAN's run"),
         (["--steps", "blond", "--out", "x.png", "--url", "127.0.0.1:9"], "no server answers gRPC at 127.0.0.1:9"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

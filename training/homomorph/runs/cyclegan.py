@@ -36,4 +36,7 @@ def load_translator(runs: Sequence[Path]) -> Translator:
         CheckpointError: a run is missing or damaged, or not a CycleGAN's.
         ConfigError: as `Translator`.
     """
+    for run in runs:
+        if (run / CONFIG_FILE).is_file() and "groups" in read_json(run / CONFIG_FILE):
+            raise CheckpointError(f"{run} is no CycleGAN's run: `homomorph morph --run {run}` morphs with it")
     return Translator([load_cyclegan(run) for run in runs])
