@@ -212,6 +212,18 @@ def test_what_triton_counts_after_the_answer_is_no_part_of_the_time() -> None:
     parts_ms = triton_time.split_request_time(counted, mean_ms=9.5)
     assert parts_ms["morpher compute_output"] == 0
     assert sum(parts_ms.values()) == pytest.approx(9.5)
+    parts_ms = triton_time.split_request_time(counted, mean_ms=8.1)
+    assert min(parts_ms.values()) == 0, "no part is negative"
+    assert parts_ms["morpher compute_infer"] == pytest.approx(8.1), "of 9: all that is left of it"
+
+
+def test_models_that_ran_at_the_same_time_share_it() -> None:
+    counted: triton_time.Counts = Counter({("morph", "requests"): 1, ("morph", "total"): 4_000_000})
+    for branch in ("branch_hair", "branch_glasses"):
+        counted |= Counter({(branch, "executions"): 1, (branch, "compute_infer"): 4_000_000})
+    parts_ms = triton_time.split_request_time(counted, mean_ms=5)
+    assert parts_ms["branch_hair compute_infer"] == parts_ms["branch_glasses compute_infer"] == pytest.approx(2)
+    assert sum(parts_ms.values()) == pytest.approx(5)
 
 
 def test_statistics_of_a_server_that_is_gone() -> None:

@@ -252,7 +252,7 @@ def test_runs_that_cannot_be_together(cyclegan_runs: tuple[Path, Path], run: Pat
     for runs, error, message in (
         ((cyclegan_runs[0], cyclegan_runs[0]), ConfigError, "two runs have the direction 'smiling'"),
         ((cyclegan_runs[0], tmp_path / "large"), ConfigError, "trained at different sizes .* 64, 128 pixels"),
-        ((run,), CheckpointError, "directions: Field required"),
+        ((run,), CheckpointError, "is no CycleGAN's run"),
     ):
         with pytest.raises(error, match=message):
             export_cyclegans(runs, tmp_path / "repository")

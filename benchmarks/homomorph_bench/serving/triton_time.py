@@ -84,14 +84,17 @@ def split_request_time(counted: Counts, mean_ms: float, *, model: str = "morph")
     # The parts of an ensemble repeat those of its members.
     members = [name for name, what in counted if what == "executions" and counted[name, what] and name != model]
     parts_ms = {f"{name} {part}": counted[name, part] / requests / 1e6 for name in members or [model] for part in PARTS}
-    scheduling_ms = total_ms - sum(parts_ms.values())
-    # Triton counts output time after it has answered: time beyond the client's latency is not part of it.
-    overlap_ms = max(0.0, total_ms - mean_ms)
-    for part in [part for part in parts_ms if part.endswith(" compute_output")]:
-        taken_ms = min(overlap_ms, parts_ms[part])
+    parts_ms[SCHEDULING] = max(0.0, total_ms - sum(parts_ms.values()))
+    # Triton counts output time, and its own work, after it has answered: time beyond the client's is not part of it.
+    beyond_ms = max(0.0, total_ms - mean_ms)
+    for part in [*(part for part in parts_ms if part.endswith(" compute_output")), SCHEDULING]:
+        taken_ms = min(beyond_ms, parts_ms[part])
         parts_ms[part] -= taken_ms
-        overlap_ms -= taken_ms
-    return {NETWORK: max(0.0, mean_ms - total_ms), SCHEDULING: scheduling_ms - overlap_ms, **parts_ms}
+        beyond_ms -= taken_ms
+    # Models that ran at the same time, and what is still beyond the client's time, count in proportion.
+    within_ms = min(mean_ms, total_ms)
+    shrink = min(1.0, within_ms / sum(parts_ms.values()))
+    return {NETWORK: mean_ms - within_ms, **{part: shrink * value_ms for part, value_ms in parts_ms.items()}}
 
 
 def batch_sizes(counted: Counts) -> dict[str, float]:
