@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 CYCLEGAN ?= smiling64
 SOURCES := client training export benchmarks cli tests
 
-.PHONY: help setup lock ops demo test test-slow soak lint format bench comparison screenshot clean
+.PHONY: help setup lock ops demo test test-slow soak lint format docs bench comparison screenshot clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) torch torchvision)
-	$(BIN)/pip install --quiet $(if $(LOCKED),--constraint requirements.lock) --editable '.[all,bench-peers,dev,serve]'
+	$(BIN)/pip install --quiet $(if $(LOCKED),--constraint requirements.lock) --editable '.[all,bench-peers,dev,docs,serve]'
 	@touch $@
 
 lock: $(STAMP) ## Write requirements.lock: the versions of .venv, with which the tests ran
@@ -52,6 +52,9 @@ lint: $(STAMP) ## Check format, lint, types and which package imports which
 format: $(STAMP) ## Format the sources
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+docs: $(STAMP) ## Build the documentation into out/docs; a broken link is an error
+	$(BIN)/python -m sphinx --fail-on-warning --quiet docs out/docs
 
 bench: $(STAMP) ops ## Measure the operator (results in out/bench)
 	$(BIN)/homomorph bench kernel --out out/bench

@@ -36,10 +36,12 @@ from homomorph_client.translation import ServedTranslation
 class AsyncMorphClient(BaseClient):
     """Request morphs from a Triton server within an event loop.
 
-    async with AsyncMorphClient("127.0.0.1:8001") as client:
-        films = await asyncio.gather(*(client.morph(a, b) for a, b in pairs))
-        async for frame in client.stream(a, b, steps=64):
-            show(frame)
+    Example::
+
+        async with AsyncMorphClient("127.0.0.1:8001") as client:
+            films = await asyncio.gather(*(client.morph(a, b) for a, b in pairs))
+            async for frame in client.stream(a, b, steps=64):
+                show(frame)
     """
 
     _grpc = grpc.aio

@@ -36,7 +36,7 @@ from homomorph_client.translation import ServedTranslation
 class MorphClient(BaseClient):
     """Request morphs from a Triton server.
 
-    One client serves any number of threads, over one connection.
+    One client serves any number of threads, over one connection::
 
         with MorphClient("127.0.0.1:8001") as client:
             frames = client.morph("a.png", "b.png", steps=9)
@@ -134,6 +134,8 @@ class MorphClient(BaseClient):
     ) -> npt.NDArray[np.uint8]:
         """Change a picture towards labels, without a second picture to take the look from.
 
+        Example::
+
             client.edit("a.png", {"hair_colour": "blond_hair", "expression": ["smiling", "happy_eyes"]})
 
         Args:
@@ -164,6 +166,8 @@ class MorphClient(BaseClient):
         timeout_s: float | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Change a picture in one direction of a CycleGAN, or in several one after the other, in one request.
+
+        Example::
 
             client.translate("a.png", ["not_smiling", "blond_hair"])
 

@@ -1,4 +1,4 @@
-"""`triton_repo/` in version control is what `homomorph export avatars64` writes, and its drawings are the ensembles."""
+"""`triton_repo/` is what `homomorph export avatars64` writes, and docs/served-models.md draws the ensembles."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from homomorph_export.contract import Model, Step
 from homomorph_export.repository import write_description
 
 REPOSITORY = Path(__file__).parents[2] / "triton_repo"
-DRAWINGS = dict(
-    re.findall(
-        r"```mermaid\nflowchart LR\n    %% ([^\n]+)\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL
-    )
-)
+PAGE = REPOSITORY.parent / "docs" / "served-models.md"
+DRAWINGS = dict(re.findall(r"```mermaid\nflowchart LR\n    %% ([^\n]+)\n(.*?)```", PAGE.read_text(), re.DOTALL))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 """The model in Python: networks, data, training, runs and evaluation.
 
-import homomorph
+Example::
 
-model = homomorph.load("avatars64")
-frames = model.morph("a.png", "b.png", steps=9)
+    import homomorph
+
+    model = homomorph.load("avatars64")
+    frames = model.morph("a.png", "b.png", steps=9)
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def load(run: str | Path, *, picture_size: int | None = None, device: str = "cpu
         device: where to compute, as torch names it: `cpu`, `cuda`.
 
     Returns:
-        A model with the methods of `homomorph_client.MorphClient`: `morph`, `edit`, `grid` and `square`.
+        A model with the methods `morph`, `edit`, `grid` and `square` of `homomorph_client.MorphClient`.
 
     Raises:
         CheckpointError: there is no such run, it is damaged, or it is a CycleGAN's.

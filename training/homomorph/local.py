@@ -36,6 +36,8 @@ _DECODED_TOGETHER = 16
 class LocalMorpher:
     """Morphs by a model in this process, with the methods of `MorphClient`.
 
+    Example::
+
         model = homomorph.load("avatars64")
         frames = model.morph("a.png", "b.png", steps=9)
 
