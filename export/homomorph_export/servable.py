@@ -159,11 +159,23 @@ class InterpolatorServable(nn.Module):
         deltas = torch.empty(
             [size[0], len(self.branches), size[1], size[2], size[3]], dtype=SOURCE.dtype, device=SOURCE.device
         )
-        for column, branch in enumerate(self.branches):
+        for column in range(len(self.branches)):
             rows = used[:, column].nonzero().squeeze(1)
             if rows.numel() > 0:
-                deltas[rows, column] = branch(difference[rows])
-        features: Tensor = torch.ops.homomorph.interpolate(SOURCE, deltas, STRENGTHS)
+                deltas[rows, column] = self.delta(difference[rows], column)
+        return self.combine(SOURCE, deltas, STRENGTHS)
+
+    def delta(self, difference: Tensor, column: int) -> Tensor:
+        """Differences of features [N, C, h, w] -> the share of them that branch number `column` takes, same shape."""
+        for index, branch in enumerate(self.branches):
+            if index == column:
+                share: Tensor = branch(difference)
+                return share
+        raise ValueError("there is no such branch")
+
+    def combine(self, source: Tensor, deltas: Tensor, strengths: Tensor) -> Tensor:
+        """Features [B, C, h, w], deltas [B, K, C, h, w] and strengths [B, S, K] -> features [B, S, C, h, w]."""
+        features: Tensor = torch.ops.homomorph.interpolate(source, deltas, strengths)
         return features
 
 
@@ -204,7 +216,7 @@ class DecoderServable(nn.Module):
 class MorpherServable(nn.Module):
     """uint8 pictures [B, H, W, 3] of sources and targets, strengths [B, S, K] -> uint8 frames [B, S, H, W, 3].
 
-    A caller can run its parts alone, by `JOINT_METHODS`, so that no picture is encoded twice.
+    A caller can run its parts alone, by `JOINT_METHODS`, so that nothing is computed twice.
     """
 
     def __init__(
@@ -228,13 +240,25 @@ class MorpherServable(nn.Module):
         features: Tensor = self.interpolator(source, target, strengths)
         return features
 
+    @torch.jit.export  # forward() does not call it
+    def delta(self, difference: Tensor, column: int) -> Tensor:
+        """Differences of features [N, C, h, w] -> the share of them that branch number `column` takes, same shape."""
+        share: Tensor = self.interpolator.delta(difference, column)
+        return share
+
+    @torch.jit.export
+    def combine(self, source: Tensor, deltas: Tensor, strengths: Tensor) -> Tensor:
+        """Features [B, C, h, w], deltas [B, K, C, h, w] and strengths [B, S, K] -> features [B, S, C, h, w]."""
+        features: Tensor = self.interpolator.combine(source, deltas, strengths)
+        return features
+
     def decode(self, features: Tensor) -> Tensor:
         """Features [B, S, C, h, w] -> uint8 frames [B, S, H, W, 3]."""
         frames: Tensor = self.decoder(features)
         return frames
 
 
-JOINT_METHODS = ("encode", "interpolate", "decode")
+JOINT_METHODS = ("encode", "interpolate", "delta", "combine", "decode")
 """Methods of `MorpherServable` beside forward()."""
 
 

@@ -389,6 +389,10 @@ def test_the_command_measures_the_real_server(
         assert known["ratio"] == pytest.approx(new["value"] / known["value"])
         assert 0 < known["meta"]["encoding_share_in_process"] < 1
 
+    known, new = (records[f"{pictures}, one frame of a slider"] for pictures in ("known pictures", "new pictures"))
+    assert known["ratio"] == pytest.approx(new["value"] / known["value"])
+    assert known["meta"]["frames"] == 1
+
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3
     assert "src=" not in page, "nothing beside it"

@@ -23,6 +23,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 from homomorph.models.morph import MorphModel
 from homomorph.training.strips import morph_pixels
 from homomorph_export.ops.interpolate import load_operator
+from homomorph_export.servable import JOINT_METHODS
 
 
 class TritonError(Exception):
@@ -297,7 +298,7 @@ def test_no_model_insists_on_the_cpu(repository: Path):
     load_operator()
     for path in sorted(repository.glob("*/1/model.pt")):
         module = torch.jit.load(path)
-        for name in ("encode", "interpolate", "decode") if path.parents[1].name == "morpher" else ("forward",):
+        for name in JOINT_METHODS if path.parents[1].name == "morpher" else ("forward",):
             assert 'value="cpu"' not in str(getattr(module, name).inlined_graph), path
 
 
@@ -394,6 +395,46 @@ def test_no_picture_is_encoded_twice(backend, repository: Path, pictures: np.nda
     # The same bytes in another shape are another picture.
     answered(served, morph_request(pictures.reshape(4, 16, 64, 3)))
     assert MetricFamily.pictures() == {"yes": 6, "no": 6}
+
+
+def test_a_slider_that_moves_runs_no_branch_again(
+    backend, repository: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    plain = backend(repository, "morpher")
+    monkeypatch.setenv("HOMOMORPH_CACHE_MIB", "1")
+    served = backend(repository, "morpher")
+    module = served.instance.morpher.module
+    runs: list[tuple[int, int]] = []
+
+    def delta(difference: torch.Tensor, column: int) -> torch.Tensor:
+        runs.append((column, len(difference)))
+        return module.delta(difference, column)
+
+    served.instance.morpher.module = SimpleNamespace(
+        encode=module.encode, interpolate=module.interpolate, delta=delta, combine=module.combine, decode=module.decode
+    )
+    strengths = np.zeros((3, 1, 3), dtype=np.float32)
+    for moved, expected in (
+        ({0: 0.5}, []),  # the first request of these pictures: another one may never come
+        ({0: 0.6}, [(0, 3)]),
+        ({0: 0.7}, []),
+        ({0: 0.7, 2: 1.0}, [(2, 3)]),
+        ({0: 0.2, 2: 1.5}, []),
+    ):
+        runs.clear()
+        for column, value in moved.items():
+            strengths[:, :, column] = value
+        request = Request({"SOURCE": pictures[:3], "TARGET": pictures[1:], "STRENGTHS": strengths.copy()})
+        (response,), (right,) = answered(served, request), answered(plain, request)
+        np.testing.assert_array_equal(response.output_tensors[0].array, right.output_tensors[0].array)
+        assert runs == expected
+    # New pictures beside known ones: the known pair's answers are taken, and nothing of the new one is kept.
+    runs.clear()
+    pairs = np.stack([pictures[0], 255 - pictures[0]]), pictures[1:3]
+    request = Request({"SOURCE": pairs[0], "TARGET": pairs[1], "STRENGTHS": strengths[:2]})
+    (response,), (right,) = answered(served, request), answered(plain, request)
+    np.testing.assert_array_equal(response.output_tensors[0].array, right.output_tensors[0].array)
+    assert runs == [(0, 1), (2, 1)]
 
 
 def test_without_a_cache_nothing_is_kept(backend, repository: Path, pictures: np.ndarray):

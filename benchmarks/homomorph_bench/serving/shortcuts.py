@@ -1,4 +1,4 @@
-"""Time saved by shared memory for large frames, and by the server's cache of features for known pictures."""
+"""Time saved by shared memory for large frames, and by the server's cache for known pictures and a slider's frames."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ CACHE_MIB = 64
 CONCURRENCIES = {"one at a time": 1, "32 at once": 32}
 """Concurrent requests by case. A single request leaves cores idle, so less work does not always save time there."""
 NEW_PICTURES, KNOWN_TARGET, KNOWN_PICTURES = "new pictures", "known target", "known pictures"
+SLIDER = "one frame of a slider"
 
 
 def measure_shortcuts(
@@ -67,7 +68,9 @@ def measure_shortcuts(
         records = _large_frames(clients, inputs, repeats, meta)
         report(Progress("pictures that the server knows"))
         client = stack.enter_context(MorphClient(server.grpc_url, picture_size=inputs.source.shape[1]))
-        return records + _known_pictures(client, ExportedMorph(repository, device_of(gpus)), inputs, repeats, meta)
+        records += _known_pictures(client, ExportedMorph(repository, device_of(gpus)), inputs, repeats, meta)
+        report(Progress("a slider that moves"))
+        return records + _slider(client, inputs, repeats, meta)
 
 
 def _large_frames(clients: dict[str, MorphClient], inputs: Inputs, repeats: int, meta: dict[str, Any]) -> list[Record]:
@@ -86,17 +89,20 @@ def _large_frames(clients: dict[str, MorphClient], inputs: Inputs, repeats: int,
     return records
 
 
+_numbers = itertools.count(1)
+
+
+def _new(picture: Any) -> Any:
+    """Return a picture that was never sent before: write a new number into its corner."""
+    changed = picture.copy()
+    changed[0, :3] = np.frombuffer(np.uint64(next(_numbers)).tobytes() + b"\0", np.uint8).reshape(3, 3)
+    return changed
+
+
 def _known_pictures(
     client: MorphClient, morph: ExportedMorph, inputs: Inputs, repeats: int, meta: dict[str, Any]
 ) -> list[Record]:
-    numbers = itertools.count()
     source, target = inputs.source[0], inputs.target[0]
-
-    def new(picture: Any) -> Any:
-        """Return a picture that was never sent before: write a new number into its corner."""
-        changed = picture.copy()
-        changed[0, :3] = np.frombuffer(np.uint64(next(numbers) + 1).tobytes() + b"\0", np.uint8).reshape(3, 3)
-        return changed
 
     def requests(
         concurrency: int, make_source: Callable[[], Any], make_target: Callable[[], Any]
@@ -113,8 +119,8 @@ def _known_pictures(
         return send_all
 
     pictures: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        NEW_PICTURES: (lambda: new(source), lambda: new(target)),
-        KNOWN_TARGET: (lambda: new(source), lambda: target),
+        NEW_PICTURES: (lambda: _new(source), lambda: _new(target)),
+        KNOWN_TARGET: (lambda: _new(source), lambda: target),
         KNOWN_PICTURES: (lambda: source, lambda: target),
     }
     timings = {
@@ -138,3 +144,23 @@ def _known_pictures(
         for case, timed in timings.items()
         for record in compared(timed, case, baseline=NEW_PICTURES, meta=lambda _: case_meta)
     ]
+
+
+def _slider(client: MorphClient, inputs: Inputs, repeats: int, meta: dict[str, Any]) -> list[Record]:
+    """Measure requests for one frame with one strength changed, as when somebody moves a slider of two pictures."""
+    source, target = inputs.source[0], inputs.target[0]
+    moves = itertools.cycle(np.linspace(0, 1, 31, dtype=np.float32)[1:])
+
+    def frame(make: Callable[[Any], Any]) -> Callable[[], object]:
+        def send() -> None:
+            strengths = np.full((1, inputs.strengths.shape[2]), 0.5, np.float32)
+            strengths[0, 0] = next(moves)
+            client.morph(make(source), make(target), strengths=strengths)
+
+        return send
+
+    timings = time_in_turns(
+        {NEW_PICTURES: frame(_new), KNOWN_PICTURES: frame(lambda picture: picture)}, repeats=repeats, warm_up=5
+    )
+    case_meta = {**meta, "cache_mib": CACHE_MIB, "frames": 1}
+    return compared(timings, SLIDER, baseline=NEW_PICTURES, meta=lambda _: case_meta)
