@@ -68,9 +68,10 @@ def test_a_term_of_weight_0_is_not_computed(data: LabelledPictures, tiny: MorphP
     assert without_critic.critic_terms(*_step(without_critic, 9), 0) == {}
 
 
+# In the first batch, no pair is moved alike that has all labels of b.
 @pytest.mark.parametrize("term", TERMS)
 def test_a_term_updates_its_own_networks_only(method: DefaultMethod, term: str) -> None:
-    method.terms(*_step(method))[term].backward()
+    method.terms(*_step(method, int(term == "arrive")))[term].backward()
     changed = {
         name
         for name, part in method.model.named_children()
@@ -84,7 +85,7 @@ def test_a_term_falls_when_the_model_learns(method: DefaultMethod, term: str) ->
     optimizer = torch.optim.Adam(method.model.parameters(), 3e-3)
     values = []
     for _ in range(16):
-        value = method.terms(*_step(method))[term]
+        value = method.terms(*_step(method, int(term == "arrive")))[term]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -272,9 +273,9 @@ def test_reconstruction_counts_pixels_regions_and_edges() -> None:
     target = torch.zeros(1, 3, 8, 8)
     assert losses.reconstruction_loss(target, target).item() == 0
     grey = losses.reconstruction_loss(target + 0.1, target).item()
-    assert grey == pytest.approx(0.1 + 0.05)
+    assert grey == pytest.approx(0.12 + 0.05)
     checked = 0.1 * (1 - 2 * ((torch.arange(8)[:, None] + torch.arange(8)) % 2)).float().expand(1, 3, 8, 8)
-    assert losses.reconstruction_loss(checked, target).item() == pytest.approx(0.1 + 0.5 * 0.2)
+    assert losses.reconstruction_loss(checked, target).item() == pytest.approx(0.12 + 0.5 * 0.2)
 
 
 def test_critic_and_generator_pull_in_opposite_directions() -> None:
@@ -327,8 +328,8 @@ def test_arrive_counts_what_differs_however_small_it_is() -> None:
     a, b = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)
     b[..., 4:8, 4:8] = 1
     everything = losses.arrive_loss(a, a, b, torch.ones(1), 0.0).item()
-    assert everything == pytest.approx(16 / 256)
-    assert losses.arrive_loss(a, a, b, torch.ones(1), 1.0).item() == pytest.approx(16 / 256 + 16 / 36)
+    assert everything == pytest.approx(3 * 16 / 256)
+    assert losses.arrive_loss(a, a, b, torch.ones(1), 1.0).item() == pytest.approx(3 * (16 / 256 + 16 / 36))
     assert losses.arrive_loss(b, a, b, torch.ones(1), 1.0).item() == 0
     assert losses.arrive_loss(a, a, b, torch.zeros(1), 1.0).item() == 0
 
@@ -401,5 +402,5 @@ def test_pairs_of_one_group_are_moved_alike(data: LabelledPictures, tiny: MorphP
     method = DefaultMethod(data, jittered, DefaultRecipe(fronts_from=0), steps=10)
     batch = method.prepare(method.batches[0])
     alike = method._moved_alike(batch)
-    assert alike.mean().item() == pytest.approx(14 / 16)
+    assert alike.mean().item() == pytest.approx(12 / 16)
     assert alike[batch.group != ALL_GROUPS].min().item() == 1

@@ -82,8 +82,9 @@ class PairedBatches(Dataset[Batch]):
     """Item `step` is the batch of that training step.
 
     Three quarters of the pairs differ in the known labels of one group, each group as often as any other. The other
-    pairs are two random pictures. The augmentation moves both pictures of a pair alike, because the slider of a group
-    must not learn movements; in every second random pair it moves them independently.
+    pairs are two random pictures. In three of four batches, the augmentation moves all pictures alike, so that a part
+    has the same place in all of them. In the fourth it moves both pictures of a pair of one group alike, because the
+    slider of a group must not learn movements, and those of the other pairs independently.
     """
 
     def __init__(
@@ -144,8 +145,8 @@ class PairedBatches(Dataset[Batch]):
         for side in (0, 1):
             for couple in self._mine:
                 index, picture = self._pictures.read(couples[couple][side], self._all, bad)
-                moved_alike = self._one_group[couple] or (couple // 4 + step) % 2 == 0
-                picture, placement = self._pictures.move(picture, int(seeds[couple, 0 if moved_alike else side]))
+                place = (0, 0) if step % 4 else (couple, 0 if self._one_group[couple] else side)
+                picture, placement = self._pictures.move(picture, int(seeds[place]))
                 pictures.append(picture)
                 placements.append(placement)
                 indices.append(index)
