@@ -15,6 +15,7 @@ from PIL import Image
 
 from homomorph.data.labels import UNKNOWN, read_labelled
 from homomorph.training.labeller import held_out_accuracy
+from homomorph_client.files import put
 
 COUNT = 160
 RED = "[/red]"
@@ -100,6 +101,29 @@ def test_nothing_is_overwritten_and_something_must_be_wanting(
     outcome = homomorph("label", folder, "--out", out)
     assert "there is nothing to label" in outcome.err
     assert not out.exists()
+
+
+def test_a_kill_between_table_and_accuracy_can_be_repeated(
+    homomorph: Callable[..., Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, report = tmp_path / "labels.csv", tmp_path / "labels.json"
+    words = ("label", folder, "--out", out, "--size", 16, "--steps", 2)
+    puts: list[Path] = []
+
+    def put_once(partial: Path, path: Path) -> None:
+        puts.append(path)
+        if len(puts) == 2:
+            raise KeyboardInterrupt
+        put(partial, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("homomorph_client.files.put", put_once)
+        assert homomorph(*words).code == 130
+    assert len(puts) == 2
+    assert not out.exists()
+    assert homomorph(*words).code == 0
+    assert out.exists()
+    assert json.loads(report.read_text())["pictures"] == COUNT
 
 
 def test_accuracy_counts_what_can_be_compared() -> None:

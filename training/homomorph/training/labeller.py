@@ -98,9 +98,10 @@ def label_set(
     if not out.parent.is_dir():
         raise DataError(f"there is no folder {out.parent} to write {out.name} into")
     for file in (out, report_file):
-        if file.exists():
+        if file.exists() and not (file == report_file and _is_accuracy(file)):
             raise DataError(f"{file} already exists; give a new file, nothing is overwritten")
-    with replacing(report_file) as partial_report, replacing(out) as partial, partial.open("x", newline="") as table:
+    # The accuracy is renamed before the table: after a kill between the two, the same command works again.
+    with replacing(out) as partial, replacing(report_file) as partial_report, partial.open("x", newline="") as table:
         # The table is written as it is computed: a disk that is full or a name that cannot be written ends it early.
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["image", *data.attributes, *(f"{name}_confidence" for name in data.attributes)])
@@ -110,6 +111,15 @@ def label_set(
             writer.writerow([data.name(row), *cells])
         report_skipped(len(labeller.bad), data)
         partial_report.write_text(json.dumps(labeller.figures(), indent=2) + "\n", encoding="utf-8")
+
+
+def _is_accuracy(file: Path) -> bool:
+    """Whether an earlier `label_set` wrote the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() == {"pictures", "trained_on", "held_out", "attributes"}
 
 
 def _train(
