@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from homomorph.data.augmented import Jitter
 from homomorph.data.batches import ALL_GROUPS, GroupValues, PairedBatches
 from homomorph.data.labels import UNKNOWN, LabelledPictures
+from homomorph.data.loading import load_batches
+from homomorph.errors import DataError
 from homomorph_client.pictures import fit_picture
 
 
@@ -147,3 +151,19 @@ def test_each_picture_is_a_of_one_pair_and_b_of_another(data: LabelledPictures) 
     assert batch.labels.shape == (8, 28)
     assert sorted(batch.source.tolist()) == sorted(batch.target.tolist()) == list(range(8))
     assert not (batch.source == batch.target).any()
+
+
+class _NeverArrives:
+    """Batches that a worker cannot send, as when /dev/shm is full."""
+
+    def __getitem__(self, step: int) -> Callable[[], None]:
+        return lambda: None  # functions without a name cannot be pickled
+
+    def check_bad(self, bad: object) -> None:
+        """Not called."""
+
+
+@pytest.mark.timeout(30)
+def test_a_batch_that_cannot_be_sent_is_not_waited_for() -> None:
+    with pytest.raises(DataError, match="a process that reads pictures ended"):
+        next(load_batches(_NeverArrives(), range(3), 1, {}))  # type: ignore[type-var]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.queues
 import os
 import signal
 from collections.abc import Generator, Mapping
@@ -46,7 +47,7 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
     """Read the batches of these steps, and add to `bad` the pictures that cannot be read, with a warning each.
 
     Raises:
-        DataError: they are too many.
+        DataError: they are too many, or a worker ended.
     """
     loader: DataLoader[B] = DataLoader(
         cast(Dataset[B], batches),
@@ -66,6 +67,13 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
     except DataError as error:
         # Across processes the message arrives wrapped into the other process's traceback.
         raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads pictures ended: memory or /dev/shm is full. Make room (docker run --shm-size=1g), or "
+            "train with fewer --workers"
+        ) from error
 
 
 def default_workers() -> int:
@@ -88,5 +96,7 @@ def _begin_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # any other status would raise in that process
+    # A batch that cannot be sent, because /dev/shm is full, would be lost and waited for forever.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(lambda *_: os._exit(1))  # type: ignore[attr-defined]
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
