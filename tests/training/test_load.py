@@ -43,6 +43,19 @@ def test_a_shipped_model_morphs() -> None:
     assert model.groups[-1] == "residual"
 
 
+def test_pictures_are_encoded_once_while_a_slider_moves() -> None:
+    model = homomorph.load("avatars64")
+    encoded: list[int] = []
+    model._model.encoder.register_forward_hook(lambda *_: encoded.append(1))
+    half = model.morph(SOURCE, TARGET, strengths={"skin": 0.5})
+    model.morph(SOURCE, TARGET, strengths={"skin": 0.6})
+    assert len(encoded) == 1
+    back = model.morph(TARGET, SOURCE, strengths={"skin": 0.5})
+    assert len(encoded) == 2
+    assert (half != back).any()
+    assert (model.morph(SOURCE, TARGET, strengths={"skin": 0.5}) == half).all()
+
+
 def test_runs_that_cannot_do_it_say_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run at"):
         homomorph.load("absent")

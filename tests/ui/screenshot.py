@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,24 @@ LABELS = ("smiling", "pink hair", "round glasses")
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
-def main() -> None:
-    """Start `homomorph ui` and take its pictures."""
-    folder = Path(sys.argv[1])
+@contextmanager
+def started() -> Iterator[tuple[Any, str, int]]:
+    """Start `homomorph ui` on the shipped model, and yield a browser, the page's address and the process's number."""
     command = [Path(sys.executable).parent / "homomorph", "ui", *PICTURES, "--run", "avatars64", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started, sync_playwright() as playwright:
-        assert started.stdout is not None
-        found = re.search(r"http://\S+", started.stdout.readline())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+        assert server.stdout is not None
+        found = re.search(r"http://\S+", server.stdout.readline())
         assert found, "the page did not start"
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser, found.group(), server.pid
+        browser.close()
+        server.terminate()
+
+
+def main() -> None:
+    """Take the pictures of the page."""
+    folder = Path(sys.argv[1])
+    with started() as (browser, address, _):
         for name, viewport, colours, towards in (
             ("ui.png", DESKTOP, "light", "picture"),
             ("ui-labels.png", DESKTOP, "dark", "labels"),
@@ -34,14 +45,12 @@ def main() -> None:
         ):
             page = browser.new_page(viewport=viewport, color_scheme=colours, device_scale_factor=1.5)
             page.set_default_timeout(120_000)
-            page.goto(found.group())
+            page.goto(address)
             move(page, towards)
             page.screenshot(path=folder / name, full_page=viewport == DESKTOP)
             page.close()
             # A palette of 256 colours is enough, and a third of the size.
             Image.open(folder / name).convert("RGB").quantize(256).save(folder / name, optimize=True)
-        browser.close()
-        started.terminate()
 
 
 def move(page: Any, towards: str) -> None:

@@ -71,6 +71,7 @@ class LocalMorpher:
         self._model = model.eval().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)
         self._label_features = None if label_features is None else label_features.to(self._device)
         labels = {group: tuple(names) for group, names in config.groups.items()}
+        self._last_encoded: tuple[Tensor, Tensor] | None = None
         self._described = ServedModel(MORPH, tuple(config.branches), labels, size, _MAX_STEPS, MAX_STRENGTH)
 
     @property
@@ -177,7 +178,12 @@ class LocalMorpher:
         return torch.from_numpy(fitted).to(self._device)
 
     def _encoded(self, pictures: Tensor) -> Tensor:
+        """Encode pictures [N, H, W, 3]. Those of the last call are not encoded again, as while a slider moves."""
+        last = self._last_encoded
+        if last is not None and torch.equal(last[0], pictures):
+            return last[1]
         features: Tensor = self._model.encoder(normalise(pictures.permute(0, 3, 1, 2), self._model.config.network))
+        self._last_encoded = pictures, features
         return features
 
     def _decoded(self, source: Tensor, target: Tensor, strengths: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
