@@ -147,6 +147,20 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
             assert torch.equal(whole[name], parts[name]), name
 
 
+def test_a_training_killed_between_its_state_and_its_model_can_be_resumed(
+    data: LabelledPictures, tiny: MorphPreset, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    _train(data, run, tiny, steps=2)
+    before = load_model(run).state_dict()
+    for name in ("model.safetensors", "config.json", "training.json"):
+        (run / name).unlink()
+    _train(data, run, tiny, steps=2, resume=True)
+    after = load_model(run).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert read_record(run) is not None
+
+
 @pytest.mark.parametrize("recipe", [PHASES, PUBLISHED], ids=["default", "published"])
 @pytest.mark.parametrize("share", [0.02, 0.2, 1.0])
 def test_pictures_without_some_or_all_labels_train_too(

@@ -83,9 +83,8 @@ def train(
     began = last_report = time.perf_counter()
     skipped: dict[int, str] = {}
 
-    def write_checkpoint(done: int) -> None:
+    def write_run(done: int) -> None:
         save_model(out, method.mean_model)
-        save_state(out, networks, optimizers, done, settings)
         hours = earlier_hours + (time.perf_counter() - began) / 3600
         pictures = done * method.batch_size
         write_record(
@@ -93,6 +92,13 @@ def train(
             TrainingRecord(pictures, round(hours, 3), machine(processes.device), settings, versions(), data_hash),
         )
 
+    def write_checkpoint(done: int) -> None:
+        # The state first: a resumed training writes the model again, in case it was killed between the two.
+        save_state(out, networks, optimizers, done, settings)
+        write_run(done)
+
+    if start and processes.first:
+        write_run(start)
     with (
         contextlib.closing(load_batches(method.batches, range(start, steps), workers, skipped)) as loader,
         SummaryWriter(out / LOGS_FOLDER, purge_step=start) if processes.first else contextlib.nullcontext() as writer,
