@@ -40,7 +40,7 @@ test: lint ops ## Lint, then run the tests that need no GPU and no long time
 test-slow: $(STAMP) ops ## Run the slow tests
 	$(BIN)/pytest -m 'slow and not gpu'
 
-soak: $(STAMP) ops ## Ask a server 10,000 good and malformed requests, fuzz shapes, kill its processes
+soak: $(STAMP) ops ## Send thousands of good and malformed requests, and kill servers and commands
 	$(BIN)/pytest -m 'soak and not gpu' -s
 
 lint: $(STAMP) ## Check format, lint, types and which package imports which

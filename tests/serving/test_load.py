@@ -44,9 +44,14 @@ def changed(good: ModelInferRequest, **tensors: npt.NDArray[Any]) -> ModelInferR
 def bad_requests(good: ModelInferRequest) -> list[tuple[ModelInferRequest, str]]:
     """Return requests that the server must refuse, and words of its answer."""
     picture = np.zeros((1, 64, 64, 3), np.uint8)
-    short, unnamed, foreign = (ModelInferRequest() for _ in range(3))
-    for request in (short, unnamed, foreign):
+    short, unnamed, foreign, urgent, late, negative, wrapping, wrapping_steps = (ModelInferRequest() for _ in range(8))
+    for request in (short, unnamed, foreign, urgent, late, negative, wrapping, wrapping_steps):
         request.CopyFrom(good)
+    urgent.parameters["urgent"].string_param = "false"
+    late.parameters["timeout"].int64_param = -1
+    negative.inputs[0].shape[:] = [1, -64, -64, 3]
+    wrapping.inputs[0].shape[:] = [1, 2**62, 4, 3]
+    wrapping_steps.inputs[2].shape[:] = [1, 2 + 2**62, 3]
     short.raw_input_contents[0] = short.raw_input_contents[0][:100]
     unnamed.inputs[1].name = "TARGETS"
     foreign.model_name = "nothing"
@@ -66,6 +71,11 @@ def bad_requests(good: ModelInferRequest) -> list[tuple[ModelInferRequest, str]]
         (short, "byte size mismatch"),
         (unnamed, "TARGET"),
         (foreign, "nothing"),
+        (urgent, "must be true or false"),
+        (late, "timeout must be from 0"),
+        (negative, "cannot have length -64"),
+        (wrapping, "cannot have length 4611686018427387904"),
+        (wrapping_steps, "cannot have length 4611686018427387906"),
     ]
 
 
@@ -112,16 +122,13 @@ def load(served: Any, count: int, warm_up: int) -> float:
         before = process_usage.memory_mib(served.roots, _OWN)
         run(range(warm_up, count))
         grown = process_usage.memory_mib(served.roots, _OWN) - before
-    print(f"{count} requests: {before:.0f} MiB after {warm_up}, {grown:+.1f} MiB at the end")
+    print(f"{count} requests: {before:.0f} MiB after {warm_up}, {grown:+.1f} MiB at the end", file=sys.stderr)
     return grown
 
 
 @pytest.mark.parametrize(
     ("count", "warm_up"),
-    [
-        (640, 320),
-        pytest.param(10_000, 1_000, marks=[pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)]),
-    ],
+    [(640, 320), pytest.param(10_000, 1_000, marks=[pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)])],
     ids=["hundreds", "ten thousand"],
 )
 def test_good_and_bad_requests_from_sixteen_threads(served: Any, client: MorphClient, count: int, warm_up: int) -> None:
