@@ -142,7 +142,7 @@ def test_array_types(array: npt.NDArray[np.generic], expected: int) -> None:
         (None, "not NoneType"),
         ([[1, 2], [3, 4]], "not list"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_refused(picture: object, message: str) -> None:
     with pytest.raises(PictureError, match=re.escape(message)) as caught:
