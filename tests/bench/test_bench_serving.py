@@ -363,7 +363,7 @@ def test_the_command_measures_the_real_server(
         assert p50["baseline"] == "in process, SingleStream p50"
     for record in records.values():
         assert record["baseline"] in records
-    assert next(iter(records.values()))["meta"]["environment"]["frames"] == 3
+    assert next(iter(records.values()))["meta"]["frames"] == 3
     fastest = max(records[f"in process{batches}, Offline"]["value"] for batches in ("", " by 8"))
     assert records["Triton, Offline"]["ratio"] == pytest.approx(records["Triton, Offline"]["value"] / fastest)
     assert records["Triton, Offline"]["meta"]["server_memory_mib"] > 100

@@ -73,12 +73,13 @@ class Morpher:
         """Start the threads.
 
         Args:
-            module: the TorchScript model in `model.pt`, with the methods `encode`, `interpolate` and `decode`.
+            module: the TorchScript model in `model.pt`, with the methods `encode`, `interpolate`, `delta`, `combine`
+                and `decode`.
             threads: number of threads that compute.
             device: the module's device. A GPU decodes the frames of a batch together.
             max_queue_size: largest number of waiting requests; urgent requests have a second queue of the same size.
             max_queue_s: a request that waits longer than this is refused.
-            cache_bytes: size of the cache of pictures' features; 0: no cache.
+            cache_bytes: size of the cache of pictures' features and of the branches' outputs; 0: no cache.
             count: called, from any thread, with numbers to add to metrics: pictures `known` from the cache or
                 `encoded`, and the scheduler's `queue_s` and `compute_s`.
         """
@@ -147,9 +148,10 @@ class Morpher:
         # With a cache, the key is a hash of the picture, so that equal pictures are encoded once; without, its index.
         keys: list[Any] = [picture_key(picture) for picture in pictures] if self.cache else list(range(len(pictures)))
         features = self._cached(keys)
+        known = set(features)
         missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in features}
         if not missing:
-            self._mix(jobs, [features[key] for key in keys])
+            self._mix(jobs, [features[key] for key in keys], keys, known)
             return
         needed = len(features) + len(missing)
 
@@ -164,7 +166,7 @@ class Morpher:
                     features[key] = self.cache.put(key, row.clone()) if self.cache else row
                 complete = len(features) == needed
             if complete:
-                self._mix(jobs, [features[key] for key in keys])
+                self._mix(jobs, [features[key] for key in keys], keys, known)
 
         to_encode = list(missing)
         size = math.ceil(len(to_encode) / (1 + self.scheduler.idle_threads()))
@@ -183,22 +185,33 @@ class Morpher:
         self._count("encoded", unknown)
         return found
 
-    def _mix(self, jobs: list[Morph], features: list[Tensor]) -> None:
+    def _mix(self, jobs: list[Morph], features: list[Tensor], keys: list[Any], known: set[Any]) -> None:
         """Interpolate the features of a batch's pictures, and add the tasks that decode the frames.
 
         Args:
             jobs: the batch.
             features: features of each picture, [C, h, w]: of each job, first its B sources, then its B targets.
+            keys: their keys.
+            known: the keys that the cache had.
         """
-        sources, targets = [], []
+        sources: list[int] = []
+        targets: list[int] = []
         for job in jobs:
-            pairs = len(job.source)
-            sources += features[:pairs]
-            targets += features[pairs : 2 * pairs]
-            features = features[2 * pairs :]
-        strengths = torch.cat([job.strengths for job in jobs])
-        self._set_threads(sources)
-        mixed = self.module.interpolate(torch.stack(sources), torch.stack(targets), strengths.to(self.device))
+            start, pairs = len(sources) + len(targets), len(job.source)
+            sources += range(start, start + pairs)
+            targets += range(start + pairs, start + 2 * pairs)
+        self._set_threads(features)
+        strengths = torch.cat([job.strengths for job in jobs]).to(self.device)
+        features_a, features_b = (torch.stack([features[index] for index in side]) for side in (sources, targets))
+        # Of two pictures that came together before, more requests are likely, such as those of a slider that is moved.
+        pairs_known = [
+            (keys[a], keys[b]) if {keys[a], keys[b]} <= known else None for a, b in zip(sources, targets, strict=True)
+        ]
+        if any(pairs_known):
+            deltas = self._deltas(features_b - features_a, pairs_known, (strengths != 0).any(dim=1))
+            mixed = self.module.combine(features_a, deltas, strengths)
+        else:
+            mixed = self.module.interpolate(features_a, features_b, strengths)
         rows = mixed.flatten(0, 1).unsqueeze(1)  # (frames of all jobs, 1, C, h, w)
         if self.decodes_together:
             for job in jobs:
@@ -207,6 +220,36 @@ class Morpher:
         else:
             each = zip(jobs, rows.split([job.frames for job in jobs]), strict=True)
             self.scheduler.add([task for job, own in each for task in self._decoding_tasks(job, own)])
+
+    def _deltas(self, differences: Tensor, pairs: list[tuple[Any, Any] | None], used: Tensor) -> Tensor:
+        """Return what each branch takes of each pair's difference; of known pairs, it is computed once.
+
+        Args:
+            differences: F_b - F_a of N pairs, [N, C, h, w].
+            pairs: keys of both pictures of each pair; None where one of them is new.
+            used: whether a strength of that pair and branch is not 0, [N, K]. Other deltas are not initialised.
+
+        Returns:
+            T_i(F_b - F_a), [N, K, C, h, w].
+        """
+        deltas = differences.new_empty(*used.shape, *differences.shape[1:])
+        for column, rows in enumerate(used.T.tolist()):
+            missing = []
+            for row in (row for row, is_used in enumerate(rows) if is_used):
+                with self._lock:
+                    delta = self.cache.get((pairs[row], column)) if self.cache and pairs[row] else None
+                if delta is None:
+                    missing.append(row)
+                else:
+                    deltas[row, column] = delta
+            if missing:
+                computed = self.module.delta(differences[missing], column)
+                deltas[missing, column] = computed
+                with self._lock:
+                    for row, delta in zip(missing, computed, strict=True):
+                        if self.cache and pairs[row]:
+                            self.cache.put((pairs[row], column), delta.clone())
+        return deltas
 
     def _decoding_tasks(self, job: Morph, rows: Tensor) -> list[Task]:
         """Divide the decoding of a job's frames into tasks: equally many for each thread."""
@@ -247,22 +290,22 @@ class Morpher:
 
 
 class FeatureCache:
-    """Features of the most recently used pictures, by their keys."""
+    """Features of the most recently used pictures, and outputs of branches for the most recent pairs, by their keys."""
 
     def __init__(self, max_bytes: int) -> None:
         """Start empty; never hold more than `max_bytes`."""
         self.max_bytes = max_bytes
         self.bytes = 0
-        self.features: OrderedDict[bytes, Tensor] = OrderedDict()
+        self.features: OrderedDict[Any, Tensor] = OrderedDict()
 
-    def get(self, key: bytes) -> Tensor | None:
-        """Return a picture's features and mark them as used; None if they are not in the cache."""
+    def get(self, key: Any) -> Tensor | None:
+        """Return what has this key and mark it as used; None if the cache does not have it."""
         if key in self.features:
             self.features.move_to_end(key)
         return self.features.get(key)
 
-    def put(self, key: bytes, features: Tensor) -> Tensor:
-        """Store a picture's features, drop the least recently used ones if need be, and return them."""
+    def put(self, key: Any, features: Tensor) -> Tensor:
+        """Store features, drop the least recently used ones if need be, and return them."""
         if key in self.features:  # two concurrent requests had the same picture
             return self.features[key]
         self.features[key] = features
