@@ -35,7 +35,7 @@ demo: $(STAMP) ## Export the shipped model, serve it on Triton, morph two pictur
 	$(BIN)/python -m homomorph_cli.demo docs/source.png docs/target.png --out out
 
 test: lint ops ## Lint, then run the tests that need no GPU and no long time
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not gpu'
+	$(BIN)/pytest -m 'not slow and not gpu'
 
 test-slow: $(STAMP) ops ## Run the slow tests
 	$(BIN)/pytest -m 'slow and not gpu'

@@ -21,14 +21,6 @@ settings.register_profile("homomorph", derandomize=True, deadline=None, database
 settings.load_profile("homomorph")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the processes of `make test` share files, as their fixtures are large; one process has all Triton servers."""
-    for item in items:
-        server = item.get_closest_marker("server") or item.path.parent.name in ("serving", "bench")
-        item.add_marker(pytest.mark.xdist_group("servers" if server else str(item.path)))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""
