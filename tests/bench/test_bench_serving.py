@@ -226,6 +226,11 @@ def test_models_that_ran_at_the_same_time_share_it() -> None:
     assert sum(parts_ms.values()) == pytest.approx(5)
 
 
+def test_a_request_that_took_no_time_in_the_server() -> None:
+    parts_ms = triton_time.split_request_time(Counter({("morph", "requests"): 1}), mean_ms=5)
+    assert parts_ms["network"] == sum(parts_ms.values()) == 5
+
+
 def test_statistics_of_a_server_that_is_gone() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and nobody listens

@@ -93,7 +93,8 @@ def split_request_time(counted: Counts, mean_ms: float, *, model: str = "morph")
         beyond_ms -= taken_ms
     # Models that ran at the same time, and what is still beyond the client's time, count in proportion.
     within_ms = min(mean_ms, total_ms)
-    shrink = min(1.0, within_ms / sum(parts_ms.values()))
+    counted_ms = sum(parts_ms.values())
+    shrink = within_ms / counted_ms if counted_ms > within_ms else 1.0
     return {NETWORK: mean_ms - within_ms, **{part: shrink * value_ms for part, value_ms in parts_ms.items()}}
 
 

@@ -203,7 +203,7 @@ class Morpher:
         self._set_threads(features)
         strengths = torch.cat([job.strengths for job in jobs]).to(self.device)
         features_a, features_b = (torch.stack([features[index] for index in side]) for side in (sources, targets))
-        # Of two pictures that came together before, more requests are likely, such as those of a slider that is moved.
+        # More requests for two known pictures are likely, such as those of a slider that is moved.
         pairs_known = [
             (keys[a], keys[b]) if {keys[a], keys[b]} <= known else None for a, b in zip(sources, targets, strict=True)
         ]
@@ -290,7 +290,7 @@ class Morpher:
 
 
 class FeatureCache:
-    """Features of the most recently used pictures, and outputs of branches for the most recent pairs, by their keys."""
+    """Features of pictures and outputs of branches, by their keys; the most recently used ones are kept."""
 
     def __init__(self, max_bytes: int) -> None:
         """Start empty; never hold more than `max_bytes`."""
