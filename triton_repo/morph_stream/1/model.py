@@ -23,40 +23,39 @@ import triton_python_backend_utils as pb_utils
 from heartbeat import start_heartbeat
 from limits import RequestError, is_urgent
 
-STREAMS = 8
+MAX_STREAMS = 8
 """Largest number of requests that are answered concurrently; the others wait in Triton's queue."""
 
 
-class Turns:
-    """Order of the streams: while urgent streams are answered, all others wait.
+class PriorityGate:
+    """Lets urgent streams go first: while one is answered, all others wait between two frames.
 
     Triton does not pass a request's priority on when a Python model calls another model.
     """
 
     def __init__(self) -> None:
         """Start without urgent streams."""
-        self.urgent = 0
-        self.changed = threading.Condition()
+        self.urgent_streams = 0
+        self.condition = threading.Condition()
 
     @contextmanager
-    def stream(self, *, urgent: bool) -> Iterator[None]:
-        """Within the context, an urgent stream makes all others wait."""
-        self.add(int(urgent))
+    def entered(self, *, urgent: bool) -> Iterator[None]:
+        """Count a stream as urgent, if it is, while the context lasts."""
+        self._change_count(int(urgent))
         try:
             yield
         finally:
-            self.add(-int(urgent))
-
-    def add(self, count: int) -> None:
-        """Change the number of urgent streams."""
-        with self.changed:
-            self.urgent += count
-            self.changed.notify_all()
+            self._change_count(-int(urgent))
 
     def wait(self, *, urgent: bool) -> None:
-        """Wait until a stream may continue."""
-        with self.changed:
-            self.changed.wait_for(lambda: urgent or not self.urgent)
+        """Wait until the stream may send its next frame."""
+        with self.condition:
+            self.condition.wait_for(lambda: urgent or not self.urgent_streams)
+
+    def _change_count(self, change: int) -> None:
+        with self.condition:
+            self.urgent_streams += change
+            self.condition.notify_all()
 
 
 class StepError(Exception):
@@ -74,62 +73,63 @@ class TritonPythonModel:
         """Read the steps; `args` come from Triton."""
         config = json.loads(args["model_config"])
         self.inputs = [tensor["name"] for tensor in config["input"]]
-        *self.steps, self.last = json.loads(config["parameters"]["steps"]["string_value"])
-        self.turns = Turns()
-        self.free = threading.Semaphore(STREAMS)
-        self.pool = ThreadPoolExecutor(STREAMS)
+        # The last step decodes; it runs once for each frame.
+        *self.steps, self.decode = json.loads(config["parameters"]["steps"]["string_value"])
+        self.gate = PriorityGate()
+        self.free_slots = threading.Semaphore(MAX_STREAMS)
+        self.executor = ThreadPoolExecutor(MAX_STREAMS)
         start_heartbeat()
 
     def execute(self, requests: list[Any]) -> None:
         """Accept requests; other threads answer them later."""
         for request in requests:
-            self.free.acquire()
-            self.pool.submit(self.answer, request)
+            self.free_slots.acquire()
+            self.executor.submit(self.respond, request)
 
     def finalize(self) -> None:
         """Finish the requests that are being answered."""
-        self.pool.shutdown()
+        self.executor.shutdown()
 
-    def answer(self, request: Any) -> None:
+    def respond(self, request: Any) -> None:
         """Send all frames of one request, or an error after some frames; always close the request's stream."""
         sender = request.get_response_sender()
         error = None
         try:
-            self.stream(request, sender)
-        except StepError as refused:
-            error = refused.error
-        except RequestError as refused:
-            error = pb_utils.TritonError(str(refused), pb_utils.TritonError.INVALID_ARG)
-        except Exception as unforeseen:  # the stream must be closed, or its client would wait
-            error = pb_utils.TritonError(f"{type(unforeseen).__name__}: {unforeseen}", pb_utils.TritonError.INTERNAL)
+            self.send_frames(request, sender)
+        except StepError as raised:
+            error = raised.error
+        except RequestError as raised:
+            error = pb_utils.TritonError(str(raised), pb_utils.TritonError.INVALID_ARG)
+        except Exception as raised:  # the stream must be closed, or its client would wait
+            error = pb_utils.TritonError(f"{type(raised).__name__}: {raised}", pb_utils.TritonError.INTERNAL)
         finally:
-            self.free.release()
+            self.free_slots.release()
         if error is None:
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         else:
             response = pb_utils.InferenceResponse(error=error)
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def stream(self, request: Any, sender: Any) -> None:
+    def send_frames(self, request: Any, sender: Any) -> None:
         """Send all frames of one request; stop silently if its client has cancelled it."""
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
         urgent = is_urgent(request.parameters())
         for step in self.steps:
             if sender.is_cancelled():
                 return
-            tensors |= run(step, tensors)
-        (sequence,) = self.last["inputs"].values()
-        frames = tensors[sequence]  # (B, S, ...)
-        with self.turns.stream(urgent=urgent):
-            for index in range(frames.shape[1]):
-                self.turns.wait(urgent=urgent)
+            tensors |= call_model(step, tensors)
+        (features_name,) = self.decode["inputs"].values()
+        features = tensors[features_name]  # (B, S, C, h, w)
+        with self.gate.entered(urgent=urgent):
+            for index in range(features.shape[1]):
+                self.gate.wait(urgent=urgent)
                 if sender.is_cancelled():
                     return
-                outputs = run(self.last, {sequence: frames[:, index : index + 1]})
+                outputs = call_model(self.decode, {features_name: features[:, index : index + 1]})
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor(name, x) for name, x in outputs.items()]))
 
 
-def run(step: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+def call_model(step: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
     """Call the model of one step; return its outputs under the names that the step gives them.
 
     Raises:
