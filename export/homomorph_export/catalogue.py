@@ -7,8 +7,8 @@ To add a served model, add it here and add its computation to `servable.py`. A m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from homomorph.models.blending import FEATURE_METHODS, Mix, blend
 from homomorph.models.config import ModelConfig
@@ -41,6 +41,10 @@ from homomorph_export.servable import (
     TranslateServable,
     interpolate_source,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from onnx import ModelProto
 
 _DECODER_INSTANCES = 2
 """Number of instances of `decoder`, which many models use. If a queue has a limit, a timeout or priorities, Triton
@@ -75,20 +79,21 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
         labels: whether the run has features for its labels. Pictures can then be edited towards labels.
     """
     tensors = _Tensors(config)
-    branches = config.branches
-    branch_models = tuple(map(branch_model, branches))
-    strengths, frames, frame_features = tensors.strengths, tensors.frames, tensors.frame_features
-    source, target, difference = (tensors.features(name) for name in ("SOURCE", "TARGET", "DIFFERENCE"))
-    pair = tensors.picture("SOURCE"), tensors.picture("TARGET")
-    deltas = tuple(tensors.features(f"DELTA_{branch}") for branch in branches)
-    parameters = _client_parameters(config)
-    morph = partial(
-        Model,
-        inputs=(*pair, strengths),
-        outputs=(frames,),
-        reference=reference.morphed,
-        client_parameters=parameters,
+    return (
+        *_networks(tensors),
+        _morph(tensors, MORPH, (_ENCODE_PAIR, _INTERPOLATE, _DECODE), python_steps=(_MORPHER,)),
+        _morph(tensors, MORPH_STREAM, (_ENCODE_PAIR, _INTERPOLATE, _DECODE), streams=True),
+        _morph(tensors, "morph_branches", (_ENCODE_PAIR, *_interpolate_by_branches(config.branches), _DECODE)),
+        *(_editing_models(tensors) if labels else ()),
+        *_blending_models(tensors),
     )
+
+
+def _networks(tensors: _Tensors) -> tuple[Model, ...]:
+    """Return E, each T_i, the operator and D, as models of their own and joined to larger ones."""
+    branches = tensors.config.branches
+    source, target, difference = map(tensors.features, ("SOURCE", "TARGET", "DIFFERENCE"))
+    deltas = tuple(tensors.features(f"DELTA_{branch}") for branch in branches)
     return (
         Model(
             "encoder",
@@ -96,18 +101,13 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
             (tensors.features("FEATURES"),),
             Computation(lambda parts: parts.encoder),
             cached=True,
-            compared_as=morph("morph_encoder", steps=(*_ENCODE_EACH, *_INTERPOLATE, _DECODE)),
+            compared_as=_morph(tensors, "morph_encoder", (*_ENCODE_EACH, _INTERPOLATE, _DECODE)),
         ),
         Model(
             "encoder_pair",
-            pair,
+            tensors.pair,
             (tensors.features("SOURCE_FEATURES"), tensors.features("TARGET_FEATURES")),
-            Computation(
-                lambda parts, encoder: EncoderPairServable(encoder),
-                ("encoder",),
-                scripted=EncoderPairServable,
-                onnx=onnx_graphs.encoder_pair,
-            ),
+            _composed(EncoderPairServable, "encoder", onnx=onnx_graphs.encoder_pair),
             cached=True,
         ),
         Model("difference", (source, target), (difference,), Computation(lambda parts: DifferenceServable())),
@@ -117,8 +117,8 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
         ),
         Model(
             "interpolate",
-            (source, *deltas, strengths),
-            (frame_features,),
+            (source, *deltas, tensors.strengths),
+            (tensors.frame_features,),
             Computation(
                 lambda parts: InterpolateServable(),
                 scripted=lambda: torchscript.define(interpolate_source([delta.name for delta in deltas])),
@@ -128,11 +128,11 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
         ),
         Model(
             "interpolator",
-            (source, target, strengths),
-            (frame_features,),
+            (source, target, tensors.strengths),
+            (tensors.frame_features,),
             Computation(
                 lambda parts, *branches: DenseInterpolatorServable(branches),
-                branch_models,
+                tuple(map(branch_model, branches)),
                 scripted=lambda *branches: InterpolatorServable(branches),
                 onnx=onnx_graphs.interpolator,
             ),
@@ -140,38 +140,44 @@ def morph_models(config: ModelConfig, *, labels: bool) -> tuple[Model, ...]:
         ),
         Model(
             "decoder",
-            (frame_features,),
-            (frames,),
+            (tensors.frame_features,),
+            (tensors.frames,),
             Computation(lambda parts: parts.decoder),
             instances=_DECODER_INSTANCES,
         ),
         Model(
             "morpher",
-            (*pair, strengths),
-            (frames,),
-            Computation(
-                lambda parts, *members: MorpherServable(*members),
-                ("encoder", "interpolator", "decoder"),
-                scripted=MorpherServable,
-            ),
+            (*tensors.pair, tensors.strengths),
+            (tensors.frames,),
+            _composed(MorpherServable, "encoder", "interpolator", "decoder"),
             needs_operator=True,
             joint=True,
         ),
-        morph(
-            MORPH,
-            steps=(_ENCODE_PAIR, *_INTERPOLATE, _DECODE),
-            python_steps=(
-                Step("morpher", {name: name for name in ("SOURCE", "TARGET", "STRENGTHS")}, {"FRAMES": "FRAMES"}),
-            ),
-        ),
-        morph(MORPH_STREAM, steps=(_ENCODE_PAIR, *_INTERPOLATE, _DECODE), streams=True),
-        morph("morph_branches", steps=(_ENCODE_PAIR, *_interpolate_by_branches(branches), _DECODE)),
-        *(_editing_models(tensors, parameters) if labels else ()),
-        *_blending_models(tensors, parameters),
     )
 
 
-def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[Model, ...]:
+def _morph(
+    tensors: _Tensors,
+    name: str,
+    steps: tuple[Step, ...],
+    *,
+    python_steps: tuple[Step, ...] = (),
+    streams: bool = False,
+) -> Model:
+    """Return a model that morphs between two pictures in steps."""
+    return Model(
+        name,
+        (*tensors.pair, tensors.strengths),
+        (tensors.frames,),
+        steps=steps,
+        python_steps=python_steps,
+        reference=reference.morphed,
+        client_parameters=_client_parameters(tensors.config),
+        streams=streams,
+    )
+
+
+def _editing_models(tensors: _Tensors) -> tuple[Model, ...]:
     """Return the models that edit a picture towards labels instead of another picture."""
     labels = Tensor("LABELS", "FP32", (len(tensors.config.attributes),), range=(0.0, 1.0))
     return (
@@ -192,50 +198,43 @@ def _editing_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[M
             steps=(
                 Step("encoder", {"IMAGE": "SOURCE"}, {"FEATURES": "source_features"}),
                 Step("label_target", {"SOURCE": "source_features", "LABELS": "LABELS"}, {"TARGET": "target_features"}),
-                *_INTERPOLATE,
+                _INTERPOLATE,
                 _DECODE,
             ),
             reference=reference.edited,
-            client_parameters=parameters,
+            client_parameters=_client_parameters(tensors.config),
         ),
     )
 
 
-def _blending_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[Model, ...]:
+def _blending_models(tensors: _Tensors) -> tuple[Model, ...]:
     """Return the models of the simpler methods, each under its method's name, and their steps."""
     # Position of each frame between the pictures, horizontally and vertically.
     places = Tensor("PLACES", "FP32", (_S, 2), range=(0.0, MAX_STRENGTH))
-    pictures, corners = tensors.pictures, tensors.corners
-    # These methods have a single slider.
-    parameters = {**parameters, "groups": "all", "labels": "{}"}
 
     def blend_model(method: str, computation: Computation | None = None, steps: tuple[Step, ...] = ()) -> Model:
         return Model(
             method,
-            (pictures, places),
+            (tensors.pictures, places),
             (tensors.frames,),
             computation,
             steps=steps,
-            reference=lambda run, found, pictures, places: blend(run.model, method, pictures, places),
-            client_parameters=parameters,
+            reference=lambda run, frames, pictures, places: blend(run.model, method, pictures, places),
+            # These methods have a single slider.
+            client_parameters={**_client_parameters(tensors.config), "groups": "all", "labels": "{}"},
         )
 
     return (
         blend_model(PIXEL, Computation(lambda parts: PixelServable())),
         Model(
             "encoder_corners",
-            (pictures,),
-            (corners,),
-            Computation(
-                lambda parts, encoder: EncoderCornersServable(encoder),
-                ("encoder",),
-                scripted=EncoderCornersServable,
-                onnx=onnx_graphs.encoder_corners,
-            ),
+            (tensors.pictures,),
+            (tensors.corners,),
+            _composed(EncoderCornersServable, "encoder", onnx=onnx_graphs.encoder_corners),
             cached=True,
         ),
         *(
-            Model(mix_model(method), (corners, places), (tensors.frame_features,), _mix(mix))
+            Model(mix_model(method), (tensors.corners, places), (tensors.frame_features,), _mix(mix))
             for method, mix in FEATURE_METHODS.items()
         ),
         *(
@@ -243,8 +242,8 @@ def _blending_models(tensors: _Tensors, parameters: Mapping[str, str]) -> tuple[
                 method,
                 steps=(
                     Step("encoder_corners", {"PICTURES": "PICTURES"}, {"CORNERS": "corners"}),
-                    Step(mix_model(method), {"CORNERS": "corners", "PLACES": "PLACES"}, {"FEATURES": "mixed"}),
-                    Step("decoder", {"FEATURES": "mixed"}, {"FRAMES": "FRAMES"}),
+                    Step(mix_model(method), {"CORNERS": "corners", "PLACES": "PLACES"}, {"FEATURES": "frame_features"}),
+                    _DECODE,
                 ),
             )
             for method in FEATURE_METHODS
@@ -276,10 +275,9 @@ def translation_models(strides: Mapping[str, int], picture_size: int) -> tuple[M
             TRANSLATE,
             (picture("IMAGE", shared), Tensor("STEPS", "INT64", (chain,), range=(0, len(strides) - 1))),
             (Tensor(frame.name, frame.type, (chain, *frame.dims)),),
-            Computation(
-                lambda parts, *directions: TranslateServable(directions),
-                tuple(map(direction_model, strides)),
-                scripted=lambda *directions: TranslateServable(directions),
+            _composed(
+                lambda *directions: TranslateServable(directions),
+                *map(direction_model, strides),
                 onnx=onnx_graphs.translate,
             ),
             reference=reference.chained,
@@ -305,6 +303,8 @@ class _Tensors:
         self._cells = tuple(
             Axis(letter, 1, MAX_PICTURE_SIZE // stride, typical=config.feature_size, stride=stride) for letter in "hw"
         )
+        self.pair = (self.picture("SOURCE"), self.picture("TARGET"))
+        """The pictures to morph between, [H, W, 3] each."""
         self.strengths = Tensor("STRENGTHS", "FP32", (_S, len(config.branches)), range=(0.0, MAX_STRENGTH))
         """[S, K], columns in the order of the branches."""
         self.frames = Tensor("FRAMES", "UINT8", (_S, *self._pixels, 3))
@@ -344,6 +344,13 @@ def _client_parameters(config: ModelConfig) -> dict[str, str]:
     }
 
 
+def _composed(
+    servable: Callable[..., torch.nn.Module], *members: str, onnx: Callable[..., ModelProto] | None = None
+) -> Computation:
+    """Return the computation of a servable that takes the modules of `members`, eager or scripted ones."""
+    return Computation(lambda parts, *modules: servable(*modules), members, scripted=servable, onnx=onnx)
+
+
 def _branch(branch: str) -> Computation:
     return Computation(lambda parts: parts.branches[branch])
 
@@ -358,7 +365,7 @@ def _direction(direction: str, image: Tensor, frame: Tensor) -> Model:
         (image,),
         (frame,),
         Computation(lambda parts: parts[direction]),
-        reference=lambda run, found, pictures: run.changed(direction, pictures),
+        reference=lambda run, frames, pictures: run.changed(direction, pictures),
     )
 
 
@@ -377,9 +384,11 @@ _ENCODE_EACH = (
 )
 """Encodes each picture with `encoder`. For comparisons only: a server could deadlock (see `_ENCODE_PAIR`)."""
 _BOTH_FEATURES = {"SOURCE": "source_features", "TARGET": "target_features"}
-_INTERPOLATE = (Step("interpolator", {**_BOTH_FEATURES, "STRENGTHS": "STRENGTHS"}, {"FEATURES": "frame_features"}),)
+_INTERPOLATE = Step("interpolator", {**_BOTH_FEATURES, "STRENGTHS": "STRENGTHS"}, {"FEATURES": "frame_features"})
 """A single model runs those branches that the strengths use."""
 _DECODE = Step("decoder", {"FEATURES": "frame_features"}, {"FRAMES": "FRAMES"})
+_MORPHER = Step("morpher", {name: name for name in ("SOURCE", "TARGET", "STRENGTHS")}, {"FRAMES": "FRAMES"})
+"""The Python backend's way: one process that holds all networks."""
 
 
 def _interpolate_by_branches(branches: tuple[str, ...]) -> tuple[Step, ...]:
