@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,16 @@ from homomorph.progress import Progress, Report, silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches
 from homomorph_bench.results import Record, compared
-from homomorph_bench.runtime_processes import ALL_BRANCHES, ONE_BRANCH, PARTS, SEQUENCE, Setup, start_runtime, time_ms
+from homomorph_bench.runtime_processes import (
+    ALL_BRANCHES,
+    ONE_BRANCH,
+    PARTS,
+    SEQUENCE,
+    RemoteModel,
+    Setup,
+    start_runtime,
+    time_ms,
+)
 from homomorph_bench.runtimes import formats
 from homomorph_bench.timing import Timing, device_name, time_in_turns
 from homomorph_export.precision import DTYPES, TOLERANCES
@@ -105,86 +115,136 @@ def run(
 
 
 def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Report) -> ModelMeasurements:
-    frames, size, model, pictures, ramp = (
-        setup.frames,
-        setup.config.picture_size,
-        setup.model(),
-        setup.pictures(),
-        setup.ramp(),
-    )
-    source, target = pictures[:1], pictures[1:2]
-    measured = ModelMeasurements(gmac=_gmac(model, source, ramp))
-    reference = compute_published_way(model, source, target, ramp).cpu()
-    if (contrast := float(reference.float().std())) < _MIN_CONTRAST:
-        raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels, too little for a comparison")
-    network = setup.config.network.family
+    model, ramp = setup.model(), setup.ramp()
+    source, target = setup.pictures()[:2].split(1)
+    published_way = partial(compute_published_way, model, source, target, ramp)
     meta = {
-        "network": network,
+        "network": setup.config.network.family,
         "branches": len(model.branches),
-        "picture_size": size,
-        "frames": frames,
+        "picture_size": setup.config.picture_size,
+        "frames": setup.frames,
         "device": device_name(setup.device),
         **environment(),
     }
+    measured = ModelMeasurements(gmac=_gmac(model, source, ramp))
+    reference = published_way().cpu()
     with contextlib.ExitStack() as stack:
         by_runtime = {name: stack.enter_context(start_runtime(name, setup, report)) for name in runtimes}
-        remote_models = [candidate for candidates in by_runtime.values() for candidate in candidates]
+        stages = _Stages(by_runtime, meta, repeats, report)
+        errors = stages.compare_frames(reference)
+        measured.records += stages.time_sequence(published_way, errors)
+        measured.parts = stages.time_parts()
+        measured.records += stages.time_one_frame()
+        measured.records += stages.time_joint_branches()
+    measured.matmul = _time_matmul(source.device, report)
+    measured.records += _rates(measured, meta)
+    return measured
 
-        # All candidates compute the same frames, as exactly as their number format allows.
-        errors: dict[str, float] = {BASELINE: 0.0}
-        for candidate in remote_models:
-            report(Progress(f"comparing {candidate.name}"))
-            errors[candidate.name] = float((candidate.morph().int() - reference.int()).abs().float().mean())
-            # The error of int8 is recorded but not limited: its scales suit pictures, and random weights make none.
-            # Random weights also do not damp the rounding of bfloat16 as trained ones do, so its limit is wider.
-            largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_ERROR_SHARE * contrast, "int8": float("inf")}
-            if not errors[candidate.name] <= largest[candidate.precision]:
+
+@dataclass(frozen=True)
+class _Stages:
+    """The stages of a measurement in which the runtimes' processes run."""
+
+    by_runtime: Mapping[str, Sequence[RemoteModel]]
+    meta: dict[str, Any]
+    """Settings and machine, for the records."""
+    repeats: int
+    report: Report
+
+    @property
+    def candidates(self) -> list[RemoteModel]:
+        """The models of all runtimes."""
+        return [candidate for candidates in self.by_runtime.values() for candidate in candidates]
+
+    def compare_frames(self, reference: Tensor) -> dict[str, float]:
+        """Compare each candidate's frames with those of the published way; return the mean errors in grey levels.
+
+        Raises:
+            AssertionError: a candidate's frames are further off than its number format explains.
+        """
+        contrast = float(reference.float().std())
+        if contrast < _MIN_CONTRAST:
+            raise AssertionError(f"the frames' contrast is {contrast:.1f} grey levels, too little for a comparison")
+        # The error of int8 is recorded but not limited: its scales suit pictures, and random weights make none.
+        # Random weights also do not damp the rounding of bfloat16 as trained ones do, so its limit is wider.
+        largest = {"fp32": TOLERANCES["fp32"].mean, "bf16": _BF16_ERROR_SHARE * contrast, "int8": float("inf")}
+        errors: dict[str, float] = {}
+        for candidate in self.candidates:
+            self.report(Progress(f"comparing {candidate.name}"))
+            error = float((candidate.morph().int() - reference.int()).abs().float().mean())
+            if not error <= largest[candidate.precision]:
                 raise AssertionError(
-                    f"{candidate.name} is {errors[candidate.name]:.3f} grey levels off, of a contrast of {contrast:.1f}"
+                    f"{candidate.name} is {error:.3f} grey levels off, of a contrast of {contrast:.1f}"
                 )
+            errors[candidate.name] = error
+        return errors
 
-        calls: dict[str, Callable[[], object]] = {BASELINE: lambda: compute_published_way(model, source, target, ramp)}
-        calls |= {candidate.name: candidate.call(SEQUENCE) for candidate in remote_models}
-        measured.records += compared(
-            _time(calls, repeats, "a whole sequence", report),
-            f"{frames} frames of {size}x{size}",
+    def time_sequence(self, published_way: Callable[[], object], errors: Mapping[str, float]) -> list[Record]:
+        """Time a whole sequence, compared with the published way; `errors` are of the candidates' frames."""
+        calls = {BASELINE: published_way} | {candidate.name: candidate.call(SEQUENCE) for candidate in self.candidates}
+        size = self.meta["picture_size"]
+        return compared(
+            _time(calls, self.repeats, "a whole sequence", self.report),
+            f"{self.meta['frames']} frames of {size}x{size}",
             baseline=BASELINE,
-            meta=lambda name: {**meta, "repeats": repeats, "mean_error_grey_levels": errors[name]},
+            meta=lambda name: {
+                **self.meta,
+                "repeats": self.repeats,
+                "mean_error_grey_levels": errors.get(name, 0.0),
+            },
         )
-        for candidate in remote_models:
-            report(Progress(f"its parts, {candidate.name}"))
-            measured.parts[candidate.name] = _time({part: candidate.call(part) for part in PARTS}, 10)
 
-        # One frame, as when a user moves a slider: both pictures are already encoded. This needs a runtime that accepts
-        # any number of frames.
-        for candidate in (candidate for candidate in remote_models if candidate.any_length):
-            report(Progress(f"one frame, {candidate.name}"))
-            one = {name: candidate.call(name) for name in (ALL_BRANCHES, ONE_BRANCH)}
-            timed = _time(one, max(repeats, 20))
-            measured.records += compared(
-                timed, candidate.name, baseline=ALL_BRANCHES, meta=lambda _: {**meta, "frames": 1}
-            )
+    def time_parts(self) -> dict[str, dict[str, Timing]]:
+        """Time E, the T_i with the interpolation, and D of a sequence."""
+        timings = {}
+        for candidate in self.candidates:
+            self.report(Progress(f"its parts, {candidate.name}"))
+            timings[candidate.name] = _time({part: candidate.call(part) for part in PARTS}, 10)
+        return timings
 
-        for candidate in by_runtime.get("torchscript", ()):
-            for count in sorted({1, frames}):
-                report(Progress(f"branches at once, {candidate.name}, {count} frames"))
-                conditions = {**meta, "frames": count}
-                timings: dict[str, Timing] = candidate.call_worker(
-                    "branches", candidate.precision, count, max(repeats, 20)
+    def time_one_frame(self) -> list[Record]:
+        """Time one frame of pictures that are already encoded, as when a user moves a slider.
+
+        This needs a runtime that accepts any number of frames.
+        """
+        records: list[Record] = []
+        for candidate in self.candidates:
+            if candidate.any_length:
+                self.report(Progress(f"one frame, {candidate.name}"))
+                calls = {name: candidate.call(name) for name in (ALL_BRANCHES, ONE_BRANCH)}
+                timings = _time(calls, max(self.repeats, 20))
+                records += compared(
+                    timings, candidate.name, baseline=ALL_BRANCHES, meta=lambda _: {**self.meta, "frames": 1}
                 )
-                measured.records += compared(
+        return records
+
+    def time_joint_branches(self) -> list[Record]:
+        """Time all T_i as one network, compared with one after the other, in TorchScript if that is measured."""
+        records: list[Record] = []
+        for candidate in self.by_runtime.get("torchscript", ()):
+            for count in sorted({1, self.meta["frames"]}):
+                self.report(Progress(f"branches at once, {candidate.name}, {count} frames"))
+                conditions = {**self.meta, "frames": count}
+                timings: dict[str, Timing] = candidate.call_worker(
+                    "branches", candidate.precision, count, max(self.repeats, 20)
+                )
+                records += compared(
                     timings,
                     f"{candidate.name}, {count} frames",
                     baseline=branches.ONE_BY_ONE,
                     meta=dict.fromkeys(timings, conditions).__getitem__,
                 )
+        return records
 
-    for name in formats(source.device.type):
+
+def _time_matmul(device: torch.device, report: Report) -> dict[str, Timing]:
+    """Time the product of two large matrices in each number format that the device computes with."""
+    timings: dict[str, Timing] = {}
+    for name in formats(device.type):
         report(Progress(f"matmul {name}"))
-        matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE, device=source.device).to(DTYPES[name])
-        measured.matmul |= time_in_turns({name: _call(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)
-    measured.records += _rates(measured, meta)
-    return measured
+        matrix = torch.randn(_MATMUL_SIZE, _MATMUL_SIZE, device=device).to(DTYPES[name])
+        timings |= time_in_turns({name: partial(torch.matmul, matrix, matrix)}, repeats=10, warm_up=1)
+    return timings
 
 
 def _time(
@@ -258,7 +318,3 @@ def _gmac(model: MorphModel, picture: Tensor, strengths: Tensor) -> dict[str, fl
     for hook in hooks:
         hook.remove()
     return {name: count / 1e9 for name, count in counts.items()}
-
-
-def _call(function: Callable[..., object], *arguments: Tensor) -> Callable[[], object]:
-    return lambda: function(*arguments)
