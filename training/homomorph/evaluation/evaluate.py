@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from homomorph.data.labels import read_labelled
+from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.data.provenance import read_provenance
 from homomorph.environment import environment
 from homomorph.errors import CheckpointError, DataError
@@ -21,7 +21,7 @@ from homomorph.evaluation.distance import Choice, find_lpips, judge_distance
 from homomorph.evaluation.efficientnet import load_efficientnet
 from homomorph.evaluation.held_out import HeldOut, read_held_out, seed_of
 from homomorph.evaluation.inception import find_inception
-from homomorph.evaluation.judge import JudgeChoice, train_judge
+from homomorph.evaluation.judge import Accuracy, Judge, JudgeChoice, train_judge
 from homomorph.evaluation.measure import measure_method
 from homomorph.evaluation.methods import PixelBlend, methods_of
 from homomorph.evaluation.path import PATH_FRAMES
@@ -40,10 +40,12 @@ from homomorph_client.files import replacing, sha256
 from homomorph_client.output import check_writable
 
 REPORT_FILE = "report.html"
-
-_NO_TRAINING = TrainingRecord(pictures=0, hours=0, machine="")
 STRIPS = 6
 """Pairs that the report shows, examples not counted."""
+
+_NO_TRAINING = TrainingRecord(pictures=0, hours=0, machine="")
+_REFERENCE = "homomorph"
+"""The method whose time for a frame is the unit of the others'."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,12 @@ def evaluate(
         OutputError: the files cannot be written; this is checked before anything is computed.
     """
     began = time.perf_counter()
-    morphs, translations, picture_size = _load(runs)
-    data = read_labelled(folder, allow_missing=allow_missing)
-    attributes = [name for group in data.groups.values() for name in group]
-    for name, model in morphs.items():
-        if data.groups != model.config.groups:
-            raise DataError(
-                f"{folder} has the groups {', '.join(data.groups)} with their labels, {name} has "
-                f"{', '.join(model.config.groups)} with its own: evaluate on data with its labels"
-            )
-    directions = {name: directions_of(model.config.directions, data.groups) for name, model in translations.items()}
     # Missing packages, weights and permissions are errors now, not after minutes of work.
+    morphs, translations, picture_size = _load(runs)
+    records = {name: read_record(path) for name, path in runs.items()}
+    data = read_labelled(folder, allow_missing=allow_missing)
+    _check_groups(morphs, data.groups, folder)
+    directions = {name: directions_of(model.config.directions, data.groups) for name, model in translations.items()}
     judge_data = read_labelled(judge_folder, allow_missing=allow_missing) if judge_folder else None
     if judge == "efficientnet":
         load_efficientnet()
@@ -130,144 +127,53 @@ def evaluate(
     inception, no_inception = find_inception(inception_file)
     check_writable(out / METRICS_FILE)
 
-    # Read the pictures, and draw the truths.
-    provenance = read_provenance(folder)
-    seed = seed_of(folder)
-    held_out = read_held_out(data, picture_size, pairs, seed, report, judge_data=judge_data)
-    compared = _compared(runs, morphs, translations, directions, held_out)
+    # Read the pictures, draw the truths, and train the judge.
+    held_out = read_held_out(data, picture_size, pairs, seed_of(folder), report, judge_data=judge_data)
+    columns = _columns(records, morphs, translations, directions, held_out)
     notes = _notes(pairs, held_out, no_lpips, no_inception)
-    pairs = len(held_out.source)
-
-    # Train the judge.
     trained_judge, accuracy = train_judge(judge, held_out, evaluator_steps, report)
+    d = lpips or judge_distance(trained_judge)
 
     # Measure.
-    examples = _examples(compared, held_out)
-    displayed_pairs = sorted({*range(min(STRIPS, pairs)), *(example.pair for example in examples)})
-    d = lpips or judge_distance(trained_judge)
-    results: dict[str, MethodResult] = {}
-    for name, column in compared.items():
-        results[name] = measure_method(
+    examples = _examples(columns, held_out)
+    first_pairs = range(min(STRIPS, len(held_out.source)))
+    results = {
+        name: measure_method(
             column.tasks,
             held_out,
             trained_judge,
             d,
-            displayed_pairs=displayed_pairs,
+            displayed_pairs=sorted({*first_pairs, *(example.pair for example in examples)}),
             lpips=lpips,
             inception=inception,
             stage=name,
             report=report,
         )
-    records = {path: read_record(path) for path in runs.values()}
-    times_ms = frame_times({name: column.tasks[0].method for name, column in compared.items()}, held_out)
-    for name, column in compared.items():
-        results[name].figures["cost"] = cost(
-            column.tasks[0].method,
-            frame_time=times_ms[name] / times_ms.get("homomorph", math.nan),
-            training=_NO_TRAINING if column.run is None else records[column.run],
-        )
+        for name, column in columns.items()
+    }
+    reference_ms = _add_costs(results, columns, held_out)
 
+    # Say how it was measured, and write.
     meta = {
-        "pairs": pairs,
+        "pairs": len(held_out.source),
         "pairs_of_methods": {name: result.pairs for name, result in results.items()},
-        "data": {"pictures": len(data.paths), "style": provenance.style if provenance else None, "seed": seed},
+        "data": _describe_data(folder, data),
         "seeds": {"evaluator": 0, "frames": 0, "shift": 0},
-        "trained_on": {name: record.machine for name, path in runs.items() if (record := records[path])},
+        "trained_on": {name: record.machine for name, record in records.items() if record},
         "weights": {name: sha256(path / MODEL_FILE) for name, path in runs.items()},
         "picture_size": picture_size,
-        "evaluator": {
-            "judge": judge,
-            "accuracy": float(np.nanmean(accuracy.per_label)),
-            "accuracy_per_label": _plain(dict(zip(attributes, accuracy.per_label.tolist(), strict=True))),
-            "balanced_accuracy": float(np.nanmean(accuracy.balanced)),
-            "balanced_accuracy_per_label": _plain(dict(zip(attributes, accuracy.balanced.tolist(), strict=True))),
-            "pictures": accuracy.pictures,
-            "steps": evaluator_steps if judge == "classifier" else None,
-        },
+        "evaluator": _describe_judge(judge, accuracy, held_out, evaluator_steps),
         "d": d.name,
-        "frechet_floor": _plain(frechet_floor(held_out, trained_judge, np.arange(pairs))),
-        "frechet_drawn": _plain(frechet_drawn(held_out, trained_judge)),
-        "frechet_ends": _plain(frechet_ends(held_out, trained_judge)),
-        "frechet_floor_of_translations": {
-            name: _plain(frechet_floor(held_out, trained_judge, np.concatenate([task.rows for task in column.tasks])))
-            for name, column in compared.items()
-            if column.tasks[0].method.switches
-        },
+        **_frechet_references(columns, held_out, trained_judge),
         "path_frames": PATH_FRAMES,
-        "timing": {
-            "frames": FRAMES,
-            "turns": TURNS,
-            "reference": "homomorph",
-            "reference_ms": times_ms.get("homomorph"),
-        },
+        "timing": {"frames": FRAMES, "turns": TURNS, "reference": _REFERENCE, "reference_ms": reference_ms},
         "notes": notes,
         "environment": environment(),
         "seconds": round(time.perf_counter() - began),
     }
     evaluation = Evaluation(results, held_out, examples, meta, notes)
-    metrics = {name: _plain(result.figures) for name, result in results.items()} | {"meta": meta}
-    for name, text in (
-        (METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n"),
-        (REPORT_FILE, write_report(results, held_out, meta)),
-    ):
-        with replacing(out / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+    _write(evaluation, out)
     return evaluation
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One column of the table."""
-
-    run: Path | None
-    """Where its networks come from; None if it needs none."""
-    tasks: list[Task]
-
-
-def _compared(
-    runs: dict[str, Path],
-    morphs: dict[str, MorphModel],
-    translations: dict[str, CycleGAN],
-    directions: dict[str, list[Direction]],
-    held_out: HeldOut,
-) -> dict[str, _Column]:
-    """Return the methods to compare, by their names in the table."""
-    every = list(dict.fromkeys(direction for found in directions.values() for direction in found))
-    compared = {"pixel": _Column(None, [whole_task(PixelBlend(), held_out, every)])}
-    for index, (run, model) in enumerate(morphs.items()):
-        for name, method in methods_of(model).items():
-            compared[_column_name(name, run, index)] = _Column(runs[run], [whole_task(method, held_out, every)])
-    for index, (run, cyclegan) in enumerate(translations.items()):
-        tasks = translation_tasks(cyclegan, directions[run], held_out)
-        compared[_column_name("cyclegan", run, index)] = _Column(runs[run], tasks)
-    return compared
-
-
-def _notes(asked_pairs: int, held_out: HeldOut, no_lpips: str, no_inception: str) -> list[str]:
-    """Say what was left out or done otherwise than asked for."""
-    notes = []
-    if len(held_out.source) < asked_pairs:
-        notes.append(
-            f"{len(held_out.source)} pairs are measured instead of {asked_pairs}: the set has no more pictures whose "
-            "labels are all known and that the judge can spare"
-        )
-    return notes + [reason for reason in (no_lpips, no_inception) if reason]
-
-
-def _examples(compared: dict[str, _Column], held_out: HeldOut) -> list[Example]:
-    found = {
-        direction.name: Example(direction.name, direction.group, int(task.rows[0]))
-        for column in compared.values()
-        for task in column.tasks
-        if task.method.switches
-        for direction in task.directions
-    }
-    group = next(iter(held_out.groups))
-    return list(found.values()) or [Example(group, group, 0)]
-
-
-def _column_name(method: str, run: str, index: int) -> str:
-    return f"{method}:{run}" if index else method
 
 
 def _load(runs: dict[str, Path]) -> tuple[dict[str, MorphModel], dict[str, CycleGAN], int]:
@@ -287,8 +193,127 @@ def _load(runs: dict[str, Path]) -> tuple[dict[str, MorphModel], dict[str, Cycle
     return morphs, translations, next(iter(sizes.values()))
 
 
+def _check_groups(morphs: dict[str, MorphModel], groups: dict[str, tuple[str, ...]], folder: Path) -> None:
+    for name, model in morphs.items():
+        if groups != model.config.groups:
+            raise DataError(
+                f"{folder} has the groups {', '.join(groups)} with their labels, {name} has "
+                f"{', '.join(model.config.groups)} with its own: evaluate on data with its labels"
+            )
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column of the table."""
+
+    training: TrainingRecord | None
+    """What its networks cost to train; None if that is not known."""
+    tasks: list[Task]
+
+
+def _columns(
+    records: dict[str, TrainingRecord | None],
+    morphs: dict[str, MorphModel],
+    translations: dict[str, CycleGAN],
+    directions: dict[str, list[Direction]],
+    held_out: HeldOut,
+) -> dict[str, _Column]:
+    """Return the methods to compare, by their names in the table."""
+    every = list(dict.fromkeys(direction for found in directions.values() for direction in found))
+    columns = {"pixel": _Column(_NO_TRAINING, [whole_task(PixelBlend(), held_out, every)])}
+    for index, (run, model) in enumerate(morphs.items()):
+        for name, method in methods_of(model).items():
+            columns[_column_name(name, run, index)] = _Column(records[run], [whole_task(method, held_out, every)])
+    for index, (run, cyclegan) in enumerate(translations.items()):
+        tasks = translation_tasks(cyclegan, directions[run], held_out)
+        columns[_column_name("cyclegan", run, index)] = _Column(records[run], tasks)
+    return columns
+
+
+def _column_name(method: str, run: str, index: int) -> str:
+    return f"{method}:{run}" if index else method
+
+
+def _notes(asked_pairs: int, held_out: HeldOut, no_lpips: str, no_inception: str) -> list[str]:
+    """Say what was left out or done otherwise than asked for."""
+    notes = []
+    if len(held_out.source) < asked_pairs:
+        notes.append(
+            f"{len(held_out.source)} pairs are measured instead of {asked_pairs}: the set has no more pictures whose "
+            "labels are all known and that the judge can spare"
+        )
+    return notes + [reason for reason in (no_lpips, no_inception) if reason]
+
+
+def _examples(columns: dict[str, _Column], held_out: HeldOut) -> list[Example]:
+    found = {
+        direction.name: Example(direction.name, direction.group, int(task.rows[0]))
+        for column in columns.values()
+        for task in column.tasks
+        if task.method.switches
+        for direction in task.directions
+    }
+    group = next(iter(held_out.groups))
+    return list(found.values()) or [Example(group, group, 0)]
+
+
+def _add_costs(results: dict[str, MethodResult], columns: dict[str, _Column], held_out: HeldOut) -> float | None:
+    """Add the figure `cost` to each method's; return the milliseconds that a frame of `_REFERENCE` takes."""
+    times_ms = frame_times({name: column.tasks[0].method for name, column in columns.items()}, held_out)
+    reference_ms = times_ms.get(_REFERENCE)
+    for name, column in columns.items():
+        frame_time = times_ms[name] / reference_ms if reference_ms else math.nan
+        results[name].figures["cost"] = cost(column.tasks[0].method, frame_time=frame_time, training=column.training)
+    return reference_ms
+
+
+def _describe_data(folder: Path, data: LabelledPictures) -> dict[str, Any]:
+    provenance = read_provenance(folder)
+    return {
+        "pictures": len(data.paths),
+        "style": provenance.style if provenance else None,
+        "seed": seed_of(folder),
+    }
+
+
+def _describe_judge(choice: JudgeChoice, accuracy: Accuracy, held_out: HeldOut, steps: int) -> dict[str, Any]:
+    attributes = [name for group in held_out.groups.values() for name in group]
+    return {
+        "judge": choice,
+        "accuracy": float(np.nanmean(accuracy.per_label)),
+        "accuracy_per_label": _plain(dict(zip(attributes, accuracy.per_label.tolist(), strict=True))),
+        "balanced_accuracy": float(np.nanmean(accuracy.balanced)),
+        "balanced_accuracy_per_label": _plain(dict(zip(attributes, accuracy.balanced.tolist(), strict=True))),
+        "pictures": accuracy.pictures,
+        "steps": steps if choice == "classifier" else None,
+    }
+
+
+def _frechet_references(columns: dict[str, _Column], held_out: HeldOut, judge: Judge) -> dict[str, Any]:
+    """Return `frechet` of real and of drawn pictures, by the names in `meta`."""
+    return {
+        "frechet_floor": _plain(frechet_floor(held_out, judge, np.arange(len(held_out.source)))),
+        "frechet_drawn": _plain(frechet_drawn(held_out, judge)),
+        "frechet_ends": _plain(frechet_ends(held_out, judge)),
+        "frechet_floor_of_translations": {
+            name: _plain(frechet_floor(held_out, judge, np.concatenate([task.rows for task in column.tasks])))
+            for name, column in columns.items()
+            if column.tasks[0].method.switches
+        },
+    }
+
+
+def _write(evaluation: Evaluation, out: Path) -> None:
+    figures = {name: _plain(result.figures) for name, result in evaluation.results.items()}
+    metrics = json.dumps(figures | {"meta": evaluation.meta}, indent=2, allow_nan=False) + "\n"
+    page = write_report(evaluation.results, evaluation.held_out, evaluation.meta)
+    for name, text in ((METRICS_FILE, metrics), (REPORT_FILE, page)):
+        with replacing(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
 def _plain(figures: Any) -> Any:
-    """JSON knows no NaN: a figure that could not be taken is null."""
+    """Return figures as JSON can hold them: null in place of NaN, where a figure could not be taken."""
     if isinstance(figures, dict):
         return {name: _plain(value) for name, value in figures.items()}
     return None if math.isnan(figures) else figures
