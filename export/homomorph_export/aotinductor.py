@@ -23,7 +23,7 @@ from homomorph_export.examples import zeros
 
 _EXAMPLE_BATCH = 2
 _EXAMPLE_LENGTHS = {"H": 6, "W": 8, "h": 6, "w": 8, "S": 3, "P": 2}
-"""Of the axes that requests choose, in multiples of what they must be multiples of. None is 1, which would be fixed."""
+"""Example lengths of axes, as multiples of `Axis.multiple_of`. None is 1, which torch would take for fixed."""
 
 
 class _Positional(nn.Module):

@@ -30,7 +30,7 @@ MAX_QUEUE = 128
 QUEUE_TIMEOUT_S = 60
 """Longest wait in a model's queue; a request that has waited for longer is refused."""
 MAX_CHAIN = 32
-"""Largest number S of directions that one request may change a picture in."""
+"""Largest number S of directions in one request."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Tensor:
         """Return a shape that a request may have, without the batch axis.
 
         Args:
-            lengths: of axes that the request chooses, by their letters; the others have their typical length.
+            lengths: lengths of axes by their letters; the others have their typical length.
         """
         chosen = lengths or {}
         return tuple(chosen.get(dim.letter, dim.typical) if isinstance(dim, Axis) else dim for dim in self.dims)
@@ -86,23 +86,24 @@ class Step:
 
     model: str
     inputs: Mapping[str, str]
-    """By the model's names, all of them in the model's order, the ensemble's."""
+    """Name of each of the model's inputs, in the model's order -> name of the ensemble's tensor that it reads."""
     outputs: Mapping[str, str]
-    """The same of its outputs."""
+    """Name of each of the model's outputs -> name of the ensemble's tensor that it writes."""
 
 
 @dataclass(frozen=True)
 class Computation:
-    """How the files of a served model are made, in each format, from the parts of a run and from other models' files.
+    """Functions that make a served model's files, one for each format.
 
-    The parts are what `parts.py` makes of the run's networks. Other models, `members`, stand earlier in the catalogue;
-    a function gets what the same format has of them, in their order.
+    They take the parts that `parts.py` makes of the run's networks. A model that contains other models, its `members`,
+    also takes these in the same format, in the order of `members`.
     """
 
     module: Callable[..., torch.nn.Module]
-    """Takes the parts and the members' modules; returns the eager module. AOTInductor compiles it, and where the fields
-    below are None, it is also traced and exported to ONNX."""
+    """Takes the parts and the members' modules; returns the eager module, which AOTInductor compiles. It is also traced
+    if `scripted` is None, and exported to ONNX if `onnx` is None."""
     members: tuple[str, ...] = ()
+    """Names of the models that it contains. They stand earlier in the catalogue."""
     scripted: Callable[..., torch.nn.Module] | None = None
     """Takes the members' TorchScript; returns a module that is scripted, not traced, because its operations depend
     on the values of its inputs or it holds modules that are traced already."""
@@ -121,25 +122,26 @@ class Model:
     """None if it has steps."""
     steps: tuple[Step, ...] = ()
     python_steps: tuple[Step, ...] = ()
-    """Of an ensemble, its steps where the Python backend runs them, if it has a faster way than `steps`."""
+    """An ensemble's steps in the Python backend, if those are faster there than `steps`."""
     reference: Callable[..., torch.Tensor] | None = None
-    """Of a model that gives frames, what the run's own networks make of the same inputs: from the run, the frames found
-    and the inputs. Every other model must be a step of such a model, so that an export compares it."""
+    """Function that computes the frames with the run's own networks, for comparison; None for a model whose outputs are
+    not frames. Takes the run, the exported files' frames and the inputs. Every model without a reference must be a step
+    of one with a reference, so that an export compares it too."""
     compared_as: Model | None = None
-    """An ensemble that is not served and has this model as a step, where no served ensemble has it."""
+    """An ensemble that has this model as a step, for comparison only; needed if no served ensemble has it."""
     client_parameters: Mapping[str, str] = field(default_factory=dict)
     """Parameters of its configuration that clients read."""
     needs_operator: bool = False
     """Whether its TorchScript calls `homomorph::interpolate`."""
     streams: bool = False
-    """Whether its last step runs once for each frame, which leaves at once."""
+    """Whether its last step runs once for each frame, and each frame is sent as soon as it is computed."""
     cached: bool = False
-    """Whether a server with a cache keeps its answers, for pictures that come again."""
+    """Whether a server with a cache keeps its answers, for pictures that are sent again."""
     joint: bool = False
-    """Whether it is several networks in one, whose own methods the Python backend calls: with all cores, a cache of its
-    own between them, and a queue and an order of its own instead of Triton's batches. It has TorchScript only."""
+    """Whether it holds several networks, which the Python backend runs by the module's methods. Its program
+    (`morpher.py`) has its own queue and cache and uses all cores. It has TorchScript only."""
     instances: int = 1
-    """How often a server has it."""
+    """Number of instances in a server."""
 
     @property
     def is_ensemble(self) -> bool:
@@ -147,7 +149,7 @@ class Model:
         return bool(self.steps) and not self.streams
 
     def checks(self) -> dict[str, Any]:
-        """Return what `backend/model.py` refuses a request for, as values that JSON can hold."""
+        """Return the limits that `backend/model.py` checks requests against, as values that JSON can hold."""
         axes = {dim.letter: dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, Axis)}
         frames = next((letters for letters in (["S", "h", "w"], ["S", "H", "W"]) if {*letters} <= axes.keys()), None)
         return {
@@ -157,6 +159,6 @@ class Model:
             },
             "axes": {letter: [axis.minimum, axis.maximum, axis.multiple_of] for letter, axis in axes.items()},
             "ranges": {tensor.name: list(tensor.range) for tensor in self.inputs if tensor.range is not None},
-            # Bounds the memory that one request can claim, which S and the sides within their own limits do not.
+            # Limits the memory of one request. The limits of S, H and W alone would allow too much.
             "pixels": {"axes": frames, "stride": axes[frames[1]].stride, "maximum": MAX_PIXELS} if frames else None,
         }

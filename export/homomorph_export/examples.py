@@ -18,7 +18,7 @@ def zeros(model: Model, batch: int, lengths: Mapping[str, int] | None = None) ->
     Args:
         model: whose inputs they are.
         batch: size of the batch axis.
-        lengths: of axes that a request chooses, by their letters; the others have their typical length.
+        lengths: lengths of axes by their letters; the others have their typical length.
     """
     return tuple(torch.from_numpy(np.zeros((batch, *tensor.shape(lengths)), tensor.dtype)) for tensor in model.inputs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -204,11 +204,7 @@ def _export(
 ) -> Manifest:
     check_replaceable(repository)
     models = exported.models
-    library = None
-    if any(model.needs_operator for model in models):
-        report(Progress("Building the operator"))
-        library = build()
-        load_library(library)
+    library = _load_operator(models, report)
     with staging(repository.resolve()) as staged:
         staged.mkdir()
         parts = exported.parts(DTYPES[IN_TORCHSCRIPT[precision]])
@@ -230,47 +226,76 @@ def _export(
                 threads=threads,
                 library=library,
             )
-        compiled = eager_modules(models, parts) if aot else {}
-        for model in models:
-            if model.name in compiled:
-                report(Progress(f"Compiling {model.name} by AOTInductor, which takes a while"))
-                aotinductor.compile_package(compiled[model.name], model, staged / model.name / AOTINDUCTOR_FILE)
-
-        def compare(names: Iterable[str], load: Callable[[Path], Any], file: str, **options: Any) -> Parity:
-            # Read back, so that the files that the server will load are compared.
-            read = {name: load(staged / name / file) for name in names}
-            return parity.compare(models, read, exported.run, **options)
+        packages = _compile_packages(models, parts, staged, report) if aot else ()
 
         report(Progress("Comparing with the run"))
-        in_torchscript = IN_TORCHSCRIPT[precision]
-        measured = {
-            "torchscript": compare(
-                modules, torchscript.load_torchscript, TORCHSCRIPT_FILE, kind="TorchScript", precision=in_torchscript
-            )
+        in_torchscript, in_onnx = IN_TORCHSCRIPT[precision], IN_ONNX[precision]
+        written = {
+            "torchscript": _Written(
+                "TorchScript", modules, TORCHSCRIPT_FILE, torchscript.load_torchscript, in_torchscript
+            ),
+            "aotinductor": _Written(
+                "AOTInductor", packages, AOTINDUCTOR_FILE, aotinductor.load_package, in_torchscript
+            ),
+            "onnx": _Written("ONNX", graphs, ONNX_FILE, onnx_graphs.load_onnx, in_onnx, exported.onnx_pictures),
         }
-        if aot:
-            measured["aotinductor"] = compare(
-                compiled, aotinductor.load_package, AOTINDUCTOR_FILE, kind="AOTInductor", precision=in_torchscript
-            )
-        if onnx:
-            measured["onnx"] = compare(
-                graphs,
-                onnx_graphs.load_onnx,
-                ONNX_FILE,
-                kind="ONNX",
-                precision=IN_ONNX[precision],
-                pictures=exported.onnx_pictures,
-            )
         manifest = Manifest(
             **exported.record,
             precision=precision,
             versions=_versions(onnx=onnx),
             models=tuple(model.name for model in models),
             files=hashes(staged),
-            parity=measured,
+            parity={name: files.compare(exported, staged) for name, files in written.items() if files.models},
         )
         publish(staged, repository, manifest)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The files that an export has written in one format."""
+
+    kind: str
+    """Name of the format, for messages."""
+    models: Collection[str]
+    """Names of the models that have such a file; none if the format was not asked for."""
+    file: str
+    """Path of the file in a model's folder."""
+    load: Callable[[Path], Any]
+    """Returns a function of tensors that runs a file."""
+    precision: str
+    pictures: parity.Pictures = parity.random_pictures
+
+    def compare(self, exported: _Exported, staged: Path) -> Parity:
+        """Compare the files with the run. They are read back, as the server will read them."""
+        return parity.compare(
+            exported.models,
+            {name: self.load(staged / name / self.file) for name in self.models},
+            exported.run,
+            kind=self.kind,
+            precision=self.precision,
+            pictures=self.pictures,
+        )
+
+
+def _load_operator(models: Iterable[Model], report: Report) -> Path | None:
+    """Build and load the operator's library if a model needs it; return its path."""
+    if not any(model.needs_operator for model in models):
+        return None
+    report(Progress("Building the operator"))
+    library = build()
+    load_library(library)
+    return library
+
+
+def _compile_packages(models: Iterable[Model], parts: Any, staged: Path, report: Report) -> Collection[str]:
+    """Write packages of AOTInductor; return the names of the models that have one."""
+    modules = eager_modules(models, parts)
+    for model in models:
+        if model.name in modules:
+            report(Progress(f"Compiling {model.name} by AOTInductor, which takes a while"))
+            aotinductor.compile_package(modules[model.name], model, staged / model.name / AOTINDUCTOR_FILE)
+    return modules.keys()
 
 
 def _versions(*, onnx: bool) -> dict[str, str]:

@@ -48,5 +48,5 @@ and takes batches of 1 only."""
 TENSORRT = replace(ONNX, name="tensorrt", kind="GPU", accelerator="tensorrt")
 """ONNX Runtime computes with TensorRT what TensorRT can compute. Not among `FLAVOURS`: for NVIDIA's container alone."""
 GPU = replace(PYTHON, name="gpu", kind="GPU")
-"""What `homomorph serve` takes instead of the default where there are GPUs. A machine without never reads it."""
+"""What `homomorph serve` uses instead of the default on GPUs. On machines without a GPU it is not read."""
 FLAVOURS = {flavour.name: flavour for flavour in (PYTHON, LIBTORCH, ONNX, AOTI)}

@@ -57,8 +57,8 @@ def compare(
     Raises:
         ExportError: the difference is beyond the tolerance, or a model is not compared with anything.
     """
-    ways = list(_ways(models, exported))
-    compared = {model.name for model, _ in ways} | {step.model for _, steps in ways for step in steps}
+    runnable = list(_runnable_models(models, exported))
+    compared = {model.name for model, _ in runnable} | {step.model for _, steps in runnable for step in steps}
     if missed := [
         model.name
         for model in models
@@ -69,9 +69,12 @@ def compare(
             "one must be a step of such a model; nothing was written"
         )
     # Models with the same steps give the same result, so one comparison is enough.
-    ways = [way for place, way in enumerate(ways) if way[1] not in [steps for _, steps in ways[:place]]]
+    distinct: list[tuple[Model, tuple[Step, ...]]] = []
+    for model, steps in runnable:
+        if steps not in [other_steps for _, other_steps in distinct]:
+            distinct.append((model, steps))
     by_name = {model.name: model for model in models}
-    (size,) = {dim.typical for model, _ in ways for dim in _axes(model) if dim.letter == "H"}
+    (size,) = {dim.typical for model, _ in runnable for dim in _axes(model) if dim.letter == "H"}
     pairs = []
     for batch in BATCH_SIZES:
         for case in (
@@ -79,7 +82,7 @@ def compare(
             _Case(batch, {"H": 2 * size, "W": size, "P": 2}, pictures),
         ):
             references: dict[Any, torch.Tensor] = {}
-            for model, steps in ways:
+            for model, steps in distinct:
                 inputs = {tensor.name: case.value(tensor) for tensor in model.inputs}
                 found = _run(steps, exported, by_name, inputs)[model.outputs[0].name]
                 assert model.reference is not None
@@ -149,11 +152,11 @@ class _Case:
             return self._pictures[places].view(shape)
         assert tensor.range is not None
         values = torch.rand(shape, generator=self._generator) * tensor.range[1]
-        values[0, ..., 0] = 0  # such as a branch that every request but the first uses
+        values[0, ..., 0] = 0  # so that the first request does not use a branch that the others use
         return values
 
 
-def _ways(models: Sequence[Model], exported: Exported) -> Iterator[tuple[Model, tuple[Step, ...]]]:
+def _runnable_models(models: Sequence[Model], exported: Exported) -> Iterator[tuple[Model, tuple[Step, ...]]]:
     """Yield each model that gives frames, with the steps that compute them from the files of this format."""
     candidates = [candidate for entry in models for candidate in (entry, entry.compared_as)]
     for model in (candidate for candidate in candidates if candidate and candidate.reference):

@@ -1,7 +1,7 @@
-"""What the run's own networks make of the inputs of served models, in float32 and as they were trained.
+"""What a run's own networks compute from the inputs of served models, in float32: the reference for exported files.
 
-Exported files are compared with this. Each function gets the run and the frames that the files gave; only a chain, of
-which each step is judged by itself, needs these.
+Each function takes the run, the frames that the exported files computed, and the inputs. Only `chained` needs those
+frames, because it compares each step of a chain by itself.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class MorphRun:
     """None if the run does not know what labels look like."""
 
 
-def morphed(run: MorphRun, found: Tensor, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
+def morphed(run: MorphRun, frames: Tensor, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:
     """Two pictures uint8 [B, H, W, 3] and strengths [B, S, K] -> uint8 [B, S, H, W, 3]."""
     return _frames(run.model, _encode(run.model, source), _encode(run.model, target), strengths)
 
 
-def edited(run: MorphRun, found: Tensor, source: Tensor, labels: Tensor, strengths: Tensor) -> Tensor:
+def edited(run: MorphRun, frames: Tensor, source: Tensor, labels: Tensor, strengths: Tensor) -> Tensor:
     """Pictures uint8 [B, H, W, 3], labels [B, L] and strengths [B, S, K] -> uint8 [B, S, H, W, 3]."""
     assert run.label_features is not None
     features = _encode(run.model, source)
@@ -39,12 +39,12 @@ def edited(run: MorphRun, found: Tensor, source: Tensor, labels: Tensor, strengt
     return _frames(run.model, features, run.label_features(labels, (height, width)), strengths)
 
 
-def chained(run: Translator, found: Tensor, pictures: Tensor, steps: Tensor) -> Tensor:
+def chained(run: Translator, frames: Tensor, pictures: Tensor, steps: Tensor) -> Tensor:
     """Pictures uint8 [B, H, W, 3] and numbers of directions [B, S] -> uint8 [B, S, H, W, 3].
 
-    Each step changes what the step before it was found to give, so that chains of any length are judged alike.
+    Each step changes the exported frame of the step before it. So errors do not add up along a chain.
     """
-    before = torch.cat([pictures.unsqueeze(1), found[:, :-1]], dim=1)
+    before = torch.cat([pictures.unsqueeze(1), frames[:, :-1]], dim=1)
     rows = [
         torch.cat(
             [

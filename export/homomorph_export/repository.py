@@ -142,7 +142,7 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
 
 
 def _take_along(path: Path, there: Path) -> None:
-    """Give a file or folder a second place, where its files are links to the same data."""
+    """Copy a file or folder as hard links, without copying the data."""
     if path.is_dir() and not path.is_symlink():
         shutil.copytree(path, there, symlinks=True, copy_function=_link)
     else:

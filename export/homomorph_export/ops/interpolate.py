@@ -24,10 +24,10 @@ def interpolate(source: Tensor, deltas: Tensor, strengths: Tensor, *, impl: Impl
         source: features of the source picture, [B, C, h, w]; float32, float64, float16 or bfloat16.
         deltas: outputs of the K branches, [B, K, C, h, w], of the same dtype.
         strengths: v, [B, S, K], of the same dtype.
-        impl: `native` is the fused operator: it sums 16 bit numbers in 32 bits, leaves deltas of strength 0 unread, and
-            lays its result out like the source (channels last or contiguous). What lies otherwise, a view with gaps
-            say, is copied first. It builds its library when that is missing. `reference` is the definition in plain
-            torch. `auto` is native where its library is built and has a kernel for the device.
+        impl: `native` is the fused operator; its library is built if it is missing. It sums 16-bit numbers in 32 bits,
+            does not read deltas of strength 0, and returns the source's memory format (channels last or contiguous);
+            tensors in other layouts are copied first. `reference` is the definition in plain torch. `auto` is `native`
+            if its library is built and has a kernel for the device, else `reference`.
 
     Returns:
         Features [B, S, C, h, w]; differentiable twice with respect to all three.

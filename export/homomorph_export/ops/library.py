@@ -10,7 +10,7 @@ from homomorph_export.errors import OperatorError
 
 
 def is_loaded() -> bool:
-    """Return whether `homomorph::interpolate` is registered, by whomever."""
+    """Return whether `homomorph::interpolate` is registered in this process, by any library."""
     return hasattr(torch.ops.homomorph, "interpolate")
 
 

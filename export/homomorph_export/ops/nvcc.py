@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 _ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
-"""Machine code is made for these, and PTX of the first and of the last: other devices compile that on loading it."""
+"""Machine code is compiled for these, and PTX for the first and the last. Other devices compile the PTX at load."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Nvcc:
     path: Path
     version: str
     architectures: tuple[str, ...]
-    """What to compile for, as CMake writes it."""
+    """Architectures to compile for, as CMake writes them."""
 
 
 def find_nvcc() -> Nvcc | None:
     """Return the compiler, or None where torch was built without CUDA or no compiler suits it.
 
-    In turn: `CUDACXX`, `CUDA_HOME`, /usr/local/cuda, the PATH, and what pip installs as nvidia-cuda-nvcc. A compiler of
-    a newer major version than torch's CUDA is passed over: the driver may be too old for its output. An empty
-    `CUDACXX` means none.
+    Looks at `CUDACXX`, `CUDA_HOME`, /usr/local/cuda, the PATH, and pip's nvidia-cuda-nvcc, in this order. Skips a
+    compiler of a newer major version than torch's CUDA, because the driver may be too old for its output. An empty
+    `CUDACXX` means no compiler.
     """
     if torch.version.cuda is None or os.environ.get("CUDACXX") == "":
         return None
@@ -59,7 +59,7 @@ def _candidates() -> Iterator[Path]:
 
 @functools.cache
 def _inspect(path: Path) -> Nvcc | None:
-    """Return the compiler's version text, or None if no compiler runs."""
+    """Return the compiler at a path; None if it does not run or supports none of the architectures."""
     try:
         release = _ask(path, "--version")
         known = re.findall(r"compute_(\d+)", _ask(path, "--list-gpu-arch"))
