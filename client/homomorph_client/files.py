@@ -221,6 +221,11 @@ def _flush_one(path: Path) -> None:
         os.close(handle)
 
 
+def cache_folder() -> Path:
+    """Return homomorph's folder in the user's cache, for files that can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "homomorph"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

@@ -13,6 +13,8 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
+from homomorph_client.files import cache_folder
+
 _LOGGER = logging.getLogger(__name__)
 _SOURCE = "request_guard.c"
 _LIBRARY_FILE = "librequest_guard.so"
@@ -27,8 +29,7 @@ def build_guard() -> Path | None:
     source = resources.files("homomorph_export.serving") / _SOURCE
     text = source.read_bytes()
     digest = hashlib.sha256(platform.machine().encode() + text).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    library = cache / "homomorph" / "guard" / digest / _LIBRARY_FILE
+    library = cache_folder() / "guard" / digest / _LIBRARY_FILE
     if library.exists():
         return library
     try:

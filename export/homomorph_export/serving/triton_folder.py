@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from homomorph_client.errors import ServerError
-from homomorph_client.files import replacing
+from homomorph_client.files import cache_folder, replacing
 
 REQUIREMENTS = ("nvidia-pytriton==0.7.0", "numpy>=1.26,<2")
 FOLDER_VARIABLE = "HOMOMORPH_TRITON"
@@ -24,8 +24,7 @@ def triton_folder() -> Path:
     """Return the folder's path, whether it exists or not: in the user's cache, one for each version of Python."""
     if chosen := os.environ.get(FOLDER_VARIABLE):
         return Path(chosen)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "homomorph" / f"triton-python{sys.version_info.major}.{sys.version_info.minor}"
+    return cache_folder() / f"triton-python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def make_triton_folder() -> Path:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from homomorph.errors import DataError
-from homomorph_client.files import replacing
+from homomorph_client.files import cache_folder, replacing
 
 _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 _ROWS = 256
@@ -46,11 +45,6 @@ def unpack_pictures(folder: Path) -> Path | None:
             (partial / "images").mkdir(parents=True)
             _unpack(files, partial)
     return target
-
-
-def cache_folder() -> Path:
-    """Return the folder of files that homomorph can make again: `$XDG_CACHE_HOME/homomorph`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "homomorph"
 
 
 def count_row_groups(file: Path) -> int:
