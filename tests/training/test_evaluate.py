@@ -20,10 +20,11 @@ from homomorph.evaluation import figures
 from homomorph.evaluation.distance import find_lpips, judge_distance
 from homomorph.evaluation.evaluate import evaluate
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import measure_method
 from homomorph.evaluation.methods import Homomorph, LatentBlend, PixelBlend, SlerpBlend
-from homomorph.evaluation.redrawn import Pictures, Redrawn
+from homomorph.evaluation.redrawn import Redrawn
 from homomorph.evaluation.references import frechet_floor
 from homomorph.evaluation.report import write_report
 from homomorph.evaluation.single_group import GROUP_FRAMES, WORST

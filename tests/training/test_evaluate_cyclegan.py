@@ -16,11 +16,11 @@ from PIL import Image
 from homomorph.data.labels import LabelledPictures, read_labelled
 from homomorph.evaluation.distance import judge_distance
 from homomorph.evaluation.evaluator import Evaluator
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import measure_method
 from homomorph.evaluation.page import SECTIONS
 from homomorph.evaluation.path import PATH_FRAMES
-from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.tasks import translation_tasks, whole_task
 from homomorph.evaluation.translation import SWITCH_AT, Translation, directions_of
 from homomorph.models.config import ModelConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from homomorph.data.avatars import FEATURES, draw_looks, render
-from homomorph.evaluation.methods import Pictures
+from homomorph.evaluation.figures import Pictures
 from homomorph.runs.cyclegan import load_translator
 from homomorph.runs.run import resolve_run
 

@@ -1,4 +1,4 @@
-"""Some pairs of a task, with what every figure of them needs."""
+"""Some pairs of a task, with the values that all figures need."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homomorph.data.labels import UNKNOWN
+from homomorph.evaluation.figures import Labels, Pictures
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.judge import Judge
 from homomorph.evaluation.methods import Method
-from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.tasks import Task
 from homomorph.models.config import RESIDUAL
-
-Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -28,19 +26,19 @@ class Chunk:
     rows: NDArray[np.intp]
     """Numbers of the pairs, [B]."""
     reconstructed_a: Pictures | None
-    """D(E(a)), uint8 [B, 3, H, W]; None for a method without a way back."""
+    """D(E(a)), uint8 [B, 3, H, W]; None if the method cannot reconstruct."""
     reconstructed_b: Pictures | None
-    """D(E(b)); None for a method that takes nothing from b."""
+    """D(E(b)), likewise; None also if the method takes nothing from b."""
     labels_a: Labels
-    """a's labels as far as they count for `transfer`, `UNKNOWN` where they do not, [B, L]."""
+    """a's labels, [B, L]; `UNKNOWN` where they do not count for `transfer`."""
     labels_b: Labels
-    """b's, the same."""
+    """b's labels, likewise."""
     preserved_labels: Labels
-    """What shall still be read outside a group that moves, [B, L]."""
+    """Labels that the judge should still read outside a group that moves, [B, L]."""
 
     @property
     def method(self) -> Method:
-        """What is measured."""
+        """The method that is measured."""
         return self.task.method
 
     @cached_property
@@ -59,7 +57,7 @@ class Chunk:
         return [*self.held_out.groups, RESIDUAL]
 
     def strengths(self, group: str, values: NDArray[np.float64], others: float = 0) -> NDArray[np.float32]:
-        """Strengths of one group, and of all others: [S] -> [B, S, K]."""
+        """Return strengths with these values for one group and `others` for all other groups: [S] -> [B, S, K]."""
         strengths = np.full((len(self.rows), len(values), len(self.branches)), others, dtype=np.float32)
         strengths[:, :, self.branches.index(group)] = values
         return strengths

@@ -16,7 +16,7 @@ from homomorph.runs.record import TrainingRecord
 FRAMES = 9
 """Frames of the morphs that are timed."""
 TURNS = 15
-"""How often each method is timed, one after the other in turns."""
+"""Number of turns; in each, every method is timed once."""
 _WARM_UP = 3
 _BYTES = 4  # of a weight in float32
 
@@ -47,7 +47,7 @@ def cost(method: Method, *, frame_time: float, training: TrainingRecord | None) 
     """Gather the figure `cost`.
 
     Args:
-        method: what costs.
+        method: the method.
         frame_time: its time for a frame, as a multiple of the reference's.
         training: cost of its training; None if unknown.
     """

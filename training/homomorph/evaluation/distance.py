@@ -21,10 +21,10 @@ from homomorph.models.perceptual import perceptual_distance
 from homomorph_client.files import sha256
 
 Choice = Literal["auto", "evaluator", "lpips"]
-"""Which d: `auto` is LPIPS where it can be had."""
+"""Which d: `auto` is LPIPS if it can be used, else the judge's maps."""
 
 MIN_SIZE = 31
-"""Height and width in pixels of the smallest picture that AlexNet's layers leave anything of."""
+"""Smallest height and width in pixels that AlexNet's layers accept."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Distance:
     """A way to measure d."""
 
     name: str
-    """What it is, for people."""
+    """Description for reports."""
     maps: Callable[[Tensor], list[Tensor]]
     """Pictures uint8 [B, 3, H, W] -> maps [B, C, h, w] of several layers."""
     between: Callable[[list[Tensor], list[Tensor]], Tensor]
@@ -40,7 +40,7 @@ class Distance:
 
     @torch.no_grad()
     def of_pairs(self, pictures: Tensor, others: Tensor) -> NDArray[np.float64]:
-        """d of each picture and its partner: uint8 [N, 3, H, W] twice -> [N]."""
+        """Return d between each picture and its counterpart in `others`: uint8 [N, 3, H, W] twice -> [N]."""
         found = [
             self.between(self.maps(ours), self.maps(theirs)).double().numpy()
             for ours, theirs in zip(pictures.split(FRAME_CHUNK), others.split(FRAME_CHUNK), strict=True)
@@ -49,9 +49,9 @@ class Distance:
 
     @torch.no_grad()
     def around(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """d from each frame to the next one, and at last from the last one to the first.
+        """Return d from each frame to the next one, and from the last one to the first.
 
-        Each frame is looked at once, not once with either neighbour.
+        The maps of each frame are computed once.
 
         Args:
             frames: uint8 [N, S, 3, H, W].
@@ -68,24 +68,24 @@ class Distance:
 
 
 def judge_distance(judge: Judge) -> Distance:
-    """LPIPS's form, without its weights, on the judge's maps."""
+    """Return LPIPS's form, without its weights, on the judge's maps."""
     return Distance(
         "LPIPS's form on the judge's maps (LPIPS's own weights are not used)", judge.maps, perceptual_distance
     )
 
 
 def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str]:
-    """LPIPS (Zhang et al., CVPR 2018) on AlexNet, if it is wanted and here; nothing is downloaded.
+    """Return LPIPS (Zhang et al., CVPR 2018) on AlexNet, if it is asked for and on this machine. Downloads nothing.
 
     Args:
-        choice: `lpips` insists, `auto` takes what there is.
+        choice: `lpips` requires LPIPS, `auto` allows to go without, `evaluator` leaves it out.
         picture_size: height and width in pixels of what will be compared.
 
     Returns:
         LPIPS, or None and why it is left out.
 
     Raises:
-        ConfigError: AlexNet's weights are damaged, or LPIPS is insisted on and cannot be had.
+        ConfigError: AlexNet's weights are damaged, or LPIPS is required and cannot be used.
     """
     if choice == "evaluator":
         return None, "lpips is left out: --distance evaluator asks for that"
@@ -123,5 +123,5 @@ def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str]
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """To unit length across channels, as LPIPS does it."""
+    """Normalise maps to unit length across channels, as LPIPS does."""
     return maps / maps.square().sum(dim=1, keepdim=True).add(1e-8).sqrt()

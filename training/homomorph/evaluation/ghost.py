@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from homomorph.evaluation.chunk import Chunk
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.methods import PixelBlend
 from homomorph.evaluation.pair_values import PairValues
 from homomorph.evaluation.redrawn import GHOST_STRENGTHS
@@ -34,8 +35,6 @@ MIRROR_LIMIT = 8.0
 """Largest mean difference between a window and its mirror image that still counts as symmetric, in grey levels."""
 DIFFERENCE_LIMIT = 16.0
 """Smallest mean difference between A and B for which a window's share of B is defined, in grey levels."""
-
-Pictures = NDArray[np.uint8]
 
 
 def window_errors(pictures: Pictures, others: Pictures) -> Tensor:
@@ -89,7 +88,7 @@ def collect_ghosts(values: PairValues, chunk: Chunk, path: Pictures) -> None:
     """Compare frames of the path with both ends in mixed colours.
 
     Args:
-        values: takes what is measured.
+        values: receives the measurements.
         chunk: B pairs of a method that has frames between a and b.
         path: frames with all strengths equal from 0 to 1, uint8 [B, S, 3, H, W].
     """

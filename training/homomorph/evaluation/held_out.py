@@ -12,16 +12,17 @@ from homomorph.data import avatars
 from homomorph.data.labels import LabelledPictures
 from homomorph.data.provenance import read_provenance
 from homomorph.errors import DataError
-from homomorph.evaluation.redrawn import Pictures, Redrawn, drawings_per_pair, redraw
+from homomorph.evaluation.figures import Pictures
+from homomorph.evaluation.redrawn import Redrawn, drawings_per_pair, redraw
 from homomorph.progress import Progress, Report, silent
 from homomorph_client.pictures import fit_picture
 
 MAX_TRAINING = 8000
-"""Pictures that the judge is trained on, at most."""
+"""Largest number of pictures that train the judge."""
 MIN_TRAINING = 500
-"""Completely labelled pictures that are left for the judge, where there are twice as many; else half of them are."""
+"""Completely labelled pictures that are left for the judge. Of fewer than twice as many, half are left."""
 MIN_PAIRS = 16
-"""Fewer pairs say nothing."""
+"""Smallest number of pairs; figures of fewer pairs are too uncertain."""
 
 
 @dataclass
@@ -39,11 +40,11 @@ class HeldOut:
     labels_b: NDArray[np.uint8]
     """0 or 1, [N, L]."""
     pictures: Pictures
-    """For the judge, uint8 [M, 3, H, W]; no picture of a pair is among them."""
+    """Pictures for the judge, uint8 [M, 3, H, W]; no picture of a pair is among them."""
     labels: NDArray[np.uint8]
-    """Theirs: 0, 1 or `UNKNOWN`, [M, L]."""
+    """Labels of `pictures`: 0, 1 or `UNKNOWN`, [M, L]."""
     redrawn: Redrawn | None = None
-    """The pairs drawn again with something changed; None where that cannot be done."""
+    """The pairs drawn again with something changed; None if the set is not the built-in one."""
 
     def columns(self, group: str) -> slice:
         """The group's columns of the labels."""
@@ -107,7 +108,7 @@ def read_held_out(
     else:
         for_training = _for_training(judge_data, np.zeros(0, dtype=np.intp))
 
-    # What a group changes is known of the groups that the set was drawn with.
+    # Only the groups that the set was drawn with can be drawn again.
     drawn_groups = {} if seed is None else avatars.GROUPS
     groups = [group for group, names in data.groups.items() if drawn_groups.get(group) == names]
     looks = [] if seed is None else [avatars.draw_looks(seed, _index(data.paths[index])) for index in chosen]
@@ -142,12 +143,12 @@ def read_held_out(
     return held_out
 
 
-def _for_training(data: LabelledPictures, taken: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Pictures for the judge: those with a label that are not taken, shuffled where not all are labelled completely."""
+def _for_training(data: LabelledPictures, used: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the pictures for the judge: all with a label, except `used`; shuffled if some labels are unknown."""
     labelled = np.flatnonzero(data.known.any(axis=1))
-    free = np.setdiff1d(labelled, taken)
+    free = np.setdiff1d(labelled, used)
     if not data.known[free].all():
-        # The first tenth tells how good the judge is, so it must be like the rest.
+        # The first tenth measures the judge's accuracy, so it must be like the rest.
         free = np.random.default_rng(0).permutation(free)
     return free[:MAX_TRAINING]
 

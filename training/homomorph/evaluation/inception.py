@@ -41,10 +41,10 @@ class InceptionDistance:
 
 
 def find_inception(weights: Path | None) -> tuple[InceptionDistance | None, str]:
-    """Load Inception where its weights are.
+    """Load Inception if its weights are on this machine.
 
     Args:
-        weights: their file; None looks into torch hub's cache, where torch-fidelity puts them.
+        weights: file of its weights; None: look in torch hub's cache, where torch-fidelity puts them.
 
     Returns:
         Inception, or None and why it is left out.

@@ -1,4 +1,4 @@
-"""What reads pictures in an evaluation: labels, features for `frechet`, and maps for d."""
+"""The judge of an evaluation: it reads labels from pictures, features for `frechet`, and maps for d."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Judge(Protocol):
     """Reads labels. It was trained on real pictures only and shares nothing with any model's training."""
 
     reads_reconstructions: bool
-    """Whether labels count only where it reads them rightly in D(E(a)) and D(E(b)).
+    """Whether a label counts only if the judge reads it correctly in D(E(a)) and D(E(b)).
 
-    A judge that is often wrong about real pictures would else count its own errors as a method's.
+    Set for a judge that is often wrong about real pictures: otherwise its errors would count as a method's.
     """
 
     def judge(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -40,12 +40,12 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often a judge is right about real pictures that did not train it."""
+    """Accuracy of a judge on real pictures that did not train it."""
 
     per_label: NDArray[np.float64]
-    """Share of the known labels that it reads rightly, [L]; NaN where none is known."""
+    """Share of the known labels that it reads correctly, [L]; NaN if none is known."""
     balanced: NDArray[np.float64]
-    """Mean of the shares among pictures that have the label and among those that do not, [L]; .5 is chance."""
+    """Mean of the accuracy on pictures with the label and on pictures without it, [L]; .5 is chance."""
     pictures: int
     """Number of pictures that trained it."""
 
@@ -53,7 +53,7 @@ class Accuracy:
 def train_judge(
     choice: JudgeChoice, held_out: HeldOut, steps: int, report: Report = silent, *, seed: int = 0
 ) -> tuple[Judge, Accuracy]:
-    """Train a judge on nine tenths of its pictures, and see how good it is on the first tenth.
+    """Train a judge on nine tenths of its pictures, and measure its accuracy on the first tenth.
 
     Args:
         choice: which judge.

@@ -1,4 +1,4 @@
-"""Takes all figures of one method, and keeps the pictures that show them."""
+"""Measures all figures of one method, and keeps example pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from homomorph.data.augmented import Jitter, positional_augmentation
 from homomorph.evaluation.chunk import Chunk, make_chunk
 from homomorph.evaluation.distance import Distance
 from homomorph.evaluation.evaluator import moved_picture
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.ghost import collect_ghosts, collect_group_ghosts, ghost_figures
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.inception import InceptionDistance
@@ -19,7 +20,6 @@ from homomorph.evaluation.judge import Judge
 from homomorph.evaluation.pair_values import PairValues
 from homomorph.evaluation.path import collect_path, path_figures
 from homomorph.evaluation.reconstruction import collect_reconstruction, reconstruction_figures
-from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.results import MethodResult
 from homomorph.evaluation.single_group import (
     GROUP_FRAMES,
@@ -33,7 +33,7 @@ from homomorph.evaluation.tasks import Task
 from homomorph.progress import Progress, Report, silent
 
 PAIR_CHUNK = 16
-"""Pairs whose frames are in memory at once."""
+"""Number of pairs whose frames are in memory at once."""
 
 
 def measure_method(
@@ -48,17 +48,17 @@ def measure_method(
     stage: str = "pairs",
     report: Report = silent,
 ) -> MethodResult:
-    """Take all figures of one method.
+    """Measure all figures of one method.
 
     Args:
-        tasks: what it is measured on; several for a CycleGAN, one for each direction.
+        tasks: the method's task, or one task for each direction of a CycleGAN.
         held_out: pairs, and the truth where it is known.
         judge: trained.
         distance: d.
-        displayed_pairs: pairs whose frames are kept, where they count.
+        displayed_pairs: numbers of the pairs whose frames are kept, if they are in a task.
         lpips: measures the figure `lpips`; None to leave that out.
         inception: measures the figure `fid`; None to leave that out.
-        stage: what the reports call this method.
+        stage: name of the method in progress reports.
         report: called after each chunk of pairs.
     """
     groups = [group for group in held_out.groups if any(group in task.columns for task in tasks)]
@@ -130,7 +130,7 @@ def _collect_groups(
     displayed: NDArray[np.bool_],
     path: Pictures,
 ) -> None:
-    """Move each group alone, of the pictures as they are and shifted."""
+    """Move each group alone, in the original pictures and in shifted ones."""
     method = chunk.method
     strengths = np.linspace(0, 1, GROUP_FRAMES)
     shifted_a, shifted_b = _shifted(augment, chunk.rows, chunk.a, 0), _shifted(augment, chunk.rows, chunk.b, 1)

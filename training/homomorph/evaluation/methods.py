@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from homomorph.evaluation.figures import Pictures
 from homomorph.models.blending import blend_pixels, linear, spherical
 from homomorph.models.morph import MorphModel, interpolate, parameter_counts
 from homomorph.models.pixels import from_normalised, normalise
-
-Pictures = NDArray[np.uint8]
 
 
 class Method(Protocol):
@@ -21,16 +20,16 @@ class Method(Protocol):
 
     has_groups: bool
     switches: bool
-    """Whether it has no frames between a picture as it is and the changed one."""
+    """Whether it only switches between the original and the changed picture, without frames between them."""
     parameters: int
-    """Weights of the networks, in numbers."""
+    """Number of weights of its networks."""
     attributes: int
-    """How many attributes it can change while the others stay."""
+    """Number of attributes that it can change one by one."""
 
     def reconstruct(self, pictures: Pictures) -> Pictures | None:
-        """Return pictures after they have been through the networks: uint8 [B, 3, H, W] -> the same shape.
+        """Return pictures encoded and decoded: uint8 [B, 3, H, W] -> the same shape.
 
-        For a method that switches that is there and back, of pictures that can be changed; None if it has no way back.
+        A method that switches changes the pictures there and back; None if it cannot change them back.
         """
         ...
 
@@ -48,7 +47,7 @@ class PixelBlend:
     attributes = 0
 
     def reconstruct(self, pictures: Pictures) -> Pictures:
-        """A blend shows its ends as they are."""
+        """Return the pictures unchanged."""
         return pictures
 
     def morph(self, source: Pictures, target: Pictures, strengths: NDArray[np.float32]) -> Pictures:
@@ -59,7 +58,7 @@ class PixelBlend:
 
 
 class _ModelMethod:
-    """What the methods with an encoder and a decoder share."""
+    """Base of the methods with an encoder and a decoder."""
 
     has_groups = False
     switches = False
@@ -72,12 +71,12 @@ class _ModelMethod:
 
     @torch.no_grad()
     def reconstruct(self, pictures: Pictures) -> Pictures:
-        """D(E(x))."""
+        """Return D(E(x))."""
         return self._decode(self._encode(pictures))
 
     @torch.no_grad()
     def morph(self, source: Pictures, target: Pictures, strengths: NDArray[np.float32]) -> Pictures:
-        """D of the mixed features."""
+        """Return D of the mixed features."""
         features = self._mix(self._encode(source), self._encode(target), torch.from_numpy(strengths).to(self._device))
         frames = self._decode(features.flatten(0, 1))
         return frames.reshape(*strengths.shape[:2], *frames.shape[1:])
@@ -130,5 +129,5 @@ class Homomorph(_ModelMethod):
 
 
 def methods_of(model: MorphModel) -> dict[str, Method]:
-    """The methods that one model gives, by their names."""
+    """Return the methods that use one model, by their names."""
     return {"latent": LatentBlend(model), "slerp": SlerpBlend(model), "homomorph": Homomorph(model)}

@@ -16,8 +16,8 @@ from PIL import Image
 
 from homomorph.errors import DataError
 from homomorph.evaluation.evaluate import Evaluation, Example
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.plots import responses_figure
-from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.results import MethodResult
 from homomorph.evaluation.single_group import GROUP_FRAMES
 from homomorph.evaluation.table import format_figure, table_rows
@@ -69,7 +69,8 @@ def write_page(page: Path, evaluation: Evaluation) -> None:
         "curves": _curves(page, results),
     }
     for section, content in sections.items():
-        text = _section(section).sub(lambda found, new=content: f"{found[1]}\n{new}\n{found[3]}", text)  # type: ignore[misc]
+        (found,) = _section(section).finditer(text)
+        text = f"{text[: found.start(2)]}\n{content}\n{text[found.end(2) :]}"
     write_text(page, text)
 
 
@@ -95,10 +96,10 @@ def _measured(meta: dict[str, Any]) -> str:
 
 def _trained_on(meta: dict[str, Any]) -> str:
     """Name the machine of each training, and give the time of one frame of homomorph's."""
-    said = [f"`{name}` was trained on {machine}." for name, machine in meta["trained_on"].items()]
+    sentences = [f"`{name}` was trained on {machine}." for name, machine in meta["trained_on"].items()]
     if reference_ms := meta["timing"]["reference_ms"]:
-        said.append(f"A frame of homomorph's took {format_figure(reference_ms)} ms.")
-    return "\n\n" + " ".join(said) if said else ""
+        sentences.append(f"A frame of homomorph's took {format_figure(reference_ms)} ms.")
+    return "\n\n" + " ".join(sentences) if sentences else ""
 
 
 def _table(results: dict[str, MethodResult], rows: list[tuple[str, list[float | None]]]) -> str:

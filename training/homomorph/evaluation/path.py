@@ -7,10 +7,10 @@ import numpy as np
 from homomorph.evaluation import figures
 from homomorph.evaluation.chunk import Chunk
 from homomorph.evaluation.distance import Distance
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.inception import InceptionDistance
 from homomorph.evaluation.judge import Judge
 from homomorph.evaluation.pair_values import PairValues
-from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.results import Figures
 
 PATH_FRAMES = 17
@@ -28,7 +28,7 @@ def collect_path(
     """Morph from a to b, and measure the frames.
 
     Args:
-        values: takes what is measured.
+        values: receives the measurements.
         chunk: B pairs.
         judge: whose features `frechet` compares.
         distance: d.

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from homomorph.data import avatars
-
-Pictures = NDArray[np.uint8]
+from homomorph.evaluation.figures import Pictures
 
 GHOST_STRENGTHS = (0.25, 0.5, 0.75)
 """Strengths at which frames are compared with both ends drawn in the colours between."""

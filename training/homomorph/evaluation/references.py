@@ -1,4 +1,4 @@
-"""`frechet` of real and of drawn pictures, to read a method's by."""
+"""`frechet` of real and of drawn pictures, as references for that of a method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from homomorph.evaluation.redrawn import GHOST_STRENGTHS
 
 
 def frechet_floor(held_out: HeldOut, judge: Judge, rows: NDArray[np.intp]) -> float:
-    """`frechet` of real pictures that are in no pair, as many as a method has frames: what perfect frames would get.
+    """Return `frechet` of real pictures that are in no pair, as many as a method has frames: that of perfect frames.
 
     Args:
         held_out: pairs and other pictures.
@@ -20,18 +20,18 @@ def frechet_floor(held_out: HeldOut, judge: Judge, rows: NDArray[np.intp]) -> fl
         rows: the pairs that count.
 
     Returns:
-        NaN where there are not as many: fewer pictures would lie further off by their number alone.
+        NaN if there are fewer pictures, because their distance would be larger by their number alone.
     """
     pairs = np.concatenate([held_out.source[rows], held_out.target[rows]])
     if len(held_out.pictures) < len(pairs):
         return float("nan")
-    # The first ones, because those that did not train the judge are among them.
+    # The first ones, because the pictures that did not train the judge come first.
     others = held_out.pictures[: len(pairs)]
     return figures.frechet(judge.judge(others)[1], judge.judge(pairs)[1])
 
 
 def frechet_drawn(held_out: HeldOut, judge: Judge) -> float:
-    """`frechet` of drawn pictures that could stand between a and b: colours mixed, everything else a's or b's.
+    """Return `frechet` of drawn pictures between a and b: colours are mixed, everything else is a's or b's.
 
     No frame of a morph can be more believable than these; they jump from one look to the next.
 
@@ -44,7 +44,7 @@ def frechet_drawn(held_out: HeldOut, judge: Judge) -> float:
 
 
 def frechet_ends(held_out: HeldOut, judge: Judge) -> float:
-    """`frechet` of both ends drawn in the colours between, as `ghost` compares frames with: one strength a pair.
+    """Return `frechet` of a and b drawn in mixed colours, as `ghost` compares frames with: one strength for each pair.
 
     Frames that show a or b whole, in mixed colours, would get this.
 

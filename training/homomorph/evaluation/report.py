@@ -1,4 +1,4 @@
-"""`report.html`: the figures, the strips and the curves in one file that needs nothing beside it."""
+"""`report.html`: the figures, strips and curves in one self-contained file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.headline import headline
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.plots import as_svg, group_responses_figure, responses_figure, steps_figure
-from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.results import MethodResult
 from homomorph.evaluation.table import format_figure, table_rows
 
@@ -111,7 +111,7 @@ def write_report(results: Mapping[str, MethodResult], held_out: HeldOut, meta: d
 
 
 def _frame_strips(name: str, frames: Pictures, pairs: Sequence[int], held_out: HeldOut) -> _Strips:
-    """One row a pair: a, the frames [P, S, 3, H, W], b."""
+    """Return one row for each pair: a, its frames (of [P, S, 3, H, W]), b."""
     columns = ["a", *(f"{strength:.2g}" for strength in np.linspace(0, 1, frames.shape[1])), "b"]
     rows = {
         f"pair {pair}": [held_out.source[pair], *strip, held_out.target[pair]]
@@ -121,7 +121,7 @@ def _frame_strips(name: str, frames: Pictures, pairs: Sequence[int], held_out: H
 
 
 def _worst_strips(name: str, group: str, ranked: Sequence[tuple[int, Pictures]], held_out: HeldOut) -> _Strips:
-    """One row a pair: a, b, the morph at v_g = 1, and the truth where it is known."""
+    """Return one row for each pair: a, b, the morph at v_g = 1, and the truth if it is known."""
     truths = None if held_out.redrawn is None else held_out.redrawn.counterfactuals.get(group)
     columns = ["a", "b", "morph"] + ["truth"] * (truths is not None)
     rows = {
@@ -138,7 +138,7 @@ def _strips(name: str, columns: list[str], rows: Mapping[str, Sequence[Pictures]
 
 
 def _png_uri(picture: Pictures) -> str:
-    """A picture [3, H, W] as a data URI."""
+    """Return a picture [3, H, W] as a data URI."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""What is measured of one method."""
+"""All measurements of one method."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homomorph.evaluation.redrawn import Pictures
+from homomorph.evaluation.figures import Pictures
 
 Figures = dict[str, "float | dict[str, float]"]
 """Figures by name; those of a group, or of another part, by its name."""
@@ -27,12 +27,12 @@ class MethodResult:
     pairs: int
     """Number of pairs that were measured."""
     displayed_pairs: list[int]
-    """P of them, whose frames are kept."""
+    """Numbers of the P pairs whose frames are kept."""
     path_strips: Pictures
-    """Their frames with all strengths equal, [P, PATH_FRAMES, 3, H, W]."""
+    """Frames of the displayed pairs with all strengths equal, [P, PATH_FRAMES, 3, H, W]."""
     group_strips: dict[str, Pictures]
-    """Their frames with one strength alone, [P, GROUP_FRAMES, 3, H, W]."""
+    """Per group, their frames with this group's strength alone, [P, GROUP_FRAMES, 3, H, W]."""
     shifted_strips: dict[str, Pictures]
-    """The same of pictures that were shifted as for `shift`, between a and b: [P, GROUP_FRAMES + 2, 3, H, W]."""
+    """The same from shifted pictures, as for `shift`, with these at both ends: [P, GROUP_FRAMES + 2, 3, H, W]."""
     worst: dict[str, list[tuple[int, Pictures]]]
     """Per group, the pairs that came out worst: the pair's number and its frame at v_g = 1, [3, H, W]."""

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from homomorph.evaluation import figures
 from homomorph.evaluation.chunk import Chunk
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.methods import Method
 from homomorph.evaluation.pair_values import PairValues
-from homomorph.evaluation.redrawn import Pictures
 from homomorph.evaluation.results import Figures
 from homomorph.models.config import RESIDUAL
 
@@ -40,7 +40,7 @@ class WorstFrames:
         self._ranked: list[tuple[float, int, Pictures]] = []
 
     def add(self, rows: NDArray[np.intp], errors: NDArray[np.float64], frames: Pictures) -> None:
-        """Keep the worst of these too; an error of NaN counts as none."""
+        """Add frames and keep the worst; frames with an error of NaN are left out."""
         self._ranked += [
             (error, int(pair), frame.copy())
             for error, pair, frame in zip(errors, rows, frames, strict=True)
@@ -60,8 +60,8 @@ def collect_group(
     """Measure one group that moves alone.
 
     Args:
-        values: takes what is measured.
-        worst: takes the worst frames.
+        values: receives the measurements.
+        worst: receives the worst frames.
         chunk: B pairs.
         group: which group.
         morphs: of this group.

@@ -1,4 +1,4 @@
-"""What each method is measured on: which pairs, which groups, which labels of them."""
+"""The tasks that methods are measured on: pairs, groups and labels."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from homomorph.models.cyclegan import CycleGAN
 
 @dataclass(frozen=True)
 class Task:
-    """One method and its work."""
+    """A method, and the pairs and groups that it is measured on."""
 
     method: Method
     rows: NDArray[np.intp]
-    """The pairs that count."""
+    """Numbers of the pairs."""
     columns: dict[str, slice]
-    """The groups that it is asked to move, with the labels that shall change."""
+    """The groups that the method moves -> the columns of the labels that should change."""
     directions: tuple[Direction, ...] = ()
-    """Changes of one attribute, for which it is held against CycleGANs on the same pairs."""
+    """Changes of one attribute, in which it is compared with CycleGANs on the same pairs."""
 
 
 def whole_task(method: Method, held_out: HeldOut, directions: Sequence[Direction] = ()) -> Task:
-    """Every group of every pair."""
+    """Return the task of moving every group of every pair."""
     columns = {group: held_out.columns(group) for group in held_out.groups}
     return Task(method, np.arange(len(held_out.source)), columns, tuple(directions))
 
 
 def translation_tasks(model: CycleGAN, directions: Sequence[Direction], held_out: HeldOut) -> list[Task]:
-    """For each direction of a CycleGAN, its attribute in the pairs that go this way from a to b.
+    """Return a task for each direction of a CycleGAN: its attribute, in the pairs in which it changes from a to b.
 
     Raises:
-        DataError: no pair goes one of the ways.
+        DataError: there is no such pair for one of the directions.
     """
     tasks = []
     for direction in directions:

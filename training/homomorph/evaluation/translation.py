@@ -1,4 +1,4 @@
-"""A CycleGAN among the methods that are compared: a picture as it is, or changed, and nothing between."""
+"""A CycleGAN as one of the compared methods: it gives the original or the changed picture, and nothing between."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from homomorph.errors import DataError
+from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.held_out import HeldOut
-from homomorph.evaluation.methods import Pictures
 from homomorph.models.config import served_name
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.translator import Translator
 
 _NOT = "not_"
 SWITCH_AT = 0.5
-"""Strength from which on the changed picture is shown."""
+"""Smallest strength that gives the changed picture."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Direction:
 
     name: str
     group: str
-    """The attribute's."""
+    """Group of the attribute."""
     column: int
-    """Of the attribute among all labels."""
+    """Column of the attribute among all labels."""
     value: int
-    """What the label becomes: 1 for `<attribute>`, 0 for `not_<attribute>`."""
+    """New value of the label: 1 for `<attribute>`, 0 for `not_<attribute>`."""
 
     def applies(self, held_out: HeldOut) -> NDArray[np.bool_]:
-        """Which pairs go this way from a to b, [N]."""
+        """Which pairs change in this direction from a to b, [N]."""
         applies: NDArray[np.bool_] = (held_out.labels_a[:, self.column] != self.value) & (
             held_out.labels_b[:, self.column] == self.value
         )
@@ -70,18 +70,18 @@ class Translation:
     def __init__(self, model: CycleGAN, direction: str) -> None:
         self.direction = direction
         self._translator = Translator([model])
-        # A run that was trained has both ways, an imported one has no way back.
+        # A trained run has both directions, an imported one has one.
         self._back = next((name for name in model.config.directions if name != direction), None)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
     def reconstruct(self, pictures: Pictures) -> Pictures | None:
-        """There and back, the cycle that the training asks to lead home."""
+        """Change the pictures there and back (the cycle of CycleGAN's training)."""
         if self._back is None:
             return None
         return self._changed(self._back, self._changed(self.direction, pictures))
 
     def morph(self, source: Pictures, target: Pictures, strengths: NDArray[np.float32]) -> Pictures:
-        """Return a or G(a); of b nothing is taken."""
+        """Return a or G(a); b has no effect."""
         changed = self._changed(self.direction, source)
         switched = (strengths.max(axis=2) >= SWITCH_AT)[:, :, None, None, None]
         return np.where(switched, changed[:, None], source[:, None])
