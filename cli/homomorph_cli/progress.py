@@ -49,13 +49,13 @@ def announcing(line: str, report: Report) -> Report:
 
     A command that fails before its work begins so prints its error line alone.
     """
-    said = False
+    printed = False
 
     def announced(progress: Progress) -> None:
-        nonlocal said
-        if not said:
+        nonlocal printed
+        if not printed:
             print(line, file=sys.stderr, flush=True)
-            said = True
+            printed = True
         report(progress)
 
     return announced

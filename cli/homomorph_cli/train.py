@@ -105,7 +105,7 @@ def train(
 ) -> None:
     """Train a model on labelled pictures.
 
-    Several GPUs or machines: `torchrun --nproc-per-node N --no-python homomorph train …` divides each batch among them.
+    On several GPUs or machines: `torchrun --nproc-per-node N --no-python homomorph train …` divides each batch.
     """
     from homomorph.data.labels import fingerprint, read_labelled
     from homomorph.data.loading import default_workers, report_skipped

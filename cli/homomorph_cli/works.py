@@ -174,8 +174,8 @@ def work_on(
         if len(sources) == 1:
             items = list(folder_items(*sources))
         else:
-            items, said = paired_items(*sources)
-            summary = f"{len(items)} pairs: {said}"
+            items, note = paired_items(*sources)
+            summary = f"{len(items)} pairs: {note}"
         work_on_folder(items, work, out, kind, len(items), summary)
         return
     if kind is not None:

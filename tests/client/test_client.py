@@ -22,7 +22,7 @@ from homomorph_client.errors import ServerUnavailableError, SettingsError
 from homomorph_client.served_model import ServedModel
 
 PICTURE = np.zeros((16, 16, 3), np.uint8)
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "name": "morph",
     "parameters": {
         "groups": {"string_value": "hair,residual"},
@@ -121,7 +121,7 @@ def test_picture_size_must_fit_the_stride(size: int) -> None:
 
 @pytest.mark.parametrize("key", ["groups", "picture_size", "stride", "max_steps", "max_strength"])
 def test_foreign_models_are_refused(key: str) -> None:
-    parameters = {name: value for name, value in CONFIG["parameters"].items() if name != key}  # type: ignore[attr-defined]
+    parameters = {name: value for name, value in CONFIG["parameters"].items() if name != key}
     with pytest.raises(RequestError, match=key):
         ServedModel.from_config({"name": "morph", "parameters": parameters})
     with pytest.raises(RequestError, match="'morph' is not one"):

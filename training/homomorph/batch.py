@@ -64,14 +64,24 @@ class Item:
 
 @dataclass
 class Outcome:
-    """What became of the items."""
+    """Counts of the results, and the failures."""
 
     written: int = 0
     """Results that were made now."""
     skipped: int = 0
     """Results that were there already."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Items that gave none, by name, with the reason."""
+    """Names of the items without a result -> the reason."""
+
+    def add(self, name: str, status: str) -> None:
+        """Count an item by what `make` returned for it."""
+        if status == "written":
+            self.written += 1
+        elif status == "skipped":
+            self.skipped += 1
+        else:
+            self.failed[name] = status
+            _log.warning("failed: %s", status)
 
 
 def folder_items(folder: Path) -> Iterator[Item]:
@@ -133,8 +143,8 @@ def paired_items(source: Path, target: Path) -> tuple[list[Item], str]:
     both = [name for name in ours if name in others]
     if both:
         left = len(ours) + len(others) - 2 * len(both)
-        said = "pictures of the same name" + (f"; left out: {left} without a partner" if left else "")
-        return [Item(name, (source / ours[name], target / others[name])) for name in both], said
+        note = "pictures of the same name" + (f"; left out: {left} without a partner" if left else "")
+        return [Item(name, (source / ours[name], target / others[name])) for name in both], note
     if not ours or len(ours) != len(others):
         raise DataError(
             f"{source} ({len(ours)} pictures) and {target} ({len(others)}) have no picture of the same name, and are "
@@ -164,7 +174,7 @@ def check_results(out: Path, work: Work, kind: Format) -> str:
 
 
 def result_path(out: Path, name: str, kind: Format) -> Path:
-    """Return where a result lies."""
+    """Return the path of a result."""
     return out / name if kind == "frames" else out / f"{name}.{kind}"
 
 
@@ -175,7 +185,7 @@ def make(item: Item, compute: Compute, out: Path, kind: Format, settings: str) -
         `written` or `skipped`, or the reason why it failed.
 
     Raises:
-        HomomorphError: others will fail in the same way, for want of a server for example.
+        HomomorphError: the other items would fail in the same way, for example because no server answers.
     """
     path = result_path(out, item.name, kind)
     if path.exists():
@@ -188,17 +198,6 @@ def make(item: Item, compute: Compute, out: Path, kind: Format, settings: str) -
         write_text(out / SETTINGS_FILE, settings)
     write_output(path, frames)
     return "written"
-
-
-def count(outcome: Outcome, name: str, said: str) -> None:
-    """Add what `make` said to an outcome."""
-    if said == "written":
-        outcome.written += 1
-    elif said == "skipped":
-        outcome.skipped += 1
-    else:
-        outcome.failed[name] = said
-        _log.warning("failed: %s", said)
 
 
 def run_local(
@@ -241,7 +240,7 @@ def run_local(
                 while waiting:
                     finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in finished:
-                        count(outcome, waiting.pop(future), future.result())
+                        outcome.add(waiting.pop(future), future.result())
                         done += 1
                         report(Progress("pictures", done, total))
                     if item is not None:

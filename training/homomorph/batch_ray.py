@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import ray
 
-from homomorph.batch import Format, Item, Outcome, Work, check_results, count, folder_items, make, row_item
+from homomorph.batch import Format, Item, Outcome, Work, check_results, folder_items, make, row_item
 from homomorph.data.parquet_pictures import count_row_groups, read_rows
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
 
 _TOGETHER = 4
-"""Files of one task."""
+"""Number of files in one task."""
 
 
 class _Worker:
@@ -34,15 +34,15 @@ class _Worker:
         self._out, self._kind, self._settings = Path(out), kind, settings
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Take a few files, each a picture or a row group of parquet; return what became of each picture."""
-        names, said = [], []
+        """Take a few files, each a picture or a row group of parquet; return the status of each picture."""
+        names, statuses = [], []
         for name, file, group in zip(batch["name"], batch["file"], batch["row_group"], strict=True):
             path = Path(str(file))
             rows = (row_item(row, path) for row in read_rows(path, row_group=int(group)))
             for item in rows if group >= 0 else [Item(str(name), (path,))]:
                 names.append(item.name)
-                said.append(make(item, self._compute, self._out, self._kind, self._settings))
-        return {"name": np.array(names, dtype=object), "said": np.array(said, dtype=object)}
+                statuses.append(make(item, self._compute, self._out, self._kind, self._settings))
+        return {"name": np.array(names, dtype=object), "status": np.array(statuses, dtype=object)}
 
 
 def run_on_ray(
@@ -70,7 +70,7 @@ def run_on_ray(
     if started:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     try:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is, `report` says
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # `report` shows the progress
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         total: int | None = None
@@ -95,7 +95,7 @@ def run_on_ray(
         )
         outcome = Outcome()
         for done, row in enumerate(results.iter_rows(), start=1):
-            count(outcome, row["name"], row["said"])
+            outcome.add(row["name"], row["status"])
             report(Progress("pictures", done, total))
         return outcome
     except ray.exceptions.RayError as error:

@@ -90,10 +90,10 @@ class LabelledPictures:
         for name, total, yes in zip(self.attributes, known.tolist(), present.tolist(), strict=True):
             unknown = len(self.labels) - total
             counts.append(f"{name} {yes} yes, {total - yes} no" + (f", {unknown} unknown" if unknown else ""))
-        said = [f"{len(self.paths)} pictures", "; ".join(counts)]
+        parts = [f"{len(self.paths)} pictures", "; ".join(counts)]
         if alike := [name for name, one in zip(self.attributes, self.one_valued(), strict=True) if one]:
-            said.append(f"nothing can be learned about {', '.join(alike)}: all known labels are the same")
-        return ": ".join(said[:2]) + "".join(f". {part[0].upper()}{part[1:]}" for part in (*said[2:], *self.notes))
+            parts.append(f"nothing can be learned about {', '.join(alike)}: all known labels are the same")
+        return ": ".join(parts[:2]) + "".join(f". {part[0].upper()}{part[1:]}" for part in (*parts[2:], *self.notes))
 
     def one_valued(self) -> NDArray[np.bool_]:
         """Which labels have fewer than two known values, [L]. Nothing can be learned about them."""

@@ -7,7 +7,7 @@ import multiprocessing.queues
 import os
 import signal
 from collections.abc import Generator, Mapping
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -96,7 +96,8 @@ def _begin_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # any other status would raise in that process
-    # A batch that cannot be sent, because /dev/shm is full, would be lost and waited for forever.
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(lambda *_: os._exit(1))  # type: ignore[attr-defined]
+    # If /dev/shm is full, a batch cannot be sent. By default it would be lost, and the other process would wait for it.
+    queue: Any = multiprocessing.queues.Queue
+    queue._on_queue_feeder_error = staticmethod(lambda *_: os._exit(1))
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

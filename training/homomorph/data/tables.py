@@ -117,10 +117,10 @@ def read_table(file: Path, attributes: Sequence[str]) -> LabelTable:
     if (wrong := np.argwhere(labels == _NO_LABEL)).size:
         row, place = wrong[0].tolist()
         column = columns[attributes[place]]
-        shown = _short(column.words[column.codes[row]])
+        cell = _short(column.words[column.codes[row]])
         raise DataError(
             f"{file}, line {lines[row]}: a label must be 0 or 1, -1 or 1, yes or no, true or false, or empty where it "
-            f"is not known, not {shown!r} ({attributes[place]})"
+            f"is not known, not {cell!r} ({attributes[place]})"
         )
     return LabelTable(file, names, lines, labels, ", ".join(part for part in (form, meaning) if part))
 

@@ -16,18 +16,18 @@ from homomorph.models.pixels import from_normalised, normalise
 from homomorph_client.names import LATENT, PIXEL, SLERP
 
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From a [..., C, h, w] to b [..., C, h, w] by the strength [...]."""
+"""Function that mixes a [..., C, h, w] with b [..., C, h, w] by the strength [...]: 0 is a, 1 is b."""
 
 
 def linear(a: Tensor, b: Tensor, v: Tensor) -> Tensor:
-    """a + v (b - a)."""
+    """Return a + v (b - a)."""
     return a + v[..., None, None, None] * (b - a)
 
 
 def spherical(a: Tensor, b: Tensor, v: Tensor) -> Tensor:
-    """Go along the great circle between the directions of a and b (Shoemake, 1985).
+    """Interpolate along the great circle between the directions of a and b (slerp; Shoemake, 1985).
 
-    What has one direction, opposite ones, or none, has no single great circle: it is mixed linearly.
+    Tensors of equal or opposite direction, or of norm 0, have no single great circle and are mixed linearly.
     """
     v = v[..., None, None, None]
     norm_a, norm_b = _norm(a), _norm(b)
@@ -42,18 +42,18 @@ def spherical(a: Tensor, b: Tensor, v: Tensor) -> Tensor:
 
 
 def bilinear(mix: Mix, corners: Tensor, places: Tensor) -> Tensor:
-    """Mix two things, or four that stand in the corners of a square.
+    """Mix two tensors, or four in the corners of a square.
 
     Args:
         mix: how two are mixed.
-        corners: [B, P, C, h, w]; of two the left and the right one, of four row by row.
-        places: where each frame stands, across and down, each from 0 to 1: [B, S, 2]. Of two, down means nothing.
+        corners: [B, P, C, h, w]: left and right (P = 2), or four row by row (P = 4).
+        places: position of each frame, across and down, each from 0 to 1: [B, S, 2]. With P = 2, down has no effect.
 
     Returns:
         [B, S, C, h, w].
     """
     across, down = places[:, :, 0], places[:, :, 1]
-    # The last two are the lower ones; of two they are the upper ones again.
+    # With P = 2, the lower corners are the upper ones again.
     upper = mix(corners[:, 0].unsqueeze(1), corners[:, 1].unsqueeze(1), across)
     lower = mix(corners[:, -2].unsqueeze(1), corners[:, -1].unsqueeze(1), across)
     return mix(upper, lower, down)

@@ -78,24 +78,30 @@ class ResnetGenerator(nn.Module):
 
 
 class _UnetLevel(nn.Module):
-    """One level of a U-Net: down, the levels within, up; and what came in beside it, but for the outermost.
+    """One level of a U-Net: down, the inner levels, up. Except in the outermost, the input is appended to the output.
 
     Args:
-        outer: channels that come in; as many go out, beside those.
-        inner: channels after the way down.
-        within: the next level; None for the innermost.
+        outer: input channels; also output channels, without the appended input.
+        inner: channels after the convolution down.
+        within: the next inner level; None in the innermost level.
         config: of the generator.
-        made: of the outermost: channels of the pictures that go out, where `outer` come in.
+        picture_channels: output channels of the outermost level; None in all other levels.
     """
 
     def __init__(
-        self, outer: int, inner: int, within: nn.Module | None, config: CycleGANConfig, *, made: int | None = None
+        self,
+        outer: int,
+        inner: int,
+        within: nn.Module | None,
+        config: CycleGANConfig,
+        *,
+        picture_channels: int | None = None,
     ) -> None:
         super().__init__()
         down = nn.Conv2d(outer, inner, 4, stride=2, padding=1)
         widened = 2 * inner if within is not None else inner
-        up = nn.ConvTranspose2d(widened, outer if made is None else made, 4, stride=2, padding=1)
-        self.outermost = made is not None
+        self.outermost = picture_channels is not None
+        up = nn.ConvTranspose2d(widened, picture_channels or outer, 4, stride=2, padding=1)
         if self.outermost:
             assert within is not None
             layers = [down, within, nn.ReLU(), up, nn.Identity()]
@@ -110,7 +116,7 @@ class _UnetLevel(nn.Module):
         inside: Tensor = self.model(x)
         if self.outermost:
             return inside
-        # The implementation in use applies its first LeakyReLU in place: what skips the level has passed it too.
+        # The published implementation applies its first LeakyReLU in place, so it also changes the appended input.
         return torch.cat([F.leaky_relu(x, 0.2), inside], dim=1)
 
 
@@ -129,7 +135,7 @@ class UnetGenerator(nn.Module):
         level: nn.Module | None = None
         for outer, inner in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True):
             level = _UnetLevel(outer, inner, level, config)
-        self.model = _UnetLevel(config.channels_in, config.filters, level, config, made=config.channels_out)
+        self.model = _UnetLevel(config.channels_in, config.filters, level, config, picture_channels=config.channels_out)
 
     def forward(self, picture: Tensor) -> Tensor:
         seen = _as_seen(picture, self.config)

@@ -93,7 +93,7 @@ def perceptual_distance(maps_a: list[Tensor], maps_b: list[Tensor]) -> Tensor:
     """
     total = torch.zeros(len(maps_a[0]), device=maps_a[0].device)
     for a, b in zip(maps_a, maps_b, strict=True):
-        # In float32: small distances are what matters.
+        # In float32, because small distances matter.
         difference = F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)
         total = total + difference.square().sum(dim=1).mean(dim=(1, 2))
     return total

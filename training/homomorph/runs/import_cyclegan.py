@@ -264,14 +264,14 @@ def _shape(value: Tensor) -> str:
 
 
 def _found(config: CycleGANConfig, folded: bool, left_out: list[str]) -> str:
-    said = [config.generator, f"{config.filters} filters"]
+    properties = [config.generator, f"{config.filters} filters"]
     if 1 in (config.channels_in, config.channels_out):
-        said.append(f"from {_colours(config.channels_in)} to {_colours(config.channels_out)} pictures")
+        properties.append(f"from {_colours(config.channels_in)} to {_colours(config.channels_out)} pictures")
     if folded:
-        said.append("BatchNorm, folded into its convolutions")
+        properties.append("BatchNorm, folded into its convolutions")
     if left_out:
-        said.append(f"beside it, and left out: {', '.join(left_out[:8])}")
-    return ", ".join(said)
+        properties.append(f"beside it, and left out: {', '.join(left_out[:8])}")
+    return ", ".join(properties)
 
 
 def _colours(channels: int) -> str:
@@ -280,12 +280,12 @@ def _colours(channels: int) -> str:
 
 def _assumed(config: CycleGANConfig, zero_blocks: bool) -> str:
     times = "" if config.residual_scale == 1 else " twice"
-    said = [
+    properties = [
         f"its output is added to the picture{times}" if config.residual else "its output is the picture",
         f"its last layer is {config.output}" if config.output != "none" else "its last layer is cut at -1 and 1",
     ]
     if config.generator.startswith("resnet") and not zero_blocks:
-        said.insert(
+        properties.insert(
             1,
             {
                 "reflect": "it mirrors the picture's edges",
@@ -294,7 +294,7 @@ def _assumed(config: CycleGANConfig, zero_blocks: bool) -> str:
                 "zero_blocks": "its blocks pad with zeros",
             }[config.padding],
         )
-    return ", ".join(said)
+    return ", ".join(properties)
 
 
 def _strip(model: CycleGAN, direction: str, picture: Path) -> NDArray[np.uint8]:

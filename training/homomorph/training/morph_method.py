@@ -27,12 +27,12 @@ from homomorph.training.method import Method
 from homomorph.training.parallel import Processes
 from homomorph.training.settings import MorphPreset
 from homomorph.training.strips import group_strips
-from homomorph.training.updates import rate_share
+from homomorph.training.updates import mean_decay, rate_share
 
 _log = logging.getLogger(__name__)
 
 _STRIP_BATCH = 2**32
-"""Number of the batch that strips are drawn of; no step has it."""
+"""Number of the batch whose pictures the strips show; no step uses it."""
 _STRIP_PAIRS = 3
 
 Draws = TypeVar("Draws")
@@ -120,12 +120,12 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
             _log.warning("nothing can be learned of labels that all pictures share: %s", ", ".join(constant))
 
     def rate_share(self, step: int) -> float:
-        """Share of the largest learning rate in this step."""
+        """Return the share of the largest learning rate in this step."""
         return rate_share(step / self._steps)
 
     def mean_decay(self, step: int) -> float:
-        """Follow closely at first, while weights change fast."""
-        return min(self._preset.ema, (step + 1) / (step + 10))
+        """Return the decay of the weights' running mean."""
+        return mean_decay(self._preset.ema, step)
 
     def prepare(self, batch: Batch) -> NormalisedBatch:
         """Move a batch to the device and normalise its pictures."""
@@ -136,9 +136,9 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
         )
 
     def start_from(self, run: Path) -> None:
-        """Set E, D and the T_i of the groups that both have to those of an earlier run.
+        """Copy E, D and the T_i of the groups that both runs have from an earlier run.
 
-        The T_i of other groups, and the critics, start as they are.
+        The other T_i and the critics keep their weights.
 
         Raises:
             CheckpointError: there is no such run, or its networks have other sizes.
@@ -152,17 +152,17 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
         same = {group for group, names in self.config.groups.items() if earlier.config.groups.get(group) == names}
         if missing := [group for group in self.config.groups if group not in same]:
             _log.warning("%s has no such groups, whose T_i start at random: %s", run, ", ".join(missing))
-        taken = {
+        weights = {
             name: value
             for name, value in earlier.state_dict().items()
             if not name.startswith("branches.") or name.split(".")[1] in same | {"residual"}
         }
         for model in (self.model, self.mean_model):
-            model.load_state_dict(taken, strict=False)
+            model.load_state_dict(weights, strict=False)
         self.settings = {**self.settings, "init": str(run)}
 
     def strips(self) -> NDArray[np.uint8]:
-        """Draw what all groups together, and each alone, make of a few pairs, with names."""
+        """Draw morphs of a few pairs, by all groups together and by each group alone, with names."""
         batch = self.batches[_STRIP_BATCH]
         rows = torch.cat([self.batches.rows_of_all_groups, self.batches.rows_of_one_group])[:_STRIP_PAIRS]
         pictures_a, pictures_b = (batch.pictures[side[rows]] for side in (batch.source, batch.target))

@@ -30,6 +30,11 @@ def rate_share(done: float) -> float:
     return min(1.0, 0.01 + 100 * done) * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
 
 
+def mean_decay(largest: float, step: int) -> float:
+    """Return the decay of the weights' running mean: small at first, while the weights change fast."""
+    return min(largest, (step + 1) / (step + 10))
+
+
 @torch.no_grad()
 def follow(mean: nn.Module, model: nn.Module, decay: float) -> None:
     """Update a running mean of weights. Copies buffers, because BatchNorm's are running means already."""

@@ -1,4 +1,4 @@
-"""A pool of generated pictures, so that a discriminator does not forget what generators did a while ago."""
+"""A pool of generated pictures: a discriminator also sees pictures of earlier steps, and does not forget them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PoolDraws:
-    """What is random when B pictures meet a pool."""
+    """Random choices when a pool takes in B pictures."""
 
     exchanged: Tensor
-    """Which of them are exchanged for one that the pool keeps, once it is full, bool [B]."""
+    """Which of the pictures are exchanged for one of a full pool, bool [B]."""
     place: Tensor
-    """Where that one stands, as a share of the pool, in [0, 1), [B]."""
+    """Position of that one in the pool, as a share of the pool's size, in [0, 1), [B]."""
 
 
 def draw_exchange(count: int, generator: torch.Generator) -> PoolDraws:
-    """Draw an exchange of `count` pictures: each by a chance of one half."""
+    """Draw the choices for `count` pictures. Each is exchanged with probability one half."""
     return PoolDraws(torch.rand(count, generator=generator) < 0.5, torch.rand(count, generator=generator))
 
 
@@ -36,9 +36,10 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, fresh: Tensor, draws: PoolDraws) -> Tensor:
-        """Take in new pictures, and return as many to learn from.
+        """Take in new pictures, and return as many for the discriminator.
 
-        Until the pool is full it keeps every picture and returns it too. Then some are exchanged for one that it keeps.
+        Until the pool is full, it keeps and returns every new picture. Then an exchanged picture takes the place of one
+        of the pool, which is returned instead; the other new pictures are returned and not kept.
 
         Args:
             fresh: generated pictures, [B, 3, H, W].

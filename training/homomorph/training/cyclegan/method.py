@@ -25,9 +25,10 @@ from homomorph.training.cyclegan.image_pool import ImagePool, PoolDraws, draw_ex
 from homomorph.training.cyclegan.recipe import CycleGANPreset
 from homomorph.training.method import Method
 from homomorph.training.parallel import Processes
+from homomorph.training.updates import mean_decay
 
 _STRIP_BATCH = 2**32
-"""Number of the batch that strips are drawn of; no step has it."""
+"""Number of the batch whose pictures the strips show; no step uses it."""
 _STRIP_ROWS = 6
 
 
@@ -41,19 +42,19 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Draws:
-    """What each discriminator's pool exchanges, by direction."""
+    """Random choices of each discriminator's pool, by direction."""
 
     exchanges: dict[str, PoolDraws]
 
 
 @dataclass(frozen=True)
 class Translated:
-    """What the generators make of a batch, by direction."""
+    """Outputs of the generators for a batch, by direction."""
 
     fakes: dict[str, Tensor]
     """The other domain's pictures turned into this one's, [B, 3, H, W]."""
     unchanged: dict[str, Tensor]
-    """This domain's own pictures, which have nothing to gain, [B, 3, H, W]."""
+    """Outputs for pictures that are in this domain already, [B, 3, H, W]."""
     cycled: dict[str, Tensor]
     """The fakes turned back, [B, 3, H, W]."""
 
@@ -147,12 +148,12 @@ class CycleGANMethod(Method[Pictures, Draws, Translated]):
         return "cyclegan"
 
     def learning_rate(self, name: str, step: int) -> float:
-        """Stay for the first half of the steps, and fall to 0 in the second."""
+        """Return a rate that is constant in the first half of the steps and falls to 0 in the second half."""
         return self._preset.learning_rate * min(1.0, 2 * (1 - step / self._steps))
 
     def mean_decay(self, step: int) -> float:
-        """Follow closely at first, while weights change fast."""
-        return min(self._preset.ema, (step + 1) / (step + 10))
+        """Return the decay of the weights' running mean."""
+        return mean_decay(self._preset.ema, step)
 
     def prepare(self, batch: DomainBatch) -> Pictures:
         """uint8 [B, 3, H, W] -> [-1, 1], on the training's device."""
@@ -166,17 +167,17 @@ class CycleGANMethod(Method[Pictures, Draws, Translated]):
     def forward(self, batch: Pictures, draws: Draws) -> Translated:
         """Turn each domain into the other and back."""
         fakes, unchanged, cycled = {}, {}, {}
-        for there, back, source, target in self._ways(batch):
+        for there, back, source, target in self._directions(batch):
             # One call for both is faster than two, and no picture sees another.
-            made = self._nets.generators(there, torch.cat([source, target]))
-            fakes[there], unchanged[there] = made.tensor_split([len(source)])
+            outputs = self._nets.generators(there, torch.cat([source, target]))
+            fakes[there], unchanged[there] = outputs.tensor_split([len(source)])
             cycled[there] = self._nets.generators(back, fakes[there])
         return Translated(fakes, unchanged, cycled)
 
     def critic_terms(self, batch: Pictures, draws: Draws, output: Translated, update: int) -> dict[str, Tensor]:
-        """Real pictures against those that the pools give out."""
+        """Return the discriminators' loss on real pictures and pictures of the pools."""
         judged = []
-        for there, _, _, target in self._ways(batch):
+        for there, _, _, target in self._directions(batch):
             pool, discriminator = self._nets.pools[there], self._nets.discriminators[there]
             assert isinstance(pool, ImagePool)
             fake = pool.exchange(output.fakes[there], draws.exchanges[there])
@@ -185,9 +186,9 @@ class CycleGANMethod(Method[Pictures, Draws, Translated]):
         return {"discriminator": torch.stack(judged).sum()}
 
     def terms(self, batch: Pictures, draws: Draws, output: Translated) -> dict[str, Tensor]:
-        """Each term of both directions together."""
+        """Return each term, summed over both directions."""
         terms: dict[str, list[Tensor]] = {"adversarial": [], "cycle": [], "identity": []}
-        for there, _, source, target in self._ways(batch):
+        for there, _, source, target in self._directions(batch):
             scores = self._nets.discriminators[there](output.fakes[there])
             terms["adversarial"].append(losses.adversarial_loss(scores, real=True))
             terms["cycle"].append(losses.cycle_loss(output.cycled[there], source))
@@ -196,7 +197,7 @@ class CycleGANMethod(Method[Pictures, Draws, Translated]):
 
     @torch.no_grad()
     def strips(self) -> NDArray[np.uint8]:
-        """Draw rows of a picture, with the attribute, without it again; and one that has it, without it, with it again.
+        """Draw rows of six pictures: one gets the attribute and loses it again, another loses it and gets it again.
 
         Returns:
             uint8 [rows * H, 6 * W, 3].
@@ -213,8 +214,8 @@ class CycleGANMethod(Method[Pictures, Draws, Translated]):
             rows.append(torch.cat([from_normalised(frame, self.config)[0].cpu() for frame in frames], dim=2))
         return torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
 
-    def _ways(self, batch: Pictures) -> tuple[tuple[str, str, Tensor, Tensor], ...]:
-        """Each direction, the one back, the pictures that it starts from, and those that look like what it makes."""
+    def _directions(self, batch: Pictures) -> tuple[tuple[str, str, Tensor, Tensor], ...]:
+        """Return each direction, the direction back, the pictures that it changes, and those of the other domain."""
         add, remove = self.config.directions
         return (add, remove, batch.without, batch.having), (remove, add, batch.having, batch.without)
 

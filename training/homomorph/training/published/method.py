@@ -24,23 +24,24 @@ from homomorph.training.published.recipe import PublishedRecipe
 from homomorph.training.settings import MorphPreset
 
 PHI, MORPHS = "phi", "morphs"
-"""Phases: the small Phi learns the labels; then all else learns."""
+"""Phases: first the small Phi learns the labels, then all other networks learn."""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything that one step draws. P pairs, K branches."""
+    """Random values of one step with P pairs and K branches."""
 
     phase: str
     strengths: Tensor
     """v of each branch, uniform in [0, 1], [P, K]."""
     mix: Tensor
-    """Where each update of the critic takes its gradient between F_a and F, in [0, 1], [critic_updates, P]."""
+    """Position between F_a and F at which each update of the critic penalises its gradient, in [0, 1],
+    [critic_updates, P]."""
 
 
 @dataclass(frozen=True)
 class Morphs:
-    """What E, the T_i and D make of a batch."""
+    """Outputs of E, the T_i and D for a batch."""
 
     encoded: Tensor
     """E of all pictures, [B, C, h, w]."""
@@ -136,17 +137,17 @@ class PublishedMethod(MorphMethod[Draws, Morphs | None]):
         return PHI if self._recipe.phi == "small" and step < self._recipe.phi_steps else MORPHS
 
     def learners(self, step: int) -> tuple[str, ...]:
-        """The small Phi learns first, and then stays as it is."""
+        """Return the small Phi in its phase, and all other networks except the critics later."""
         if self.phase(step) == PHI:
             return ("phi",)
         return tuple(name for name in self.optimizers if name not in ("phi", *self.critics))
 
     def learning_rate(self, name: str, step: int) -> float:
-        """Let the rates of E, the T_i and D fall; critics keep theirs."""
+        """Return the rate: that of E, the T_i and D falls, that of the critics is constant."""
         return self._rates[name] * (self.rate_share(step) if name.startswith("model.") else 1.0)
 
     def draw(self, batch: NormalisedBatch, step: int, generator: torch.Generator) -> Draws:
-        """Draw strengths, and where the critic's gradient is taken."""
+        """Draw the strengths and the positions of the gradient penalty."""
         pairs = len(batch.source)
         return Draws(
             phase=self.phase(step),
@@ -155,14 +156,14 @@ class PublishedMethod(MorphMethod[Draws, Morphs | None]):
         )
 
     def forward(self, batch: NormalisedBatch, draws: Draws) -> Morphs | None:
-        """Encode, mix and decode; nothing while Phi learns."""
+        """Encode, mix and decode; None while Phi learns."""
         if draws.phase == PHI:
             return None
         model = self._nets.model
         encoded = model.encoder(batch.pictures)
         source, target = encoded[batch.source], encoded[batch.target]
         deltas = model.deltas(source, target)
-        # Terms of the T_i alone: E must not see them.
+        # For the terms that train the T_i alone, without gradients to E.
         own_deltas = model.deltas(source.detach(), target.detach())
         strengths = draws.strengths.unsqueeze(1)
         return Morphs(
@@ -190,7 +191,7 @@ class PublishedMethod(MorphMethod[Draws, Morphs | None]):
         }
 
     def terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs | None) -> dict[str, Tensor]:
-        """The published terms of E, T_i, D and P; Phi's own while it learns."""
+        """Return the published terms of E, T_i, D and P, or the term of Phi while Phi learns."""
         phi = self._nets.phi
         if output is None:
             assert isinstance(phi, SmallVgg)
