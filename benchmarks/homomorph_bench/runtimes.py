@@ -16,7 +16,7 @@ from torch import Tensor
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.progress import Progress, Report
-from homomorph_export import aotinductor, onnx_graphs, torchscript
+from homomorph_export import aotinductor, engines, onnx_graphs, torchscript
 from homomorph_export.catalogue import morph_models
 from homomorph_export.contract import Model
 from homomorph_export.formats import eager_modules, onnx_models, torchscript_models
@@ -86,13 +86,12 @@ def runtime_models(
             files = _onnx_files(model, models, folder / precision, pictures if precision == "int8" else None)
             if "onnxruntime" in runtimes:
                 yield _runtime_model(
-                    "onnxruntime", precision, {name: onnx_graphs.load_onnx(file) for name, file in files.items()}
+                    "onnxruntime", precision, {name: engines.load_onnxruntime(file) for name, file in files.items()}
                 )
             if "openvino" in runtimes:
                 examples = _examples(config, *example)
                 for computed in formats() if precision == "fp32" else (precision,):
-                    hint = "bf16" if computed == "bf16" else "f32"
-                    loaded = {name: _openvino(files[name], hint, examples[name]) for name in MODELS}
+                    loaded = {name: _openvino(files[name], computed, examples[name]) for name in MODELS}
                     yield _runtime_model("openvino", computed, loaded)
     if "aotinductor" in runtimes:
         for precision in formats():
@@ -155,24 +154,14 @@ def _onnx_files(model: MorphModel, models: Sequence[Model], folder: Path, pictur
 
 def _openvino(file: Path, precision: str, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     import onnx
-    import openvino
     from onnx.inliner import inline_local_functions
 
-    # OpenVINO does not read a model's local functions, so they are inlined. OpenVINO 2026.4 computes wrong results
-    # where sizes within an `If` are dynamic, so the sizes are fixed.
-    core = openvino.Core()
-    model = core.read_model(inline_local_functions(onnx.load(file)).SerializeToString())
-    model.reshape({place: list(tensor.shape) for place, tensor in enumerate(inputs)})
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = core.compile_model(model, "CPU", settings)
-    request = compiled.create_infer_request()
-
-    def run(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        results = request.infer([tensor.numpy() for tensor in tensors], share_inputs=True)
-        outputs = tuple(torch.from_numpy(results[place]) for place in range(len(compiled.outputs)))
-        return outputs if len(outputs) > 1 else outputs[0]
-
-    return run
+    return engines.load_openvino(
+        inline_local_functions(onnx.load(file)).SerializeToString(),
+        threads=torch.get_num_threads(),
+        bf16=precision == "bf16",
+        shapes=[tensor.shape for tensor in inputs],
+    )
 
 
 def _examples(config: ModelConfig, source: Tensor, target: Tensor, strengths: Tensor) -> dict[str, tuple[Tensor, ...]]:

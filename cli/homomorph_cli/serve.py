@@ -26,6 +26,15 @@ class FlavourName(str, Enum):
     AOTI = "aoti"
 
 
+class EngineName(str, Enum):
+    """Which runtime computes E and D of morphs."""
+
+    AUTO = "auto"
+    TORCHSCRIPT = "torchscript"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+
+
 def serve(
     repository: Annotated[Path, typer.Option(help="Folder that `homomorph export` wrote.")] = Path("triton_repo"),
     model: Annotated[
@@ -43,6 +52,13 @@ def serve(
             "brings all; aoti needs release 26.05 or newer, and `export --aot`."
         ),
     ] = FlavourName.PYTHON,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="Which runtime computes the encoder and the decoder of morphs on the CPU. auto measures the installed "
+            "ones, at the first start on a machine, and takes the fastest."
+        ),
+    ] = EngineName.TORCHSCRIPT,
     backends: Annotated[
         Path | None,
         typer.Option(
@@ -115,6 +131,7 @@ def serve(
         repository,
         models=model or [name for name in offered if (repository / name).is_dir()] or [MORPH],
         flavour=FLAVOURS[flavour.value],
+        engine=engine.value,
         backends=backends,
         host=host,
         grpc_port=grpc_port,
@@ -136,11 +153,15 @@ def serve(
     server.check()  # before anything is installed
     with progress_display() as report:
         ensure_triton(report)
+        server.choose_engine(report)
     console = Console(stderr=True)
     try:
         with console.status(f"Loading {', '.join(server.models)}"):
             server.start()
         typer.echo(f"serving {', '.join(server.models)} from {repository}; Ctrl-C stops")
+        if engine is not EngineName.TORCHSCRIPT:
+            measured = (f"{name} {time_ms:.1f} ms" for name, time_ms in server.engine_ms.items())
+            typer.echo("   ".join([f"engine {server.engine}", *measured]))
         if chosen:
             typer.echo(f"on GPU {', '.join(map(str, chosen))}")
         typer.echo("   ".join(f"{_SERVICES[name]} {server.url(name)}" for name in server.ports))

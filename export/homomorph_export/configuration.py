@@ -45,12 +45,15 @@ def flavours(model: Model, *, onnx: bool, aot: bool = False) -> tuple[Flavour, .
     return tuple(written)
 
 
-def model_config(model: Model, flavour: Flavour = PYTHON, *, threads: int | None = None) -> ModelConfig:
+def model_config(
+    model: Model, flavour: Flavour = PYTHON, *, precision: str = "fp32", threads: int | None = None
+) -> ModelConfig:
     """Return the configuration of a served model for one of Triton's backends.
 
     Args:
         model: its entry in the catalogue.
         flavour: the backend; of an ensemble, that of its members.
+        precision: number format of the export.
         threads: largest number of threads of one operation. None: in the Python backend, half of the server's cores, or
             all of them for a joint model; in the other backends, one.
     """
@@ -84,7 +87,7 @@ def model_config(model: Model, flavour: Flavour = PYTHON, *, threads: int | None
         config.model_transaction_policy.decoupled = True
         parameters["steps"] = json.dumps([asdict(step) for step in steps])
     if model.computation:
-        parameters |= _backend_parameters(model, flavour, threads)
+        parameters |= _backend_parameters(model, flavour, precision, threads)
         _add_warm_up(config, model)
     if model.cached:
         config.response_cache.enable = True
@@ -139,7 +142,7 @@ def _by_place(step: Step) -> Step:
     return Step(step.model, inputs, outputs)
 
 
-def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> dict[str, str]:
+def _backend_parameters(model: Model, flavour: Flavour, precision: str, threads: int | None) -> dict[str, str]:
     """Return the parameters that a backend reads from a model's configuration."""
     if flavour not in (PYTHON, GPU):
         return {flavour.threads_parameter: str(threads or _THREADS)}
@@ -148,6 +151,7 @@ def _backend_parameters(model: Model, flavour: Flavour, threads: int | None) -> 
     parameters = {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
     if model.joint:  # it has a queue of its own
         parameters |= {"max_queue_size": str(MAX_QUEUE), "queue_timeout_s": str(QUEUE_TIMEOUT_S)}
+        parameters["precision"] = precision  # an engine may need it, as ONNX files of a bf16 export are float32
     return parameters
 
 

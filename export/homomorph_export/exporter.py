@@ -19,7 +19,7 @@ from homomorph.runs.run import load_model, resolve_run
 from homomorph_client.files import staging
 from homomorph_client.names import HOMOMORPH
 from homomorph_client.version import __version__
-from homomorph_export import aotinductor, onnx_graphs, parity, torchscript
+from homomorph_export import aotinductor, engines, parity, torchscript
 from homomorph_export.catalogue import morph_models, translation_models
 from homomorph_export.contract import Model
 from homomorph_export.errors import ExportError
@@ -223,6 +223,7 @@ def _export(
                 graph=graphs.get(model.name),
                 onnx=onnx,
                 aot=aot,
+                precision=precision,
                 threads=threads,
                 library=library,
             )
@@ -237,7 +238,7 @@ def _export(
             "aotinductor": _Written(
                 "AOTInductor", packages, AOTINDUCTOR_FILE, aotinductor.load_package, in_torchscript
             ),
-            "onnx": _Written("ONNX", graphs, ONNX_FILE, onnx_graphs.load_onnx, in_onnx, exported.onnx_pictures),
+            "onnx": _Written("ONNX", graphs, ONNX_FILE, engines.load_onnxruntime, in_onnx, exported.onnx_pictures),
         }
         manifest = Manifest(
             **exported.record,

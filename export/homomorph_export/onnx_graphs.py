@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.parser import parse_function, parse_node
@@ -230,24 +229,6 @@ def translate(entry: Model, parts: object, *directions: ModelProto) -> ModelProt
 def save(model: ModelProto, path: Path) -> None:
     """Write a model; the same model gives the same bytes."""
     path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def load_onnx(path: Path) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
-    """Return a function of tensors that runs a model with ONNX Runtime on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    # A session's threads would look for more work for a while, on the cores that the next model's session needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in session.get_inputs()]
-
-    def run(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-        results = tuple(torch.from_numpy(array) for array in session.run(None, arrays))
-        return results if len(results) > 1 else results[0]
-
-    return run
 
 
 def _model(entry: Model, nodes: Sequence[NodeProto], weights: Sequence[TensorProto] = ()) -> ModelProto:

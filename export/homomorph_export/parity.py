@@ -112,8 +112,7 @@ def measure_parity(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], *, kind: 
         picture_sizes=tuple(sorted({(reference.shape[-3], reference.shape[-2]) for _, reference in pairs})),
     )
     tolerance = TOLERANCES[precision]
-    # Written so that NaN is not within the tolerance.
-    if not (parity.mean <= tolerance.mean and (tolerance.max is None or parity.max <= tolerance.max)):
+    if not tolerance.allows(parity.mean, parity.max):
         at_most = "" if tolerance.max is None else f" and {tolerance.max:g}"
         raise ExportError(
             f"the {kind} files ({precision}) compute other frames than the run: {parity.mean:.4f} grey levels off on "

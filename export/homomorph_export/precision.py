@@ -16,6 +16,10 @@ class Tolerance:
     max: float | None
     """Of one pixel's channel; None for any."""
 
+    def allows(self, mean: float, max: float) -> bool:
+        """Whether differences are within the tolerance. NaN is not."""
+        return mean <= self.mean and (self.max is None or max <= self.max)
+
 
 TOLERANCES = {
     # Rounding to whole grey levels may fall to either side.

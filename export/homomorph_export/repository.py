@@ -37,6 +37,7 @@ def write_model(
     graph: ModelProto | None = None,
     onnx: bool = True,
     aot: bool = False,
+    precision: str = "fp32",
     threads: int | None = None,
     library: Path | None = None,
 ) -> None:
@@ -50,10 +51,11 @@ def write_model(
         graph: the same as ONNX; None if there is none.
         onnx: whether the repository holds ONNX, so that there are configurations for it.
         aot: the same of packages of AOTInductor.
+        precision: number format of the export.
         threads: as for `model_config`.
         library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
-    write_description(folder, model, method=method, onnx=onnx, aot=aot, threads=threads)
+    write_description(folder, model, method=method, onnx=onnx, aot=aot, precision=precision, threads=threads)
     if module is not None:
         (folder / "warmup").mkdir()
         for tensor in model.inputs:
@@ -67,17 +69,28 @@ def write_model(
 
 
 def write_description(
-    folder: Path, model: Model, *, method: str, onnx: bool = True, aot: bool = False, threads: int | None = None
+    folder: Path,
+    model: Model,
+    *,
+    method: str,
+    onnx: bool = True,
+    aot: bool = False,
+    precision: str = "fp32",
+    threads: int | None = None,
 ) -> None:
     """Write a model's configurations and programs, without weights. Arguments as for `write_model`."""
     (folder / "1").mkdir(parents=True)
     for flavour in flavours(model, onnx=onnx, aot=aot):
         path = folder / flavour.config_file
         path.parent.mkdir(exist_ok=True)
-        path.write_text(first_line(method) + config_text(model_config(model, flavour, threads=threads)))
+        config = model_config(model, flavour, precision=precision, threads=threads)
+        path.write_text(first_line(method) + config_text(config))
     for file, written in _programs(model).items():
         program = resources.files("homomorph_export.serving.backend") / file
         (folder / "1" / written).write_text(program.read_text())
+    if model.joint:
+        program = resources.files("homomorph_export") / "engines.py"
+        (folder / "1" / program.name).write_text(program.read_text())
     if model.is_ensemble:
         # Triton wants a version folder, and an empty one would be lost in version control and in some archives.
         (folder / "1" / ".keep").touch()

@@ -45,14 +45,14 @@ class Tensor:
 class MetricFamily:
     COUNTER = "counter"
     counted: ClassVar[dict[str, dict[str, float]]] = {}
-    """By the family's name and the only label's value."""
+    """By the family's name and the first label's value."""
 
     def __init__(self, name: str, description: str, kind: str) -> None:
         self.counted[name] = {}
         self.name = name
 
     def Metric(self, labels: dict[str, str]) -> Any:
-        (label,) = labels.values()
+        label, *_ = labels.values()
         return SimpleNamespace(increment=lambda value: self.count(label, value))
 
     def count(self, label: str, value: float) -> None:
@@ -315,7 +315,10 @@ def test_checks_are_json_that_every_member_carries(repository: Path):
 
 
 @pytest.mark.parametrize("cache_mib", ["0", "1"])
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("threads", "engine"),
+    [(1, "torchscript"), (2, "torchscript"), (3, "torchscript"), (2, "onnxruntime")],
+)
 def test_a_joint_model_gives_the_frames_of_the_run(
     backend,
     repository: Path,
@@ -324,7 +327,9 @@ def test_a_joint_model_gives_the_frames_of_the_run(
     monkeypatch: pytest.MonkeyPatch,
     cache_mib: str,
     threads: int,
+    engine: str,
 ):
+    monkeypatch.setenv("HOMOMORPH_ENGINE", engine)
     monkeypatch.setenv("HOMOMORPH_CACHE_MIB", cache_mib)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(threads)))
     served = backend(repository, "morpher")

@@ -24,7 +24,7 @@ from homomorph.runs.cyclegan import load_translator
 from homomorph.runs.run import save_model
 from homomorph_client import DirectionError
 from homomorph_client.translation import ServedTranslation, chosen_steps
-from homomorph_export import contract, onnx_graphs, torchscript
+from homomorph_export import contract, engines, torchscript
 from homomorph_export.catalogue import translation_models
 from homomorph_export.contract import Axis, Model
 from homomorph_export.errors import ExportError
@@ -36,7 +36,7 @@ from homomorph_export.servable import GeneratorServable, TranslateServable
 Exported = Mapping[str, Callable[..., Any]]
 
 MODELS = {model.name: model for model in translation_models({"smiling": 4, "not_smiling": 4, "blond": 64}, 64)}
-LOADERS = {"torchscript": (torchscript.load_torchscript, "model.pt"), "onnx": (onnx_graphs.load_onnx, "model.onnx")}
+LOADERS = {"torchscript": (torchscript.load_torchscript, "model.pt"), "onnx": (engines.load_onnxruntime, "model.onnx")}
 
 
 @pytest.fixture(scope="module")
@@ -235,13 +235,13 @@ def test_a_wrong_export_writes_nothing(
 def test_every_onnx_file_is_compared(
     cyclegan_runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
 ):
-    right = onnx_graphs.load_onnx
+    right = engines.load_onnxruntime
 
     def load(path: Path) -> Callable[..., Any]:
         session = right(path)
         return (lambda *tensors: session(*tensors) ^ 8) if path.parents[1].name == spoiled else session
 
-    monkeypatch.setattr(onnx_graphs, "load_onnx", load)
+    monkeypatch.setattr(engines, "load_onnxruntime", load)
     with pytest.raises(ExportError, match=r"ONNX files .* grey levels off on average"):
         export_cyclegans(cyclegan_runs[1:], tmp_path / "repository")
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from homomorph.models.morph import MorphModel
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run, save_model
 from homomorph_client.errors import OutputError
-from homomorph_export import onnx_graphs, parity, torchscript
+from homomorph_export import engines, parity, torchscript
 from homomorph_export.catalogue import morph_models, translation_models
 from homomorph_export.errors import ExportError
 from homomorph_export.exporter import export_run
@@ -108,7 +108,7 @@ def test_a_wrong_export_writes_nothing(run: Path, tmp_path: Path, monkeypatch: p
 
 def loaded(repository: Path, file: str) -> dict[str, Callable[..., Any]]:
     load_operator()
-    load = {"model.pt": torchscript.load_torchscript, "model.onnx": onnx_graphs.load_onnx}[file]
+    load = {"model.pt": torchscript.load_torchscript, "model.onnx": engines.load_onnxruntime}[file]
     return {path.parents[1].name: load(path) for path in repository.glob(f"*/1/{file}")}
 
 

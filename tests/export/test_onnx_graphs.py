@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.morph import MorphModel, interpolate
-from homomorph_export import onnx_graphs
+from homomorph_export import engines, onnx_graphs
 from homomorph_export.catalogue import morph_models
 
 CONFIG = ModelConfig({"hair": ("red",), "glasses": ("glasses",)}, 32, CompactConfig(feature_channels=16))
@@ -40,7 +40,7 @@ def poisoned(model: MorphModel, tmp_path_factory: pytest.TempPathFactory):
         "residual": branch_graph("residual", Poison()),
     }
     onnx_graphs.save(onnx_graphs.interpolator(MODELS["interpolator"], None, *branches.values()), path)
-    return onnx_graphs.load_onnx(path)
+    return engines.load_onnxruntime(path)
 
 
 def test_an_unused_branch_is_not_computed(poisoned, model: MorphModel):

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from homomorph.progress import Report, silent
 from homomorph_client.errors import ServerError
 from homomorph_client.names import MORPH
 from homomorph_client.shared_memory_key import key_file, write_key
@@ -31,6 +32,7 @@ from homomorph_export.serving.command import Command, operator_libraries
 from homomorph_export.serving.control import Control, ControlError, GrpcControl, HttpControl, Keys
 from homomorph_export.serving.devices import choose_cores, visible_devices
 from homomorph_export.serving.distribution import environment, find_backend, find_distribution, link_backends
+from homomorph_export.serving.engine_choice import AUTO, TORCHSCRIPT, check_engine, measured_engines
 from homomorph_export.serving.guard import build_guard
 from homomorph_export.serving.log import ended_by, failure_reason
 from homomorph_export.serving.ports import LOOPBACK, choose_ports
@@ -61,6 +63,7 @@ class TritonServer:
         *,
         models: Sequence[str] = (MORPH,),
         flavour: Flavour = PYTHON,
+        engine: str = TORCHSCRIPT,
         backends: Path | None = None,
         host: str = LOOPBACK,
         grpc_port: int | None = None,
@@ -81,6 +84,8 @@ class TritonServer:
             repository: folder that `homomorph export` wrote.
             models: models to load; the members of an ensemble are loaded too.
             flavour: which of the repository's configurations to use; it determines Triton's backend.
+            engine: runtime that computes E and D of morphs: `torchscript`, `onnxruntime`, `openvino`, or `auto` for the
+                fastest. Only `torchscript` computes on GPUs.
             backends: folder of Triton's backends, for flavours whose backend is not in nvidia-pytriton; None: the
                 folder of NVIDIA's containers.
             host: address to listen on.
@@ -104,6 +109,10 @@ class TritonServer:
         self.repository = repository
         self.models = tuple(models)
         self.flavour = flavour
+        self.engine = engine
+        """Runtime that computes E and D of morphs; `auto` until `choose_engine` has chosen."""
+        self.engine_ms: dict[str, float] = {}
+        """What `choose_engine` chose by: milliseconds of E and D of a morph on one thread, by engine."""
         self.host = host
         self.ports: dict[str, int] = {}
         """Port of `grpc`, of `metrics` and, if it is on, of `http`."""
@@ -152,19 +161,32 @@ class TritonServer:
         """Check that the repository can be served.
 
         Raises:
-            ServerError: the repository lacks a model or the flavour's files.
+            ServerError: the repository lacks a model or the flavour's files, or the engine cannot be used.
         """
         check_repository(self.repository, self.models, self._configurations)
+        check_engine(self.engine, self.repository, self.models, self.flavour, self._gpus)
+
+    def choose_engine(self, report: Report = silent) -> None:
+        """Choose the fastest engine if it is `auto`. Measures for some seconds, once on a machine.
+
+        Args:
+            report: called before a measurement.
+        """
+        if self.engine == AUTO:
+            cores = len(choose_cores(self._cores))
+            self.engine_ms = measured_engines(self.repository, cores=cores, report=report)
+            self.engine = min(self.engine_ms, key=self.engine_ms.__getitem__, default=TORCHSCRIPT)
 
     def start(self) -> None:
         """Start the server and wait until it has loaded all models.
 
         Raises:
             ServerError: nvidia-pytriton or the flavour's backend is missing, the repository lacks a model or the
-                flavour's files, there are too few cores, a port is in use, or a model does not load within
-                `start_timeout_s`.
+                flavour's files, the engine cannot be used, there are too few cores, a port is in use, or a model does
+                not load within `start_timeout_s`.
         """
         self.check()
+        self.choose_engine()
         distribution = find_distribution()
         backend = find_backend(self.flavour, self._backends)
         ports_may_change = None in self._requested_ports.values()
@@ -303,6 +325,7 @@ class TritonServer:
                 | self.keys.environment()
                 | {
                     "HOMOMORPH_CACHE_MIB": str(self._cache_mib),
+                    "HOMOMORPH_ENGINE": self.engine,
                     "HOMOMORPH_HEARTBEATS": self._settings.heartbeats,
                     "CUDA_VISIBLE_DEVICES": visible_devices(self._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 },

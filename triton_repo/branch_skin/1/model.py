@@ -1,6 +1,7 @@
 """Triton Python backend for every TorchScript model of a homomorph repository.
 
-Each model's version folder has this file, the helpers that it imports, and `model.pt`. They need only torch and numpy.
+Each model's version folder has this file, the helpers that it imports, and `model.pt`. They need only torch and numpy,
+and the runtime that `HOMOMORPH_ENGINE` names, if it does.
 Requests that Triton has batched run as one forward pass. If the folder also has `morpher.py`, each request is computed
 and answered separately, in the scheduler's order. A request outside the model's limits is answered with an error and
 does not affect the others.
@@ -51,13 +52,13 @@ class TritonPythonModel:
         self.module = torch.jit.load(folder / "model.pt", map_location=self.device)
         self.morpher: Any = None
         if (folder / "morpher.py").exists():
-            self._start_morpher(args["model_name"], threads, parameters)
+            self._start_morpher(args["model_name"], folder, threads, parameters)
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
         self.checks = json.loads(parameters["checks"])
         start_heartbeat()
 
-    def _start_morpher(self, name: str, threads: int, parameters: dict[str, str]) -> None:
+    def _start_morpher(self, name: str, folder: Path, threads: int, parameters: dict[str, str]) -> None:
         """Start the `Morpher`, which computes each request separately."""
         morpher, scheduler, metrics = map(importlib.import_module, ("morpher", "scheduler", "metrics"))
         self.error_codes = {
@@ -66,17 +67,30 @@ class TritonPythonModel:
             # Not UNAVAILABLE, after which clients retry. Triton has no code for "deadline exceeded".
             scheduler.DeadlineExceededError: pb_utils.TritonError.CANCELLED,
         }
-        self.metrics = metrics.Metrics(name)
+        # On a GPU, one thread copies while the kernels of the other run.
+        threads = threads if self.device.type == "cpu" else 2
+        engine = os.environ.get("HOMOMORPH_ENGINE", "torchscript")
+        self.metrics = metrics.Metrics(name, engine)
         self.morpher = morpher.Morpher(
-            self.module,
-            # On a GPU, one thread copies while the kernels of the other run.
-            threads=threads if self.device.type == "cpu" else 2,
+            self._parts(engine, folder, threads, parameters["precision"]),
+            threads=threads,
             device=self.device,
             max_queue_size=int(parameters["max_queue_size"]),
             max_queue_s=float(parameters["queue_timeout_s"]),
             cache_bytes=int(os.environ.get("HOMOMORPH_CACHE_MIB", "0")) << 20,
             count=self.metrics.add,
         )
+
+    def _parts(self, engine: str, folder: Path, threads: int, precision: str) -> Any:
+        """Return the joint model, with E and D in the engine."""
+        if engine == "torchscript":
+            return self.module
+        if self.device.type != "cpu":
+            raise ValueError(f"engine {engine} computes on the CPU: leave out HOMOMORPH_ENGINE on a GPU")
+        repository, version = folder.parents[1], folder.name
+        folders = {part: repository / part / version for part in ("encoder", "decoder")}
+        engines = importlib.import_module("engines")
+        return engines.EngineParts(self.module, engine, folders, threads=threads, precision=precision)
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
         """Return one response for each request, in their order; None if the responses are sent later, one by one."""

@@ -13,8 +13,8 @@ REPORT_INTERVAL_S = 0.2
 class Metrics:
     """Counters that any thread may add to; a thread of their own passes the sums to the server."""
 
-    def __init__(self, model: str) -> None:
-        """Register the metrics of a model with the given name."""
+    def __init__(self, model: str, engine: str) -> None:
+        """Register the metrics of a model with the given name, whose networks an engine computes."""
         pictures = pb_utils.MetricFamily(
             name="homomorph_pictures",
             description="Pictures of morphs, by whether their features were in the cache",
@@ -33,7 +33,7 @@ class Metrics:
             "known": (pictures.Metric(labels={"cached": "yes"}), 1),
             "encoded": (pictures.Metric(labels={"cached": "no"}), 1),
             "queue_s": (queue.Metric(labels={"model": model}), 1e6),
-            "compute_s": (compute.Metric(labels={"model": model}), 1e6),
+            "compute_s": (compute.Metric(labels={"model": model, "engine": engine}), 1e6),
         }
         self._changed = threading.Condition()  # its lock guards everything below
         self._sums = dict.fromkeys(self._metrics, 0.0)
