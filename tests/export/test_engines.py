@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -135,3 +136,12 @@ def test_engines_that_fail_or_give_other_frames_are_not_used(
         ServerError, match=r"the engines cannot be measured \(exit code -11\): choose one with --engine"
     ):
         measured_engines(repository, cores=2)
+
+
+def test_a_damaged_model_is_named_as_the_reason(repository: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "triton_repo"
+    shutil.copytree(repository, copy)
+    (copy / "decoder" / "1" / "model.pt").write_bytes(b"damaged")
+    with pytest.raises(ServerError, match=r"the engines cannot be measured \(RuntimeError: .*: choose one with"):
+        measured_engines(copy, cores=2)
+    assert not copy.with_name("triton_repo.engines.json").exists()

@@ -1,7 +1,7 @@
-"""Choose the runtime that computes E and D of `morpher`: check the one that was asked for, or measure all of them.
+"""Choose the runtime that computes E and D of `morpher`: check a named one, or measure all of them.
 
-The measurement is kept beside the repository, in `NAME.engines.json`, for each machine. After a new export, with other
-versions of the runtimes and on another machine, the engines are measured again.
+The times are kept beside the repository, in `NAME.engines.json`, for each machine. The engines are measured again after
+a new export, with another version of a runtime, and on another machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 AUTO, TORCHSCRIPT = "auto", "torchscript"
 _EXTRAS = {"onnxruntime": "export", "openvino": "openvino"}
-"""Extras that install the other engines, each of which is a package of its own name."""
+"""Engine, which is also its package's name -> extra that installs it."""
 _MORPHER = "morpher"
 """The served model whose E and D an engine computes."""
 
@@ -126,7 +126,7 @@ def _version_folders(repository: Path) -> dict[str, Path]:
 def _missing_files(repository: Path) -> list[Path]:
     """Return the files that engines other than TorchScript need and that do not exist."""
     folders = _version_folders(repository)
-    # The backend's program of an earlier version would compute in TorchScript.
+    # A repository of an earlier version has no engines.py, and its backend would compute in TorchScript.
     files = [folders.pop(_MORPHER) / "engines.py", *(folder / ONNX.model_file for folder in folders.values())]
     return [file for file in files if not file.is_file()]
 
@@ -147,8 +147,9 @@ def _measure(repository: Path, names: Sequence[str]) -> dict[str, float]:
     files = {name: [str(folder / file) for folder in folders] for name, file in file_names.items()}
     arguments = json.dumps({"files": files, "size": [height, width], "precision": precision})
     program = resources.files("homomorph_export") / "engine_times.py"
-    words = [sys.executable, "-W", "ignore", str(program), arguments]  # a warning would be taken for the reason
-    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    # Without warnings: the last line of stderr is reported as the reason of a failure.
+    command = [sys.executable, "-W", "ignore", str(program), arguments]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
         raise ServerError(f"the engines cannot be measured ({reason}): choose one with --engine")

@@ -1,7 +1,7 @@
 """Triton Python backend for every TorchScript model of a homomorph repository.
 
-Each model's version folder has this file, the helpers that it imports, and `model.pt`. They need only torch and numpy,
-and the runtime that `HOMOMORPH_ENGINE` names, if it does.
+Each model's version folder has this file, the helpers that it imports, and `model.pt`. They need only torch,
+numpy, and the runtime that the environment variable `HOMOMORPH_ENGINE` names.
 Requests that Triton has batched run as one forward pass. If the folder also has `morpher.py`, each request is computed
 and answered separately, in the scheduler's order. A request outside the model's limits is answered with an error and
 does not affect the others.

@@ -1,7 +1,7 @@
-"""ONNX files in ONNX Runtime and in OpenVINO, on the CPU.
+"""Run ONNX files in ONNX Runtime and in OpenVINO, on the CPU.
 
-An export compares its files with these functions, `homomorph bench model` measures them, and the Python backend
-computes E and D with them. It has a copy of this file, which therefore needs only torch and the runtime asked for.
+An export uses these functions to compare its files with the run, `homomorph bench model` to measure them, and the
+Python backend to compute E and D. The backend has a copy of this file, which imports only torch and the runtime.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 _CACHED_PRIMITIVES = 1024
-"""Operations that OpenVINO keeps compiled for each model and stream, least recently used ones go first: those of about
-40 shapes of `avatars64`."""
+"""Largest number of compiled operations that OpenVINO keeps for each model and stream: the most recently used ones."""
 
 Run = Callable[..., Any]
-"""From the inputs, as tensors, to the output, or to a tuple of several. Any number of threads may call it at once."""
+"""A function from input tensors to the output, or to a tuple of outputs. Several threads may call it at once."""
 
 
 class EngineParts:
@@ -84,9 +83,9 @@ def load_onnxruntime(file: Path, *, threads: int | None = None) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
-    # A session's threads would look for more work for a while, on the cores that the next model's session needs.
+    # Threads that spin after a call would take cores from the next model's session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A pattern is kept for each shape, without a limit.
+    # ONNX Runtime would keep a memory pattern for every shape, without a limit.
     options.enable_mem_pattern = False
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in session.get_inputs()]
