@@ -11,7 +11,7 @@ SOURCES := client training export benchmarks cli tests
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Create .venv with everything (about 6 GB: torch comes with CUDA; see TORCH_INDEX)
+setup: $(STAMP) ## Create .venv with everything (about 8 GB: torch comes with CUDA; see TORCH_INDEX)
 
 # One resolution of all extras: installing some of them later could lift numpy over what Triton takes.
 # `make LOCKED=1 setup` takes the versions of requirements.lock (Python 3.11 on Linux, x86-64). `make TORCH_INDEX=URL setup` takes torch from another package index, such as PyTorch's own for CPUs.
