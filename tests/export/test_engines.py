@@ -5,13 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from homomorph_client.errors import ServerError
+from homomorph_export import engines
 from homomorph_export.flavours import ONNX, PYTHON
 from homomorph_export.ops.build import build
 from homomorph_export.precision import TOLERANCES
@@ -62,6 +67,30 @@ def test_an_engine_gives_the_frames_of_torchscript(engine: str, repository: Path
     differences = [tuple(map(float, line.split())) for line in ended.stdout.splitlines()]
     assert len(differences) == 6
     assert all(TOLERANCES["fp32"].allows(*difference) for difference in differences), differences
+
+
+def test_two_calls_that_need_another_number_of_threads_load_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+
+    def load_slowly(file: Path, *, threads: int) -> engines.Run:
+        loaded.append(threads)
+        time.sleep(0.2)
+        return lambda: threads
+
+    monkeypatch.setattr(engines, "load_onnxruntime", load_slowly)
+    run = engines.load("onnxruntime", tmp_path / "model.onnx", threads=2, precision="fp32")
+    both = threading.Barrier(2)
+
+    def call() -> int:
+        torch.set_num_threads(2)  # of this thread
+        both.wait()
+        return int(run())
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [call.result() for call in [pool.submit(call), pool.submit(call)]] == [2, 2]
+    assert loaded == [1, 2]
 
 
 @pytest.mark.parametrize(
