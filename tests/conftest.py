@@ -43,6 +43,15 @@ def homomorph(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return command
 
 
+@pytest.fixture
+def hanging_program(tmp_path: Path) -> Path:
+    """A program that takes any words, and does nothing for long."""
+    program = tmp_path / "hangs"
+    program.write_text("#!/bin/sh\nexec sleep 20\n")
+    program.chmod(0o755)
+    return program
+
+
 @pytest.fixture(scope="session")
 def cyclegan_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two CycleGANs' runs with random weights: a residual ResNet of two directions, and an imported U-Net of one."""

@@ -22,6 +22,7 @@ from homomorph_export.ops.build import build
 from homomorph_export.precision import TOLERANCES
 from homomorph_export.serving import engine_choice
 from homomorph_export.serving.engine_choice import check_engine, measured_engines
+from homomorph_export.serving.server import TritonServer
 
 COMPARE = """
 import sys, torch
@@ -165,6 +166,22 @@ def test_engines_that_fail_or_give_other_frames_are_not_used(
         ServerError, match=r"the engines cannot be measured \(exit code -11\): choose one with --engine"
     ):
         measured_engines(repository, cores=2)
+
+
+def test_a_measurement_that_hangs_leaves_torchscript(
+    repository: Path,
+    kept: Path,
+    hanging_program: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(hanging_program))
+    monkeypatch.setattr(engine_choice, "_MEASURING_TIMEOUT_S", 0.5)
+    server = TritonServer(repository, engine="auto")
+    server.choose_engine()
+    assert (server.engine, server.engine_ms) == ("torchscript", {})
+    assert caplog.messages == ["the engines could not be measured within 0.5 s: TorchScript computes"]
+    assert not kept.exists()
 
 
 def test_a_damaged_model_is_named_as_the_reason(repository: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from homomorph.progress import Progress
 from homomorph_client.errors import ServerError
-from homomorph_export.serving import distribution, triton_folder
+from homomorph_export.serving import distribution, guard, triton_folder
 
 
 @pytest.fixture
@@ -99,6 +99,25 @@ def test_pip_fills_the_folder_whole_or_not_at_all(folder: Path, monkeypatch: pyt
         triton_folder.make_triton_folder()
     assert (folder / "numpy").read_text() == "old"
     assert [path.name for path in folder.parent.iterdir()] == ["triton"]
+
+
+def test_a_pip_that_hangs_is_ended(folder: Path, hanging_program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(hanging_program))
+    monkeypatch.setattr(triton_folder, "_INSTALL_TIMEOUT_S", 0.5)
+    with pytest.raises(ServerError, match=r"could not be installed into .* within 0\.5 s"):
+        triton_folder.make_triton_folder()
+    assert not folder.exists()
+
+
+def test_a_compiler_that_hangs_is_ended(
+    hanging_program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", str(hanging_program))
+    monkeypatch.setattr(guard, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(guard, "_BUILD_TIMEOUT_S", 0.5)
+    assert guard.build_guard() is None
+    assert len(caplog.messages) == 1
+    assert "timed out after 0.5 seconds" in caplog.text
 
 
 @pytest.mark.server

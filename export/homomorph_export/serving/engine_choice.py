@@ -33,6 +33,8 @@ _EXTRAS = {"onnxruntime": "export", "openvino": "openvino"}
 """Engine, which is also its package's name -> extra that installs it."""
 _MORPHER = "morpher"
 """The served model whose E and D an engine computes."""
+_MEASURING_TIMEOUT_S = 600.0
+"""Longest time of a measurement. It usually takes some seconds, and minutes with large pictures on a slow machine."""
 
 
 def check_engine(engine: str, repository: Path, models: Sequence[str], flavour: Flavour, gpus: Sequence[int]) -> None:
@@ -79,7 +81,8 @@ def measured_engines(repository: Path, *, cores: int, report: Report = silent) -
 
     Returns:
         Milliseconds on one thread, by engine. Engines that are not installed or have no files are left out, and those
-        that compute other frames than TorchScript. Empty if there is no other engine than TorchScript.
+        that compute other frames than TorchScript. Empty if there is no other engine than TorchScript, or if the
+        measurement takes longer than `_MEASURING_TIMEOUT_S`; the latter is logged, and nothing is kept.
 
     Raises:
         ServerError: the measurement failed.
@@ -94,7 +97,12 @@ def measured_engines(repository: Path, *, cores: int, report: Report = silent) -
     machines = _kept(path, manifest)
     if machine not in machines:
         report(Progress(f"Measuring {', '.join([TORCHSCRIPT, *others])}, once on this machine"))
-        machines[machine] = _measure(repository, others)
+        try:
+            machines[machine] = _measure(repository, others)
+        except subprocess.TimeoutExpired:
+            limit = f"{_MEASURING_TIMEOUT_S:g} s"
+            _LOGGER.warning("the engines could not be measured within %s: TorchScript computes", limit)
+            return {}
         try:
             write_text(path, json.dumps({"manifest": manifest, "machines": machines}, indent=2) + "\n")
         except OutputError as error:
@@ -136,6 +144,7 @@ def _measure(repository: Path, names: Sequence[str]) -> dict[str, float]:
 
     Raises:
         ServerError: the process failed.
+        subprocess.TimeoutExpired: it took longer than `_MEASURING_TIMEOUT_S`, and was killed.
     """
     from homomorph_export.precision import TOLERANCES  # imports torch, which takes seconds
 
@@ -149,7 +158,14 @@ def _measure(repository: Path, names: Sequence[str]) -> dict[str, float]:
     program = resources.files("homomorph_export") / "engine_times.py"
     # Without warnings: the last line of stderr is reported as the reason of a failure.
     command = [sys.executable, "-W", "ignore", str(program), arguments]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_MEASURING_TIMEOUT_S,
+    )
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
         raise ServerError(f"the engines cannot be measured ({reason}): choose one with --engine")

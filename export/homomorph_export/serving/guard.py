@@ -18,6 +18,8 @@ from homomorph_client.files import cache_folder
 _LOGGER = logging.getLogger(__name__)
 _SOURCE = "request_guard.c"
 _LIBRARY_FILE = "librequest_guard.so"
+_BUILD_TIMEOUT_S = 120.0
+"""Longest time of the compiler, which usually takes a second."""
 
 
 def build_guard() -> Path | None:
@@ -38,10 +40,18 @@ def build_guard() -> Path | None:
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch, resources.as_file(source) as path:
             built = Path(scratch) / _LIBRARY_FILE
             words = [*_compiler(), "-O2", "-shared", "-fPIC", "-o", str(built), str(path), "-ldl"]
-            subprocess.run(words, check=True, capture_output=True, text=True)
+            subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_BUILD_TIMEOUT_S,
+            )
             built.replace(library)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+    except (OSError, subprocess.SubprocessError) as error:
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+        reason = (said or str(error)).strip().splitlines()[-1]
         _LOGGER.warning("the server runs without its request guard, which a C compiler builds (%s)", reason)
         return None
     return library

@@ -18,6 +18,8 @@ from homomorph_client.files import cache_folder, replacing
 REQUIREMENTS = ("nvidia-pytriton==0.7.0", "numpy>=1.26,<2")
 FOLDER_VARIABLE = "HOMOMORPH_TRITON"
 """Environment variable with the folder's path."""
+_INSTALL_TIMEOUT_S = 3600.0
+"""Longest time of an installation, enough for 21 kB/s."""
 
 
 def triton_folder() -> Path:
@@ -31,16 +33,27 @@ def make_triton_folder() -> Path:
     """Install `REQUIREMENTS` into the folder, all or nothing; downloads about 75 MB.
 
     Raises:
-        ServerError: pip cannot install them, for example because numpy 1 does not support this Python.
+        ServerError: pip cannot install them, for example because numpy 1 does not support this Python, or takes longer
+            than `_INSTALL_TIMEOUT_S`.
         OutputError: the folder cannot be written.
     """
     folder = triton_folder()
     with replacing(folder) as partial:
         # Dependencies come from this environment. Only wheels are installed, so that no compiler is needed.
-        words = ["--target", str(partial), "--no-deps", "--only-binary=:all:", "--quiet", *REQUIREMENTS]
-        pip = subprocess.run(
-            [sys.executable, "-m", "pip", "install", *words], capture_output=True, text=True, check=False
-        )
+        # Nobody would see a question, such as the one for the password of a package index.
+        words = ["--target", str(partial), "--no-deps", "--only-binary=:all:", "--no-input", "--quiet", *REQUIREMENTS]
+        try:
+            pip = subprocess.run(
+                [sys.executable, "-m", "pip", "install", *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_INSTALL_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            limit = f"{_INSTALL_TIMEOUT_S:g} s"
+            raise ServerError(f"Triton could not be installed into {folder} within {limit}") from error
         if pip.returncode:
             lines = [line for line in pip.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
             raise ServerError(f"Triton could not be installed into {folder}: {lines[-1]}")
