@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
-from homomorph_client.base import BaseClient
+from homomorph_client.base import BaseClient, Served
 from homomorph_client.codec import (
     blend_request,
     decode,
@@ -75,11 +75,7 @@ class AsyncMorphClient(BaseClient):
 
     async def served_model(self, name: str | None = None, *, timeout_s: float | None = None) -> ServedModel:
         """Return what `MorphClient.served_model` returns; errors are those too."""
-        name = name or self._model_name
-        if name not in self._models:
-            response = await self._call("ModelConfig", ModelConfigRequest(name=name), timeout_s)
-            return self._remember(response)
-        return self._models[name]
+        return await self._served(name or self._model_name, ServedModel, timeout_s)
 
     async def morph(
         self,
@@ -132,10 +128,7 @@ class AsyncMorphClient(BaseClient):
 
     async def served_translation(self, *, timeout_s: float | None = None) -> ServedTranslation:
         """Return what `MorphClient.served_translation` returns; errors are those too."""
-        if self._translation is None:
-            request = ModelConfigRequest(name=TRANSLATE)
-            return self._remember_translation(await self._call("ModelConfig", request, timeout_s))
-        return self._translation
+        return await self._served(TRANSLATE, ServedTranslation, timeout_s)
 
     async def stream(
         self,
@@ -214,6 +207,13 @@ class AsyncMorphClient(BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _served(self, name: str, kind: type[Served], timeout_s: float | None) -> Served:
+        known: Served | None = self._known.get((name, kind))
+        if known is not None:
+            return known
+        response = await self._call("ModelConfig", ModelConfigRequest(name=name), timeout_s)
+        return self._remember(name, kind, response)
 
     async def _call(self, method: str, request: Any, timeout_s: float | None) -> Any:
         options = self._call_options(timeout_s)

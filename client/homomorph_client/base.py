@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from tritonclient.grpc.service_pb2 import ModelConfigResponse, ModelInferRequest
@@ -25,6 +25,8 @@ from homomorph_client.names import MORPH
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel, to_json
 from homomorph_client.translation import ServedTranslation
+
+Served = TypeVar("Served", ServedModel, ServedTranslation)
 
 
 class BaseClient:
@@ -76,8 +78,7 @@ class BaseClient:
         self._connection = Connection(parse_urls(url), retries, tls, headers, gzip, proxy)
         self._picture_size = picture_size
         self._model_name = model_name
-        self._models: dict[str, ServedModel] = {}
-        self._translation: ServedTranslation | None = None
+        self._known: dict[tuple[str, type], Any] = {}
         self._connect()
         self._regions = Regions(self._connection) if shared_memory else None
         self._closed = False
@@ -131,21 +132,16 @@ class BaseClient:
         # Without this header, Triton's stream errors have no gRPC status code.
         return options | {"metadata": [*options["metadata"], ("triton_grpc_error", "true")]}
 
-    def _remember(self, response: ModelConfigResponse) -> ServedModel:
-        model = ServedModel.from_config(to_json(response.config), picture_size=self._picture_size)
-        self._models[model.name] = model
-        return model
-
-    def _remember_translation(self, response: ModelConfigResponse) -> ServedTranslation:
-        self._translation = ServedTranslation.from_config(to_json(response.config), picture_size=self._picture_size)
-        return self._translation
+    def _remember(self, name: str, kind: type[Served], response: ModelConfigResponse) -> Served:
+        served = kind.from_config(to_json(response.config), picture_size=self._picture_size)
+        self._known[name, kind] = served
+        return served
 
     def _typed(self, error: grpc.RpcError, timeout_s: float) -> HomomorphError:
         typed = self._connection.typed_error(error, timeout_s=timeout_s)
         if isinstance(typed, ServerUnavailableError):
             # A restarted server may serve another run.
-            self._models.clear()
-            self._translation = None
+            self._known.clear()
             if self._regions:
                 self._regions.forget()
         return typed

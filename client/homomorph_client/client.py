@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc.service_pb2 import ModelConfigRequest, ModelInferRequest, ModelReadyRequest
 
-from homomorph_client.base import BaseClient
+from homomorph_client.base import BaseClient, Served
 from homomorph_client.codec import (
     blend_request,
     decode,
@@ -25,6 +25,7 @@ from homomorph_client.codec import (
 from homomorph_client.errors import HomomorphError, RestartedServerError
 from homomorph_client.labels import Labels
 from homomorph_client.methods import blending_model, places_in_square, square_model
+from homomorph_client.morpher import Morpher
 from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH_STREAM, TRANSLATE, Blend, Method
 from homomorph_client.pictures import Picture
 from homomorph_client.regions import Regions
@@ -33,7 +34,7 @@ from homomorph_client.strengths import Strengths, grid_strengths
 from homomorph_client.translation import ServedTranslation
 
 
-class MorphClient(BaseClient):
+class MorphClient(BaseClient, Morpher):
     """Request morphs from a Triton server.
 
     One client serves any number of threads, over one connection::
@@ -53,21 +54,6 @@ class MorphClient(BaseClient):
         except grpc.RpcError:
             return False
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the sliders in the order of the strengths' columns; `residual` comes last."""
-        return self.served_model().groups
-
-    @property
-    def labels(self) -> dict[str, tuple[str, ...]]:
-        """Names of the labels, by group; groups without labels are left out."""
-        return self.served_model().labels
-
-    @property
-    def picture_size(self) -> int:
-        """Height and width in pixels of the frames."""
-        return self.served_model().picture_size
-
     def served_model(self, name: str | None = None, *, timeout_s: float | None = None) -> ServedModel:
         """Return the groups, labels and picture size of a model (`model_name` by default); the server is asked once.
 
@@ -76,9 +62,7 @@ class MorphClient(BaseClient):
             DeadlineError: the server took longer than the timeout.
             RequestError: the server does not serve the model.
         """
-        name = name or self._model_name
-        known = self._models.get(name)
-        return known or self._remember(self._call(self._stub.ModelConfig, ModelConfigRequest(name=name), timeout_s))
+        return self._served(name or self._model_name, ServedModel, timeout_s)
 
     def morph(
         self,
@@ -195,8 +179,7 @@ class MorphClient(BaseClient):
         Raises:
             HomomorphError: as `served_model`.
         """
-        request = ModelConfigRequest(name=TRANSLATE)
-        return self._translation or self._remember_translation(self._call(self._stub.ModelConfig, request, timeout_s))
+        return self._served(TRANSLATE, ServedTranslation, timeout_s)
 
     def stream(
         self,
@@ -356,6 +339,13 @@ class MorphClient(BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _served(self, name: str, kind: type[Served], timeout_s: float | None) -> Served:
+        known: Served | None = self._known.get((name, kind))
+        if known is not None:
+            return known
+        response = self._call(self._stub.ModelConfig, ModelConfigRequest(name=name), timeout_s)
+        return self._remember(name, kind, response)
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
         options = self._call_options(timeout_s)

@@ -10,7 +10,6 @@ import functools
 import io
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -45,35 +44,21 @@ Many programs write gAMA 0.45455 and mean sRGB, although that exponent only appr
 Curve = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class ColourSpace:
-    """The primaries of RGB values, and the curve from values in [0, 1] to light."""
-
-    chromaticities: Chromaticities
-    curve: Curve
-
-    def profile(self) -> bytes:
-        """Return the space as an ICC profile (version 4, matrix and curves)."""
-        return _matrix_profile(self)
-
-
-def from_code_points(primaries: int, transfer: int, name: str) -> ColourSpace | None:
-    """Return the space of a pair of H.273's code points; None for sRGB or if they name no space.
+def from_code_points(primaries: int, transfer: int, name: str) -> bytes | None:
+    """Return the ICC profile of a pair of H.273's code points; None for sRGB or if they name no space.
 
     Raises:
         PictureError: they name high dynamic range, which eight bits cannot hold.
     """
     if transfer in (16, 18):
         raise PictureError(f"{name} is a picture of high dynamic range (PQ or HLG): convert it to sRGB first")
-    if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
+    if primaries not in _PRIMARIES or transfer not in _TRANSFERS or (primaries, transfer) == (1, 13):
         return None
-    if primaries == 1 and transfer == 13:
-        return None
-    return ColourSpace(_PRIMARIES[primaries], _TRANSFERS[transfer])
+    return matrix_profile(_PRIMARIES[primaries], _TRANSFERS[transfer])
 
 
-def from_gamma(gamma: float | None, chromaticities: Chromaticities | None) -> ColourSpace | None:
-    """Return the space of PNG's gAMA and cHRM; None for sRGB or if they name no space.
+def from_gamma(gamma: float | None, chromaticities: Chromaticities | None) -> bytes | None:
+    """Return the ICC profile of PNG's gAMA and cHRM; None for sRGB or if they name no space.
 
     Args:
         gamma: exponent from light to values, such as 0.45455.
@@ -86,7 +71,7 @@ def from_gamma(gamma: float | None, chromaticities: Chromaticities | None) -> Co
     curve = _srgb if gamma is None or abs(gamma * 2.2 - 1) <= _SRGB_LIKE else _power(1 / gamma)
     if curve is _srgb and (chromaticities is None or np.allclose(chromaticities, SRGB, atol=0.002)):
         return None
-    return ColourSpace(chromaticities or SRGB, curve)
+    return matrix_profile(chromaticities or SRGB, curve)
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
@@ -182,16 +167,21 @@ def _xyz(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([x / y, np.ones_like(x), (1 - x - y) / y], axis=-1)
 
 
-def _matrix_profile(space: ColourSpace) -> bytes:
-    """Return a profile with three columns and one curve (ICC.1:2010), adapted to D50 by Bradford's method."""
-    points = np.asarray(space.chromaticities, np.float64).reshape(4, 2)
+def matrix_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
+    """Return an ICC profile with three columns and one curve (ICC.1:2010), adapted to D50 by Bradford's method.
+
+    Args:
+        chromaticities: x and y of white and the primaries.
+        curve: from values in [0, 1] to light.
+    """
+    points = np.asarray(chromaticities, np.float64).reshape(4, 2)
     white, primaries = _xyz(points[0]), _xyz(points[1:]).T
     columns = primaries * np.linalg.solve(primaries, white)
     bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
     d50 = np.array([0.9642, 1.0, 0.8249])
     adapted = np.linalg.solve(bradford, np.diag((bradford @ d50) / (bradford @ white)) @ bradford) @ columns
-    curve = np.clip(space.curve(np.linspace(0, 1, _CURVE_POINTS)), 0, 1)
-    shared = struct.pack(">4s4xI", b"curv", _CURVE_POINTS) + (curve * 65535).round().astype(">u2").tobytes()
+    light = np.clip(curve(np.linspace(0, 1, _CURVE_POINTS)), 0, 1)
+    shared = struct.pack(">4s4xI", b"curv", _CURVE_POINTS) + (light * 65535).round().astype(">u2").tobytes()
     tags = [(name, _xyz_tag(column)) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), adapted.T, strict=True)]
     tags += [(b"wtpt", _xyz_tag(d50)), (b"rTRC", shared), (b"gTRC", shared), (b"bTRC", shared)]
     table, body = struct.pack(">I", len(tags)), b""

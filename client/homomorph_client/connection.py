@@ -28,7 +28,6 @@ from homomorph_client.errors import (
     SettingsError,
     SharedMemoryError,
 )
-from homomorph_client.tracing import trace_headers
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 60.0
@@ -210,7 +209,7 @@ class Connection:
                     "printable ASCII without line ends"
                 )
         # gRPC accepts lower-case names only.
-        return [(name.lower(), value) for name, value in {**trace_headers(), **headers}.items()]
+        return [(name.lower(), value) for name, value in {**_trace_headers(), **headers}.items()]
 
     def typed_error(self, error: grpc.RpcError, *, timeout_s: float) -> HomomorphError:
         """Convert an error of gRPC or Triton into one of our own classes, with advice for the caller."""
@@ -288,6 +287,17 @@ def check_timeout(timeout_s: float | None) -> float:
     if not timeout_s > 0:
         raise DeadlineError(f"the timeout must be more than 0 s, not {timeout_s:g} s")
     return min(float(timeout_s), LONGEST_TIMEOUT_S)
+
+
+def _trace_headers() -> dict[str, str]:
+    """Return W3C's `traceparent` and `tracestate` of the span that the caller is in; empty without OpenTelemetry."""
+    headers: dict[str, str] = {}
+    try:
+        from opentelemetry.propagate import inject
+    except ImportError:  # it is not a dependency
+        return headers
+    inject(headers)
+    return headers
 
 
 def _environments_proxy() -> tuple[str, str]:

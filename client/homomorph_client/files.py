@@ -93,23 +93,14 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file; it appears whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with replacing(path) as partial:
-        partial.write_bytes(content)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file in UTF-8; it appears whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
-    write_bytes(path, text.encode())
+    with replacing(path) as partial:
+        partial.write_bytes(text.encode())
 
 
 @contextlib.contextmanager

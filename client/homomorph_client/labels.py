@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from homomorph_client.errors import LabelError, StrengthError
+from homomorph_client.errors import LabelError
 from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import DEFAULT_STEPS, Strengths, even_ramp, to_strengths
+from homomorph_client.strengths import Strengths, chosen_strengths
 
 Labels: TypeAlias = "Mapping[str, str | Sequence[str]]"
 """For each group that changes: one label, several, or none of its labels (an empty sequence)."""
@@ -50,13 +50,7 @@ def chosen_edit(
             if name not in known[group]:
                 raise LabelError(f"{group} has no label {name!r}: it has {', '.join(known[group])}")
     row = [float(name in wanted.get(group, ())) for group, names in known.items() for name in names]
-    if strengths is None:
-        ramp = even_ramp(model, DEFAULT_STEPS if steps is None else steps)
-        chosen = to_strengths(model, dict.fromkeys(wanted, ramp))
-    elif steps is not None:
-        raise StrengthError("give steps or strengths, not both: the strengths say how many frames there are")
-    else:
-        chosen = to_strengths(model, strengths)
+    chosen = chosen_strengths(model, steps=steps, strengths=strengths, groups=wanted)
     moved = [group for group, column in zip(groups, chosen.T, strict=True) if column.any() and group not in wanted]
     if moved:
         raise LabelError(f"strengths move {', '.join(moved)}, but the labels do not say what to")

@@ -12,7 +12,7 @@ from homomorph_client.labels import Labels
 from homomorph_client.names import HOMOMORPH, LATENT, Blend, Method
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import Strengths
+from homomorph_client.strengths import Strengths, grid_strengths
 
 
 class Morpher(Protocol):
@@ -24,17 +24,17 @@ class Morpher(Protocol):
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the sliders in the order of the strengths' columns; `residual` comes last."""
-        ...
+        return self.served_model().groups
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
-        """Of each group that has labels, their names."""
-        ...
+        """Names of the labels, by group; groups without labels are left out."""
+        return self.served_model().labels
 
     @property
     def picture_size(self) -> int:
         """Height and width in pixels of the frames."""
-        ...
+        return self.served_model().picture_size
 
     def served_model(self, name: str | None = None) -> ServedModel:
         """Return the groups, labels, picture size and limits of a model: that of `morph`, or one by its name."""
@@ -69,7 +69,9 @@ class Morpher(Protocol):
         self, source: Picture, target: Picture, *, rows: str, columns: str, size: int = 5
     ) -> npt.NDArray[np.uint8]:
         """Vary two groups against each other: uint8 [N, N, H, W, 3]."""
-        ...
+        strengths = grid_strengths(self.served_model(), rows=rows, columns=columns, size=size)
+        frames = self.morph(source, target, strengths=strengths)
+        return frames.reshape(size, size, *frames.shape[1:])
 
     def square(self, corners: Sequence[Picture], *, method: Blend = LATENT, size: int = 5) -> npt.NDArray[np.uint8]:
         """Fill a square between four pictures: uint8 [N, N, H, W, 3]."""

@@ -11,7 +11,6 @@ import io
 import os
 import stat
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from homomorph_client import png
-from homomorph_client.colours import ColourSpace, from_code_points
+from homomorph_client.colours import from_code_points
 from homomorph_client.containers import boxed_profile, code_points, counting_from_black
 from homomorph_client.errors import PictureError
 from homomorph_client.picture_warnings import quietly, warn
@@ -29,6 +28,8 @@ FORMATS = (
     "PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "QOI", "PCX",
 )  # fmt: skip
 """Pillow's names of the formats that we read. A build of Pillow may lack some of them."""
+MIN_SIDE = 8
+"""Smallest height and width in pixels: one cell of the models' features."""
 MAX_PIXELS = 64_000_000
 """Largest number of pixels. A decoded picture of this size takes 192 MB."""
 MAX_FILE_BYTES = 512 * 2**20
@@ -54,30 +55,41 @@ class OpenedPicture:
     """The lower bytes of the values, which `image` lacks. Set if `transparent` is, in RGB PNGs of 16 bits."""
 
 
-def open_picture(source: Path | bytes | IO[bytes], check_size: Callable[[int, int, str], None]) -> OpenedPicture:
+def open_picture(source: Path | bytes | IO[bytes]) -> OpenedPicture:
     """Read and decode a file.
 
     Args:
         source: path, content, or an open file, which is read from its current position.
-        check_size: raises PictureError if width and height cannot be used; called before the pixels are decoded.
 
     Raises:
-        PictureError: the file is not a picture of a known format, is too large, or is damaged.
+        PictureError: the file is not a picture of a known format, is too small or too large, or is damaged.
     """
     data, name = _content(source)
     formats = _formats(data, name)
-    space: ColourSpace | None = None
     if data.startswith(png.SIGNATURE):
-        return _open_png(data, name, check_size)
+        return _open_png(data, name)
     data, inverted = counting_from_black(data)
-    image = _decoded(data, name, formats, check_size)
+    image = _decoded(data, name, formats)
     profile = image.info.get("icc_profile") or boxed_profile(data, image.format)
     if not profile and image.format == "AVIF" and (points := code_points(data)):
-        space = from_code_points(*points, name)
-    if profile and len(profile) > png.MAX_PROFILE_BYTES:
+        profile = from_code_points(*points, name)
+    elif profile and len(profile) > png.MAX_PROFILE_BYTES:
         warn(name, "its colour profile is too large and was not applied")
         profile = None
-    return OpenedPicture(image, profile or (space.profile() if space else None), inverted=inverted)
+    return OpenedPicture(image, profile, inverted=inverted)
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Check the size of a picture, before its pixels are decoded.
+
+    Raises:
+        PictureError: it is smaller than `MIN_SIDE` or larger than `MAX_PIXELS`.
+    """
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"{name} is {width}x{height} pixels: at least {MIN_SIDE}x{MIN_SIDE} are needed")
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 10**6
+        raise PictureError(f"{name} is {width}x{height}: more than {limit} million pixels, scale it down first")
 
 
 def is_picture(path: Path) -> bool:
@@ -171,21 +183,19 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
 
-def _decoded(
-    data: bytes, name: str, formats: tuple[str, ...], check_size: Callable[[int, int, str], None]
-) -> Image.Image:
+def _decoded(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     try:
-        return _load(data, name, formats, check_size)
+        return _load(data, name, formats)
     except PictureError:
-        if not data.startswith(_JPEG) or _is_animation(data):
+        if not data.startswith(_JPEG) or b"MPF\0" in data[:65536]:  # several pictures in one file
             raise
-        image = _without_end(data, name, formats, check_size)
+        image = _without_end(data, name, formats)
         if image is None:
             raise
         return image
 
 
-def _load(data: bytes, name: str, formats: tuple[str, ...], check_size: Callable[[int, int, str], None]) -> Image.Image:
+def _load(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     try:
         with quietly():
             image = Image.open(io.BytesIO(data), formats=formats)
@@ -205,22 +215,14 @@ def _load(data: bytes, name: str, formats: tuple[str, ...], check_size: Callable
     return image
 
 
-def _is_animation(data: bytes) -> bool:
-    return b"MPF\0" in data[:65536]
-
-
-def _without_end(
-    data: bytes, name: str, formats: tuple[str, ...], check_size: Callable[[int, int, str], None]
-) -> Image.Image | None:
+def _without_end(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image | None:
     """Decode a JPEG that lacks its end mark but hardly any pixels; None if it lacks more.
 
     Decodes it with different bytes added at the end. If all pixels are in the file, the added bytes do not change them.
     """
     data = data.rstrip(b"\xff")
     try:
-        image, other = (
-            _load(data + filling + b"\xff\xd9", name, formats, check_size) for filling in (b"", b"\xa5\x3c" * 2048)
-        )
+        image, other = (_load(data + end + b"\xff\xd9", name, formats) for end in (b"", b"\xa5\x3c" * 2048))
     except PictureError:
         return None
     difference = np.asarray(image).astype(np.int16) - np.asarray(other)
@@ -230,7 +232,7 @@ def _without_end(
     return image
 
 
-def _open_png(data: bytes, name: str, check_size: Callable[[int, int, str], None]) -> OpenedPicture:
+def _open_png(data: bytes, name: str) -> OpenedPicture:
     chunks = png.read_chunks(data, name)
     header = chunks.pixels[0][1] if chunks.pixels else b""
     if len(header) != 13 or chunks.pixels[0][0] != b"IHDR":
@@ -251,11 +253,11 @@ def _open_png(data: bytes, name: str, check_size: Callable[[int, int, str], None
         key = None
     space = png.colour_profile(chunks.colours, name)
     try:
-        image = _load(png.assemble(chunks.pixels, chunks.orienting), name, ("PNG",), check_size)
+        image = _load(png.assemble(chunks.pixels, chunks.orienting), name, ("PNG",))
     except PictureError:
         if not chunks.orienting:
             raise
-        image = _load(png.assemble(chunks.pixels, []), name, ("PNG",), check_size)
+        image = _load(png.assemble(chunks.pixels, []), name, ("PNG",))
         warn(name, "its EXIF data is damaged")
     low_bytes = None
     if key and colour == 2:

@@ -17,17 +17,13 @@ from PIL import Image, TiffImagePlugin
 
 from homomorph_client.colours import to_srgb
 from homomorph_client.errors import PictureError
-from homomorph_client.picture_files import MAX_PIXELS, OpenedPicture, open_picture
+from homomorph_client.picture_files import OpenedPicture, check_size, open_picture
 from homomorph_client.picture_warnings import quietly, warn
-
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "Picture", "fit_picture", "load_picture"]
 
 Picture: TypeAlias = "str | Path | bytes | IO[bytes] | Image.Image | npt.NDArray[np.generic]"
 """Accepted forms of a picture: a path, the bytes of a file, a file object, a PIL image, or an array [H, W],
 [H, W, 1], [H, W, 3] or [H, W, 4]."""
 
-MIN_SIDE = 8
-"""Smallest height and width in pixels: one cell of the models' features."""
 _ORIENTATION = 0x0112
 """EXIF's tag of the orientation."""
 _UPRIGHT = {
@@ -55,7 +51,7 @@ def load_picture(picture: Picture) -> npt.NDArray[np.uint8]:
         uint8 [H, W, 3], sRGB, values in [0, 255].
 
     Raises:
-        PictureError: the picture cannot be read or converted, is smaller than `MIN_SIDE` or larger than `MAX_PIXELS`.
+        PictureError: the picture cannot be read or converted, or is too small or too large; see `picture_files`.
     """
     return np.array(_to_image(picture), dtype=np.uint8)
 
@@ -84,7 +80,7 @@ def fit_picture(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
 
 def _to_image(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
-        _check_size(*picture.size, "the picture")  # only the header has been read; no pixels are decoded yet
+        check_size(*picture.size, "the picture")  # only the header has been read; no pixels are decoded yet
         try:
             picture.load()
         except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error, ...
@@ -93,9 +89,9 @@ def _to_image(picture: Picture) -> Image.Image:
     if isinstance(picture, np.ndarray):
         return _flatten(Image.fromarray(_array_to_uint8(picture)), None, "the array")
     if isinstance(picture, str | Path):
-        return _convert(open_picture(Path(picture), _check_size), str(picture))
+        return _convert(open_picture(Path(picture)), str(picture))
     if isinstance(picture, bytes) or hasattr(picture, "read"):
-        return _convert(open_picture(picture, _check_size), "the picture")
+        return _convert(open_picture(picture), "the picture")
     raise PictureError(
         f"a picture is a path, a file object, bytes, a PIL image or a numpy array, not {type(picture).__name__}"
     )
@@ -157,14 +153,6 @@ def _like_its_file(opened: OpenedPicture, image: Image.Image) -> Image.Image:
     return Image.fromarray(values)
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise PictureError(f"{name} is {width}x{height} pixels: at least {MIN_SIDE}x{MIN_SIDE} are needed")
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 10**6
-        raise PictureError(f"{name} is {width}x{height}: more than {limit} million pixels, scale it down first")
-
-
 def _flatten(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
     """Convert any of Pillow's modes to RGB and its colours to sRGB. Transparent pixels become white."""
     if image.mode.startswith("I") or image.mode == "F":
@@ -205,7 +193,7 @@ def _array_to_uint8(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise PictureError(f"an array must be [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], not {list(array.shape)}")
-    _check_size(array.shape[1], array.shape[0], "the array")
+    check_size(array.shape[1], array.shape[0], "the array")
     array = np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)  # big-endian files, masks, matrices
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array, np.uint8)

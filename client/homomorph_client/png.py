@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from homomorph_client.colours import ColourSpace, from_code_points, from_gamma
+from homomorph_client.colours import from_code_points, from_gamma
 from homomorph_client.errors import PictureError
 from homomorph_client.picture_warnings import warn
 
@@ -92,22 +92,20 @@ def _inflated(packed: bytes, limit: int) -> bytes | None:
 
 def colour_profile(colours: dict[bytes, bytes], name: str) -> bytes | None:
     """Return the ICC profile of a PNG's colours; None: sRGB."""
-    space: ColourSpace | None = None
     if len(content := colours.get(b"cICP", b"")) == 4:
-        space = from_code_points(content[0], content[1], name)
-    elif b"iCCP" in colours:
+        return from_code_points(content[0], content[1], name)
+    if b"iCCP" in colours:
         profile = _inflated(colours[b"iCCP"].partition(b"\0")[2][1:], MAX_PROFILE_BYTES)
         if profile is None:
             warn(name, "its colour profile is damaged or too large and was not applied")
         return profile
-    elif b"sRGB" not in colours:
-        gamma, light = colours.get(b"gAMA", b""), colours.get(b"cHRM", b"")
-        values = [value / 100_000 for value in struct.unpack(">8I", light)] if len(light) == 32 else None
-        space = from_gamma(
-            struct.unpack(">I", gamma)[0] / 100_000 if len(gamma) == 4 else None,
-            (*values,) if values else None,
-        )
-    return None if space is None else space.profile()
+    if b"sRGB" in colours:
+        return None
+    gamma, light = colours.get(b"gAMA", b""), colours.get(b"cHRM", b"")
+    values = [value / 100_000 for value in struct.unpack(">8I", light)] if len(light) == 32 else None
+    return from_gamma(
+        struct.unpack(">I", gamma)[0] / 100_000 if len(gamma) == 4 else None, (*values,) if values else None
+    )
 
 
 def assemble(pixels: list[tuple[bytes, bytes]], others: list[tuple[bytes, bytes]]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -18,13 +18,16 @@ DEFAULT_STEPS = 9
 """Default number of frames of a morph."""
 
 
-def chosen_strengths(model: ServedModel, *, steps: int | None, strengths: Strengths | None) -> npt.NDArray[np.float32]:
+def chosen_strengths(
+    model: ServedModel, *, steps: int | None, strengths: Strengths | None, groups: Iterable[str] | None = None
+) -> npt.NDArray[np.float32]:
     """Return the strengths of a morph, from either `steps` or `strengths`.
 
     Args:
         model: the served model, with K groups.
-        steps: number S of frames in which all groups go evenly from 0 to 1; None is `DEFAULT_STEPS`.
+        steps: number S of frames in which `groups` go evenly from 0 to 1; None is `DEFAULT_STEPS`.
         strengths: the strengths themselves instead, as for `to_strengths`.
+        groups: None is all.
 
     Returns:
         float32 [S, K] from 0 to the model's limit.
@@ -34,7 +37,7 @@ def chosen_strengths(model: ServedModel, *, steps: int | None, strengths: Streng
     """
     if strengths is None:
         ramp = even_ramp(model, DEFAULT_STEPS if steps is None else steps)
-        return np.repeat(ramp[:, None], len(model.groups), axis=1)
+        return to_strengths(model, dict.fromkeys(model.groups if groups is None else groups, ramp))
     if steps is not None:
         raise StrengthError("give steps or strengths, not both: the strengths say how many frames there are")
     return to_strengths(model, strengths)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from homomorph_client.colours import SRGB, ColourSpace, from_code_points, from_gamma
+from homomorph_client.colours import SRGB, from_code_points, from_gamma, matrix_profile
 from homomorph_client.errors import PictureError
 from homomorph_client.pictures import load_picture
 
@@ -66,7 +66,7 @@ def iccp(profile: bytes) -> bytes:
     return chunk(b"iCCP", b"a\0\0" + zlib.compress(profile))
 
 
-P3_PROFILE = ColourSpace(P3, lambda value: decoded(value * 255)).profile()
+P3_PROFILE = matrix_profile(P3, lambda value: decoded(value * 255))
 AS_P3 = expected(decoded(COLOURS), P3)
 
 
@@ -140,7 +140,7 @@ def test_alpha_stays_where_colours_are_converted() -> None:
 
 def test_a_grey_picture_may_have_the_profile_of_rgb_or_of_grey() -> None:
     grey = COLOURS[..., 0]
-    linear = ColourSpace(SRGB, lambda value: value).profile()
+    linear = matrix_profile(SRGB, lambda value: value)
     for picture in (grey, np.dstack([grey, np.full_like(grey, 255)])):
         read = load_picture(png_with(iccp(linear), picture=picture))
         assert np.abs(read - encoded(grey / 255)[..., None]).max() <= 2

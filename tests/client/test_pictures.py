@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from homomorph_client.errors import PictureError
-from homomorph_client.pictures import MAX_PIXELS, MIN_SIDE, fit_picture, load_picture
+from homomorph_client.picture_files import MAX_PIXELS, MIN_SIDE
+from homomorph_client.pictures import fit_picture, load_picture
 
 RED_LEFT = np.zeros((16, 16, 3), np.uint8)
 RED_LEFT[:, :8, 0] = 255

@@ -22,10 +22,11 @@ from homomorph_client.errors import LabelError, PictureError
 from homomorph_client.frames import Frames
 from homomorph_client.labels import Labels, chosen_edit
 from homomorph_client.methods import blending_model, places_between, places_in_square, square_model
+from homomorph_client.morpher import Morpher
 from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH, Blend, Method
 from homomorph_client.pictures import Picture, fit_picture
 from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import Strengths, chosen_strengths, grid_strengths
+from homomorph_client.strengths import Strengths, chosen_strengths
 
 _MAX_STEPS = 4096
 """Frames of one call: their pictures are all in memory at once."""
@@ -33,7 +34,7 @@ _DECODED_TOGETHER = 16
 """Frames of one batch of D, so that a long morph needs no more memory than a short one."""
 
 
-class LocalMorpher:
+class LocalMorpher(Morpher):
     """Morphs by a model in this process, with the methods of `MorphClient`.
 
     Example::
@@ -73,21 +74,6 @@ class LocalMorpher:
         labels = {group: tuple(names) for group, names in config.groups.items()}
         self._last_encoded: tuple[Tensor, Tensor] | None = None
         self._described = ServedModel(MORPH, tuple(config.branches), labels, size, _MAX_STEPS, MAX_STRENGTH)
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the sliders in the order of the strengths' columns; `residual` comes last."""
-        return self._described.groups
-
-    @property
-    def labels(self) -> dict[str, tuple[str, ...]]:
-        """Of each group that has labels, their names."""
-        return self._described.labels
-
-    @property
-    def picture_size(self) -> int:
-        """Height and width in pixels of the frames."""
-        return self._described.picture_size
 
     def served_model(self, name: str | None = None) -> ServedModel:
         """Return what `MorphClient.served_model` returns: the sliders, sizes and limits of a model by its name."""
@@ -149,18 +135,6 @@ class LocalMorpher:
             size = (features.shape[2], features.shape[3])
             target = self._label_features(torch.from_numpy(wanted)[None].to(self._device), size)
             return self._decoded(features, target, chosen)
-
-    def grid(
-        self, source: Picture, target: Picture, *, rows: str, columns: str, size: int = 5
-    ) -> npt.NDArray[np.uint8]:
-        """Vary two groups against each other; arguments and errors are those of `MorphClient.grid`.
-
-        Returns:
-            uint8 [N, N, H, W, 3], RGB.
-        """
-        strengths = grid_strengths(self._described, rows=rows, columns=columns, size=size)
-        frames = self.morph(source, target, strengths=strengths)
-        return frames.reshape(size, size, *frames.shape[1:])
 
     def square(self, corners: Sequence[Picture], *, method: Blend = LATENT, size: int = 5) -> npt.NDArray[np.uint8]:
         """Fill a square between four pictures; arguments and errors are those of `MorphClient.square`.
