@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load_library
 from homomorph_export.parts import exported_generators, exported_parts
 from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
-from homomorph_export.quantisation import CalibrationPictures, calibration_inputs
+from homomorph_export.quantisation import calibration_inputs, calibration_pictures, stretched
 from homomorph_export.reference import MorphRun
 from homomorph_export.repository import (
     AOTINDUCTOR_FILE,
@@ -38,7 +39,8 @@ from homomorph_export.repository import (
     check_replaceable,
     hashes,
     publish,
-    write_model,
+    write_description,
+    write_weights,
 )
 
 CYCLEGAN_PRECISIONS = ("fp32", "bf16", "fp16")
@@ -92,10 +94,12 @@ def export_run(
     model = load_model(folder)
     config = model.config
     label_features = load_label_features(folder, config)
-    pictures = None
+    inputs: dict[str, torch.Tensor] = {}
+    onnx_pictures: parity.Pictures = parity.random_pictures
     if precision == "int8":
         report(Progress("Collecting pictures to calibrate on"))
-        pictures = CalibrationPictures(config, calibration)
+        pictures, held_out = calibration_pictures(config, calibration)
+        inputs, onnx_pictures = calibration_inputs(model, pictures), partial(stretched, held_out)
     return _export(
         _Exported(
             models=morph_models(config, labels=label_features is not None),
@@ -107,8 +111,8 @@ def export_run(
                 "picture_size": config.picture_size,
                 "stride": config.network.stride,
             },
-            calibration_inputs=calibration_inputs(model, pictures.pictures) if pictures else {},
-            onnx_pictures=pictures.held_out if pictures else parity.random_pictures,
+            calibration_inputs=inputs,
+            onnx_pictures=onnx_pictures,
         ),
         repository,
         precision=precision,
@@ -215,68 +219,39 @@ def _export(
             graphs = onnx_models(models, onnx_parts, exported.calibration_inputs, report)
         for model in models:
             report(Progress(f"Writing {model.name}"))
-            write_model(
-                staged / model.name,
-                model,
-                method=exported.record["method"],
-                module=modules.get(model.name),
-                graph=graphs.get(model.name),
-                onnx=onnx,
-                aot=aot,
-                precision=precision,
-                threads=threads,
-                library=library,
-            )
+            folder, method = staged / model.name, exported.record["method"]
+            write_description(folder, model, method=method, onnx=onnx, aot=aot, precision=precision, threads=threads)
+            write_weights(folder, model, modules.get(model.name), graphs.get(model.name), library)
         packages = _compile_packages(models, parts, staged, report) if aot else ()
 
+        def compare(names: Iterable[str], file: str, load: Callable[[Path], Any], **how: Any) -> Parity:
+            """Compare files with the run. They are read back, as the server will read them."""
+            return parity.compare(models, {name: load(staged / name / file) for name in names}, exported.run, **how)
+
         report(Progress("Comparing with the run"))
-        in_torchscript, in_onnx = IN_TORCHSCRIPT[precision], IN_ONNX[precision]
-        written = {
-            "torchscript": _Written(
-                "TorchScript", modules, TORCHSCRIPT_FILE, torchscript.load_torchscript, in_torchscript
-            ),
-            "aotinductor": _Written(
-                "AOTInductor", packages, AOTINDUCTOR_FILE, aotinductor.load_package, in_torchscript
-            ),
-            "onnx": _Written("ONNX", graphs, ONNX_FILE, engines.load_onnxruntime, in_onnx, exported.onnx_pictures),
+        in_torchscript = {"precision": IN_TORCHSCRIPT[precision]}
+        in_onnx = {"precision": IN_ONNX[precision], "pictures": exported.onnx_pictures}
+        compared = {
+            "torchscript": compare(
+                modules, TORCHSCRIPT_FILE, torchscript.load_torchscript, kind="TorchScript", **in_torchscript
+            )
         }
+        if aot:
+            compared["aotinductor"] = compare(
+                packages, AOTINDUCTOR_FILE, aotinductor.load_package, kind="AOTInductor", **in_torchscript
+            )
+        if onnx:
+            compared["onnx"] = compare(graphs, ONNX_FILE, engines.load_onnxruntime, kind="ONNX", **in_onnx)
         manifest = Manifest(
             **exported.record,
             precision=precision,
             versions=_versions(onnx=onnx),
             models=tuple(model.name for model in models),
             files=hashes(staged),
-            parity={name: files.compare(exported, staged) for name, files in written.items() if files.models},
+            parity=compared,
         )
         publish(staged, repository, manifest)
     return manifest
-
-
-@dataclass(frozen=True)
-class _Written:
-    """The files that an export has written in one format."""
-
-    kind: str
-    """Name of the format, for messages."""
-    models: Collection[str]
-    """Names of the models that have such a file; none if the format was not asked for."""
-    file: str
-    """Path of the file in a model's folder."""
-    load: Callable[[Path], Any]
-    """Returns a function of tensors that runs a file."""
-    precision: str
-    pictures: parity.Pictures = parity.random_pictures
-
-    def compare(self, exported: _Exported, staged: Path) -> Parity:
-        """Compare the files with the run. They are read back, as the server will read them."""
-        return parity.compare(
-            exported.models,
-            {name: self.load(staged / name / self.file) for name in self.models},
-            exported.run,
-            kind=self.kind,
-            precision=self.precision,
-            pictures=self.pictures,
-        )
 
 
 def _load_operator(models: Iterable[Model], report: Report) -> Path | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.parser import parse_function, parse_node
 from torch import nn
 
@@ -123,28 +123,26 @@ def interpolate(entry: Model, parts: object) -> ModelProto:
 
 def interpolator(entry: Model, parts: object, *branches: ModelProto) -> ModelProto:
     """Run the branches and apply the operator; a branch runs only if a request of the batch uses it."""
-    nodes = [
-        parse_node("difference = Sub (TARGET, SOURCE)"),
-        parse_node("magnitudes = Abs (STRENGTHS)"),
-        parse_node("batch_and_steps_axes = Constant <value_ints = [0, 1]> ()"),
-        parse_node("largest = ReduceMax <keepdims = 0> (magnitudes, batch_and_steps_axes)"),
-        parse_node("zero = Constant <value_float = 0.0> ()"),
-        parse_node("used = Greater (largest, zero)"),
+    nodes: list[str | NodeProto] = [
+        "difference = Sub (TARGET, SOURCE)",
+        "magnitudes = Abs (STRENGTHS)",
+        "batch_and_steps_axes = Constant <value_ints = [0, 1]> ()",
+        "largest = ReduceMax <keepdims = 0> (magnitudes, batch_and_steps_axes)",
+        "zero = Constant <value_float = 0.0> ()",
+        "used = Greater (largest, zero)",
     ]
     for column, part in enumerate(branches):
         branch = part.graph.name
-        delta = f"delta_{branch}"
         run, weights = _embedded(part, branch, {"DIFFERENCE": "difference", "DELTA": f"{branch}.delta"})
-        skip = [
-            parse_node(f"shape_{branch} = Shape (difference)"),
-            parse_node(f"none_{branch} = ConstantOfShape (shape_{branch})"),
-        ]
-        then_branch = helper.make_graph(run, f"run_{branch}", [], [_unknown_shape(f"{branch}.delta")], weights)
-        else_branch = helper.make_graph(skip, f"skip_{branch}", [], [_unknown_shape(f"none_{branch}")])
+        skip = [f"shape_{branch} = Shape (difference)", f"none_{branch} = ConstantOfShape (shape_{branch})"]
+        either = (
+            _graph(f"run_{branch}", run, [_unknown(f"{branch}.delta")], weights),
+            _graph(f"skip_{branch}", skip, [_unknown(f"none_{branch}")]),
+        )
         nodes += [
-            parse_node(f"column_{branch} = Constant <value_int = {column}> ()"),
-            parse_node(f"used_{branch} = Gather (used, column_{branch})"),
-            helper.make_node("If", [f"used_{branch}"], [delta], then_branch=then_branch, else_branch=else_branch),
+            f"column_{branch} = Constant <value_int = {column}> ()",
+            f"used_{branch} = Gather (used, column_{branch})",
+            _if(f"used_{branch}", f"delta_{branch}", *either),
         ]
     return _model(entry, [*nodes, *_interpolation([f"delta_{part.graph.name}" for part in branches])])
 
@@ -152,15 +150,13 @@ def interpolator(entry: Model, parts: object, *branches: ModelProto) -> ModelPro
 def label_target(entry: Model, label_features: LabelFeatures) -> ModelProto:
     """Predict features from labels, at the size of the source's features."""
     nodes = [
-        parse_node("flat_prediction = MatMul (LABELS, label_features)"),
-        parse_node("flat_features = Add (flat_prediction, base)"),
-        parse_node("features = Reshape (flat_features, fitted_shape)"),
-        parse_node("batch_and_channels = Shape <start = 0, end = 2> (features)"),
-        parse_node("size = Shape <start = 2> (SOURCE)"),
-        parse_node("shape = Concat <axis = 0> (batch_and_channels, size)"),
-        parse_node(
-            'TARGET = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (features, , , shape)'
-        ),
+        "flat_prediction = MatMul (LABELS, label_features)",
+        "flat_features = Add (flat_prediction, base)",
+        "features = Reshape (flat_features, fitted_shape)",
+        "batch_and_channels = Shape <start = 0, end = 2> (features)",
+        "size = Shape <start = 2> (SOURCE)",
+        "shape = Concat <axis = 0> (batch_and_channels, size)",
+        'TARGET = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (features, , , shape)',
     ]
     arrays = {
         "label_features": label_features.labels.flatten(1).numpy(),
@@ -172,56 +168,57 @@ def label_target(entry: Model, label_features: LabelFeatures) -> ModelProto:
 
 def translate(entry: Model, parts: object, *directions: ModelProto) -> ModelProto:
     """Change pictures in one direction after the other; in each step, a direction runs on the pictures that take it."""
-    nodes = [parse_node("step = Gather <axis = 1> (STEPS, place)")]
+    nodes: list[str | NodeProto] = ["step = Gather <axis = 1> (STEPS, place)"]
     changed = "pictures"
     for number, part in enumerate(directions):
         direction = part.graph.name
         names = {"IMAGE": f"source_{direction}", "FRAME": f"result_{direction}"}
-        run, weights = _embedded(part, direction, names)
-        run = [
-            parse_node(f"source_{direction} = Gather <axis = 0> (pictures, places_{direction})"),
-            *run,
-            parse_node(f"rows_{direction} = Unsqueeze (places_{direction}, last_axis)"),
-            parse_node(f"update_{direction} = ScatterND ({changed}, rows_{direction}, result_{direction})"),
+        generator, weights = _embedded(part, direction, names)
+        run: list[str | NodeProto] = [
+            f"source_{direction} = Gather <axis = 0> (pictures, places_{direction})",
+            *generator,
+            f"rows_{direction} = Unsqueeze (places_{direction}, last_axis)",
+            f"update_{direction} = ScatterND ({changed}, rows_{direction}, result_{direction})",
         ]
-        skip = [parse_node(f"keep_{direction} = Identity ({changed})")]
-        then_branch = helper.make_graph(run, f"run_{direction}", [], [_unknown_picture(f"update_{direction}")], weights)
-        else_branch = helper.make_graph(skip, f"skip_{direction}", [], [_unknown_picture(f"keep_{direction}")])
+        skip = [f"keep_{direction} = Identity ({changed})"]
+        either = (
+            _graph(f"run_{direction}", run, [_unknown(f"update_{direction}", TensorProto.UINT8)], weights),
+            _graph(f"skip_{direction}", skip, [_unknown(f"keep_{direction}", TensorProto.UINT8)]),
+        )
         changed = f"changed_{number}"
         nodes += [
-            parse_node(f"number_{direction} = Constant <value_int = {number}> ()"),
-            parse_node(f"takes_{direction} = Equal (step, number_{direction})"),
-            parse_node(f"found_{direction} = NonZero (takes_{direction})"),
-            parse_node(f"places_{direction} = Squeeze (found_{direction}, first_axis)"),
-            parse_node(f"count_{direction} = Size (places_{direction})"),
-            parse_node(f"any_{direction} = Cast <to = {TensorProto.BOOL}> (count_{direction})"),
-            helper.make_node("If", [f"any_{direction}"], [changed], then_branch=then_branch, else_branch=else_branch),
+            f"number_{direction} = Constant <value_int = {number}> ()",
+            f"takes_{direction} = Equal (step, number_{direction})",
+            f"found_{direction} = NonZero (takes_{direction})",
+            f"places_{direction} = Squeeze (found_{direction}, first_axis)",
+            f"count_{direction} = Size (places_{direction})",
+            f"any_{direction} = Cast <to = {TensorProto.BOOL}> (count_{direction})",
+            _if(f"any_{direction}", changed, *either),
         ]
     # The output of a step is the input of the next one, and one of the frames.
-    nodes += [parse_node(f"{name} = Identity ({changed})") for name in ("next_pictures", "frame")]
-    one_step = helper.make_graph(
-        [*nodes, parse_node("next_more = Identity (more)")],
+    nodes += [f"{name} = Identity ({changed})" for name in ("next_pictures", "frame")]
+    place, more, next_more = (
+        helper.make_tensor_value_info(name, kind, [])
+        for name, kind in (("place", TensorProto.INT64), ("more", TensorProto.BOOL), ("next_more", TensorProto.BOOL))
+    )
+    pictures, next_pictures, frame = (
+        _unknown(name, TensorProto.UINT8) for name in ("pictures", "next_pictures", "frame")
+    )
+    one_step = _graph(
         "one_step",
-        [
-            helper.make_tensor_value_info("place", TensorProto.INT64, []),
-            helper.make_tensor_value_info("more", TensorProto.BOOL, []),
-            _unknown_picture("pictures"),
-        ],
-        [
-            helper.make_tensor_value_info("next_more", TensorProto.BOOL, []),
-            _unknown_picture("next_pictures"),
-            _unknown_picture("frame"),
-        ],
+        [*nodes, "next_more = Identity (more)"],
+        [next_more, next_pictures, frame],
+        inputs=[place, more, pictures],
     )
     return _model(
         entry,
         [
-            parse_node("first_axis = Constant <value_ints = [0]> ()"),
-            parse_node("last_axis = Constant <value_ints = [-1]> ()"),
-            parse_node("lengths = Shape <start = 1> (STEPS)"),
-            parse_node("count = Squeeze (lengths)"),
+            "first_axis = Constant <value_ints = [0]> ()",
+            "last_axis = Constant <value_ints = [-1]> ()",
+            "lengths = Shape <start = 1> (STEPS)",
+            "count = Squeeze (lengths)",
             helper.make_node("Loop", ["count", "", "IMAGE"], ["last_pictures", "frames"], body=one_step),
-            parse_node("FRAMES = Transpose <perm = [1, 0, 2, 3, 4]> (frames)"),
+            "FRAMES = Transpose <perm = [1, 0, 2, 3, 4]> (frames)",
         ],
     )
 
@@ -231,15 +228,10 @@ def save(model: ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _model(entry: Model, nodes: Sequence[NodeProto], weights: Sequence[TensorProto] = ()) -> ModelProto:
+def _model(entry: Model, nodes: Sequence[str | NodeProto], weights: Sequence[TensorProto] = ()) -> ModelProto:
     """Make a checked model of nodes that compute a served model's outputs from its inputs."""
-    graph = helper.make_graph(
-        nodes,
-        entry.name,
-        [_value(tensor) for tensor in entry.inputs],
-        [_value(tensor) for tensor in entry.outputs],
-        weights,
-    )
+    inputs, outputs = ([_value(tensor) for tensor in tensors] for tensors in (entry.inputs, entry.outputs))
+    graph = _graph(entry.name, nodes, outputs, weights, inputs=inputs)
     for node in graph.node:
         node.ClearField("doc_string")
     uses_operator = any(node.domain == _DOMAIN for node in graph.node)
@@ -257,16 +249,33 @@ def _model(entry: Model, nodes: Sequence[NodeProto], weights: Sequence[TensorPro
 def _around_encoder(entry: Model, encoder: ModelProto, *, before: list[str], after: list[str]) -> ModelProto:
     """Return a model of nodes that make `pictures`, the encoder, and nodes that take its `features`."""
     nodes, weights = _embedded(encoder, "encoder", {"IMAGE": "pictures", "FEATURES": "features"})
-    return _model(entry, [*map(parse_node, before), *nodes, *map(parse_node, after)], weights)
+    return _model(entry, [*before, *nodes, *after], weights)
 
 
-def _interpolation(deltas: Sequence[str]) -> list[NodeProto]:
+def _graph(
+    name: str,
+    nodes: Sequence[str | NodeProto],
+    outputs: Sequence[ValueInfoProto],
+    weights: Sequence[TensorProto] = (),
+    *,
+    inputs: Sequence[ValueInfoProto] = (),
+) -> GraphProto:
+    """Make a graph of nodes, some of them in ONNX's text syntax."""
+    parsed = [parse_node(node) if isinstance(node, str) else node for node in nodes]
+    return helper.make_graph(parsed, name, inputs, outputs, weights)
+
+
+def _if(condition: str, output: str, then_branch: GraphProto, else_branch: GraphProto) -> NodeProto:
+    return helper.make_node("If", [condition], [output], then_branch=then_branch, else_branch=else_branch)
+
+
+def _interpolation(deltas: Sequence[str]) -> list[str]:
     """Return nodes that stack the branches' outputs [B, C, h, w] and apply the operator."""
     return [
-        parse_node("branches_axis = Constant <value_ints = [1]> ()"),
-        *(parse_node(f"stacked_{delta} = Unsqueeze ({delta}, branches_axis)") for delta in deltas),
-        parse_node(f"deltas = Concat <axis = 1> ({', '.join(f'stacked_{delta}' for delta in deltas)})"),
-        parse_node(f"FEATURES = {_DOMAIN}.interpolate (SOURCE, deltas, STRENGTHS)"),
+        "branches_axis = Constant <value_ints = [1]> ()",
+        *(f"stacked_{delta} = Unsqueeze ({delta}, branches_axis)" for delta in deltas),
+        f"deltas = Concat <axis = 1> ({', '.join(f'stacked_{delta}' for delta in deltas)})",
+        f"FEATURES = {_DOMAIN}.interpolate (SOURCE, deltas, STRENGTHS)",
     ]
 
 
@@ -304,12 +313,9 @@ def _value(tensor: Tensor) -> ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(tensor.dtype), dims)
 
 
-def _unknown_shape(name: str) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-
-
-def _unknown_picture(name: str) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.UINT8, None)
+def _unknown(name: str, type: TensorProto.DataType = TensorProto.FLOAT) -> ValueInfoProto:
+    """Return a tensor of unknown shape."""
+    return helper.make_tensor_value_info(name, type, None)
 
 
 def _dynamic_axes(tensor: Tensor) -> dict[int, str]:

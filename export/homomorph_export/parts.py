@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MorphModel
 from homomorph.models.translator import Translator
-from homomorph_export.folding import folded
 from homomorph_export.servable import BranchServable, DecoderServable, EncoderServable, GeneratorServable
 
 
@@ -57,3 +58,14 @@ def exported_generators(translator: Translator, dtype: torch.dtype) -> dict[str,
         direction: GeneratorServable(copy.deepcopy(generator).to(dtype), dtype)
         for direction, generator in translator.generators.items()
     }
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode that computes the same without BatchNorm layers behind convolutions."""
+    network = copy.deepcopy(network).eval()
+    for parent in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for (name, layer), (next_name, next_layer) in pairwise(list(parent.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(layer, next_layer))
+                setattr(parent, next_name, nn.Identity())
+    return network

@@ -31,34 +31,35 @@ _BATCH = 8
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
-class CalibrationPictures:
-    """Pictures to calibrate on, and others to compare on, which nothing was calibrated on."""
+def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tensor, Tensor]:
+    """Read pictures from a folder, or render them if the run's labels are those of the built-in set.
 
-    def __init__(self, config: ModelConfig, folder: Path | None) -> None:
-        """Read pictures from a folder, or render them if the run's labels are those of the built-in set.
+    Returns:
+        Pictures to calibrate on, and `PICTURES` others to compare on, which nothing is calibrated on: uint8
+        [N, H, W, 3] each.
 
-        Raises:
-            ExportError: there is no folder and the run has other labels, or there are too few pictures.
-        """
-        needed, size = _PICTURES + PICTURES, config.picture_size
-        if folder is None:
-            from homomorph.data import avatars
+    Raises:
+        ExportError: there is no folder and the run has other labels, or there are too few pictures.
+    """
+    needed, size = _PICTURES + PICTURES, config.picture_size
+    if folder is None:
+        from homomorph.data import avatars
 
-            if config.groups != avatars.groups(avatars.FEATURES):
-                raise ExportError("int8 needs pictures like those of the training to calibrate on: --calibration DIR")
-            arrays = [avatars.render(avatars.draw_looks(0, index), size) for index in range(needed)]
-        else:
-            paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-            if len(paths) < needed:
-                raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 takes {needed}")
-            arrays = [fit_picture(path, size) for path in paths[:needed]]
-        pictures = torch.from_numpy(np.stack(arrays))
-        self.pictures = pictures[:_PICTURES]
-        self._held_out = pictures[_PICTURES:]
+        if config.groups != avatars.groups(avatars.FEATURES):
+            raise ExportError("int8 needs pictures like those of the training to calibrate on: --calibration DIR")
+        arrays = [avatars.render(avatars.draw_looks(0, index), size) for index in range(needed)]
+    else:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        if len(paths) < needed:
+            raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 takes {needed}")
+        arrays = [fit_picture(path, size) for path in paths[:needed]]
+    pictures = torch.from_numpy(np.stack(arrays))
+    return pictures[:_PICTURES], pictures[_PICTURES:]
 
-    def held_out(self, size: tuple[int, int]) -> Tensor:
-        """Return the pictures to compare on, each row repeated to reach the height."""
-        return self._held_out.repeat_interleave(size[0] // self._held_out.shape[1], dim=1)
+
+def stretched(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return pictures [N, H, W, 3] of a multiple of their height, each row repeated to reach it."""
+    return pictures.repeat_interleave(size[0] // pictures.shape[1], dim=1)
 
 
 @torch.inference_mode()

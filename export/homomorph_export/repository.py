@@ -28,34 +28,18 @@ AOTINDUCTOR_FILE = f"1/{AOTI.model_file}"
 """The same of its package of AOTInductor."""
 
 
-def write_model(
-    folder: Path,
-    model: Model,
-    *,
-    method: str,
-    module: torch.jit.ScriptModule | None = None,
-    graph: ModelProto | None = None,
-    onnx: bool = True,
-    aot: bool = False,
-    precision: str = "fp32",
-    threads: int | None = None,
-    library: Path | None = None,
+def write_weights(
+    folder: Path, model: Model, module: torch.jit.ScriptModule | None, graph: ModelProto | None, library: Path | None
 ) -> None:
-    """Write the folder of a served model.
+    """Write a model's weights into its folder, which has its description.
 
     Args:
-        folder: where to; named like the model.
+        folder: the model's.
         model: its entry in the catalogue.
-        method: the run's, as in the manifest.
         module: its TorchScript; None for an ensemble.
         graph: the same as ONNX; None if there is none.
-        onnx: whether the repository holds ONNX, so that there are configurations for it.
-        aot: the same of packages of AOTInductor.
-        precision: number format of the export.
-        threads: as for `model_config`.
         library: the operator's library; a model that needs it gets a copy, so that the repository can be moved.
     """
-    write_description(folder, model, method=method, onnx=onnx, aot=aot, precision=precision, threads=threads)
     if module is not None:
         (folder / "warmup").mkdir()
         for tensor in model.inputs:
@@ -78,7 +62,17 @@ def write_description(
     precision: str = "fp32",
     threads: int | None = None,
 ) -> None:
-    """Write a model's configurations and programs, without weights. Arguments as for `write_model`."""
+    """Write a model's configurations and programs, without weights.
+
+    Args:
+        folder: where to; named like the model.
+        model: its entry in the catalogue.
+        method: the run's, as in the manifest.
+        onnx: whether the repository holds ONNX, so that there are configurations for it.
+        aot: the same of packages of AOTInductor.
+        precision: number format of the export.
+        threads: as for `model_config`.
+    """
     (folder / "1").mkdir(parents=True)
     for flavour in flavours(model, onnx=onnx, aot=aot):
         path = folder / flavour.config_file

@@ -14,8 +14,8 @@ from homomorph.models.morph import MorphModel
 from homomorph.runs.run import save_model
 from homomorph_export import torchscript
 from homomorph_export.exporter import export_run
-from homomorph_export.folding import folded
 from homomorph_export.manifest import Manifest
+from homomorph_export.parts import folded
 
 
 @pytest.fixture(scope="module")

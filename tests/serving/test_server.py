@@ -26,9 +26,8 @@ from homomorph_export.catalogue import morph_models
 from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
 from homomorph_export.repository import write_description
 from homomorph_export.serving import server as server_module
-from homomorph_export.serving.command import operator_libraries
 from homomorph_export.serving.ports import choose_ports
-from homomorph_export.serving.server import TritonServer
+from homomorph_export.serving.server import TritonServer, operator_libraries
 from homomorph_export.serving.tls import ServerTls
 
 CONFIG = """

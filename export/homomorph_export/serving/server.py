@@ -26,9 +26,8 @@ from homomorph.progress import Report, silent
 from homomorph_client.errors import ServerError
 from homomorph_client.names import MORPH
 from homomorph_client.shared_memory_key import key_file, write_key
-from homomorph_export.flavours import GPU, PYTHON, Flavour
+from homomorph_export.flavours import GPU, LIBTORCH, PYTHON, Flavour
 from homomorph_export.serving import keeper
-from homomorph_export.serving.command import Command, operator_libraries
 from homomorph_export.serving.control import Control, ControlError, GrpcControl, HttpControl, Keys
 from homomorph_export.serving.devices import choose_cores, visible_devices
 from homomorph_export.serving.distribution import environment, find_backend, find_distribution, link_backends
@@ -316,7 +315,7 @@ class TritonServer:
             )
             command = self._command(distribution, backend, guard)
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", keeper.__file__, self._settings.to_json(), *command.words()],
+                [sys.executable, "-I", keeper.__file__, self._settings.to_json(), *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -332,33 +331,39 @@ class TritonServer:
                 start_new_session=True,  # Ctrl-C reaches only the launcher, which then stops the server properly
             )
 
-    def _command(self, distribution: Path, backend: Path | None, guard: Path | None) -> Command:
-        """Return the server's command, and create the files that it names in the scratch folder."""
+    def _command(self, distribution: Path, backend: Path | None, guard: Path | None) -> list[str]:
+        """Return the words of tritonserver's command, and create the files that it names in the scratch folder."""
         Path(self._settings.heartbeats).mkdir()
         backends = self._scratch / "backends"
         backends.mkdir()
         link_backends(distribution, backends)
         if backend:
             (backends / backend.name).symlink_to(backend.resolve())
-        preloaded = [*([guard] if guard else []), *operator_libraries(self.repository, self.flavour)]
-        return Command(
-            program=distribution / "bin" / "tritonserver",
-            server_id=self.id,
-            repository=self._safe(self.repository.resolve(), "repository"),
-            backends=backends,
-            caches=distribution / "caches",
-            configurations=self._configurations,
-            models=with_called_models(self.repository, self.models),
-            addresses={service: self.address(service) for service in self.ports},
-            shm_prefix=self._settings.shm_prefix,
-            cache_mib=self._cache_mib,
-            stop_timeout_s=self._stop_timeout_s,
-            tls=self._tls,
-            restrictions=self.keys.arguments(
-                http="http" in self.ports, http_is_open=self._http_is_open, hidden=guard is not None
-            ),
-            preloaded=[self._safe(library, library.name) for library in preloaded],
-        )
+        libraries = [*([guard] if guard else []), *operator_libraries(self.repository, self.flavour)]
+        preloaded = ":".join(str(self._safe(library, library.name)) for library in libraries)
+        addresses = {service: self.address(service) for service in self.ports}
+        flavour = self._configurations
+        return [
+            *(["env", f"LD_PRELOAD={preloaded}"] if preloaded else []),
+            str(distribution / "bin" / "tritonserver"),
+            f"--id={self.id}",
+            *([] if flavour is PYTHON else [f"--model-config-name={flavour.name}"]),
+            f"--model-repository={self._safe(self.repository.resolve(), 'repository')}",
+            f"--backend-directory={backends}",
+            f"--cache-directory={distribution / 'caches'}",
+            f"--backend-config=python,shm-region-prefix-name={self._settings.shm_prefix}",
+            "--model-control-mode=explicit",
+            *(f"--load-model={model}" for model in with_called_models(self.repository, self.models)),
+            # The configurations are complete. Completing them would start each Python model a second time.
+            "--disable-auto-complete-config",
+            *([f"--cache-config=local,size={self._cache_mib << 20}"] if self._cache_mib else []),
+            *(self._tls.arguments() if self._tls else []),
+            *self.keys.arguments(http="http" in self.ports, http_is_open=self._http_is_open, hidden=guard is not None),
+            f"--exit-timeout-secs={max(1, int(self._stop_timeout_s))}",
+            f"--allow-http={str('http' in addresses).lower()}",
+            *(f"--{service}-address={host}" for service, (host, _) in addresses.items()),
+            *(f"--{service}-port={port}" for service, (_, port) in addresses.items()),
+        ]
 
     def _safe(self, path: Path, name: str) -> Path:
         """Return the path, or a link to it in the scratch folder if the path is not safe for a shell."""
@@ -474,3 +479,13 @@ def _scratch_folder() -> Path:
         if is_safe(Path(parent)) and os.access(parent, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="homomorph-triton-", dir=parent))
     raise ServerError(f"{tempfile.gettempdir()} cannot be passed to a shell, nor /tmp be used: set TMPDIR to a folder")
+
+
+def operator_libraries(repository: Path, flavour: Flavour) -> list[Path]:
+    """Return the operator's library if it must be preloaded into tritonserver.
+
+    The libtorch backend cannot load a library of operators. Python models load it themselves; loading it twice would
+    end their processes, so the result is empty for them.
+    """
+    libraries = sorted(repository.resolve().glob("*/1/libhomomorph_ops.so"))  # copies of one library; one is enough
+    return libraries[:1] if flavour is LIBTORCH else []
