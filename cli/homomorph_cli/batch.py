@@ -16,6 +16,7 @@ from homomorph_cli.works import (
     FormatOption,
     MorphWork,
     TranslateWork,
+    Work,
     parse_directions,
     say,
     work_on_folder,
@@ -62,18 +63,18 @@ def batch(
     """
     if sum(given is not None for given in (looks, target, translate)) != 1:
         raise SettingsError("give one of --set, --target and --translate: what to do to each picture")
-    work: EditWork | MorphWork | TranslateWork
+    work: Work
     if looks is not None:
         work = EditWork(server, run, *parse_looks(looks), steps)
     elif target is not None:
         load_picture(target)  # one that cannot be read is an error here, not one of each picture
-        work = MorphWork(server, run, {}, steps, target=target.absolute())
+        work = MorphWork(server, run, {}, steps, target=str(target.absolute()))
     else:
         work = TranslateWork(server, [run] if run else [], parse_directions(translate or ""))
     if engine == "local":
         from homomorph.batch import folder_items
 
-        work_on_folder(folder_items(folder), work, [out], kind)
+        work_on_folder(folder_items(folder), work, out, kind)
         return
     from homomorph.batch_ray import run_on_ray
 

@@ -17,7 +17,10 @@ from homomorph_client.output import check_writable
 from homomorph_client.version import install_hint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homomorph.training.settings import MorphPreset
+    from homomorph_bench.results import Record
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -82,11 +85,9 @@ def kernel(
     """
     import dataclasses
 
-    from rich.console import Console
-
     from homomorph_bench import kernel as benchmark
     from homomorph_bench import kernel_summary
-    from homomorph_bench.results import RESULTS_FILE, table, write
+    from homomorph_bench.results import RESULTS_FILE
     from homomorph_bench.timing import device_name
 
     _check_device(device)
@@ -106,12 +107,22 @@ def kernel(
             threads=_threads(threads),
             report=report,
         )
-    path = write(records, out)
-    Console().print(table(records, f"interpolation of features, {device_name(device)}"))
+    path = _write(records, out, f"interpolation of features, {device_name(device)}")
     for name, value in kernel_summary.summarise(records).items():
         typer.echo(f"{value:6.2f}  {name}")
     typer.echo(kernel_summary.draw(records, out))
     typer.echo(path)
+
+
+def _write(records: Sequence[Record], out: Path, title: str) -> Path:
+    """Write the records into the folder and print them as a table; return the file's path."""
+    from rich.console import Console
+
+    from homomorph_bench.results import table, write
+
+    path = write(records, out)
+    Console().print(table(records, title))
+    return path
 
 
 def _check_device(device: str) -> None:
@@ -149,10 +160,8 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Time a training step in each precision, and up to where its time goes."""
-    from rich.console import Console
-
     from homomorph_bench import train as benchmark
-    from homomorph_bench.results import RESULTS_FILE, table, write
+    from homomorph_bench.results import RESULTS_FILE
 
     chosen = _read_preset(preset)
     _check_device(device)
@@ -165,8 +174,7 @@ def train(
             accelerator="cpu" if device == "cpu" else "gpu",
             report=report,
         )
-    path = write(records, out)
-    Console().print(table(records, f"one training step, {preset}"))
+    path = _write(records, out, f"one training step, {preset}")
     typer.echo(path)
 
 
@@ -212,13 +220,11 @@ def model(
     by one against all at once. Weights are random; there are as many branches as the shipped avatars64 has, or
     HomoInterpGAN's.
     """
-    from rich.console import Console
-
     from homomorph.data.avatars import GROUPS
     from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
     from homomorph_bench import model as benchmark
     from homomorph_bench import model_picture
-    from homomorph_bench.results import RESULTS_FILE, table, write
+    from homomorph_bench.results import RESULTS_FILE
 
     _check_device(device)
     if runtime:
@@ -250,8 +256,7 @@ def model(
             packages=packages,
             report=report,
         )
-    path = write(measured.records, out)
-    Console().print(table(measured.records, f"{preset}, {picture_size}x{picture_size} pixels"))
+    path = _write(measured.records, out, f"{preset}, {picture_size}x{picture_size} pixels")
     typer.echo(model_picture.draw(measured, out))
     typer.echo(path)
 
@@ -305,9 +310,7 @@ def serving(
     import contextlib
     import tempfile
 
-    from rich.console import Console
-
-    from homomorph_bench.results import RESULTS_FILE, table, write
+    from homomorph_bench.results import RESULTS_FILE
     from homomorph_bench.serving import scenarios
     from homomorph_bench.serving.report import write_report
     from homomorph_export.exporter import export_run
@@ -339,7 +342,6 @@ def serving(
                 report=report,
             )
         )
-    path = write(measured.records, out)
-    Console().print(table(measured.records, f"{frames} frames a sequence, {measured.meta['cores']} cores"))
+    path = _write(measured.records, out, f"{frames} frames a sequence, {measured.meta['cores']} cores")
     typer.echo(write_report(measured, out))
     typer.echo(path)

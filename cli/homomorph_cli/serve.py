@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,24 +14,6 @@ from homomorph_cli.progress import progress_display
 
 if TYPE_CHECKING:
     from homomorph_export.serving.server import TritonServer
-
-
-class FlavourName(str, Enum):
-    """Which of Triton's backends runs the models."""
-
-    PYTHON = "python"
-    LIBTORCH = "libtorch"
-    ONNX = "onnx"
-    AOTI = "aoti"
-
-
-class EngineName(str, Enum):
-    """Which runtime computes E and D of morphs."""
-
-    AUTO = "auto"
-    TORCHSCRIPT = "torchscript"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
 
 
 def serve(
@@ -46,19 +27,19 @@ def serve(
         ),
     ] = None,
     flavour: Annotated[
-        FlavourName,
+        Literal["python", "libtorch", "onnx", "aoti"],
         typer.Option(
             help="Which of Triton's backends runs the models. nvidia-pytriton brings python alone, NVIDIA's container "
             "brings all; aoti needs release 26.05 or newer, and `export --aot`."
         ),
-    ] = FlavourName.PYTHON,
+    ] = "python",
     engine: Annotated[
-        EngineName,
+        Literal["auto", "torchscript", "onnxruntime", "openvino"],
         typer.Option(
             help="Which runtime computes the encoder and the decoder of morphs on the CPU. auto measures the installed "
             "ones, at the first start on a machine, and takes the fastest."
         ),
-    ] = EngineName.TORCHSCRIPT,
+    ] = "torchscript",
     backends: Annotated[
         Path | None,
         typer.Option(
@@ -125,13 +106,13 @@ def serve(
     if (tls_certificate is None) != (tls_key is None) or (tls_client_ca and not tls_key):
         raise ServerError("an encrypted server needs both --tls-certificate and --tls-key")
     choose_cores(cores)
-    chosen = choose_gpus(gpus, FLAVOURS[flavour.value])
+    chosen = choose_gpus(gpus, FLAVOURS[flavour])
     offered = (MORPH, MORPH_STREAM, EDIT, TRANSLATE)
     server = TritonServer(
         repository,
         models=model or [name for name in offered if (repository / name).is_dir()] or [MORPH],
-        flavour=FLAVOURS[flavour.value],
-        engine=engine.value,
+        flavour=FLAVOURS[flavour],
+        engine=engine,
         backends=backends,
         host=host,
         grpc_port=grpc_port,
@@ -159,7 +140,7 @@ def serve(
         with console.status(f"Loading {', '.join(server.models)}"):
             server.start()
         typer.echo(f"serving {', '.join(server.models)} from {repository}; Ctrl-C stops")
-        if engine is not EngineName.TORCHSCRIPT:
+        if engine != "torchscript":
             measured = (f"{name} {time_ms:.1f} ms" for name, time_ms in server.engine_ms.items())
             typer.echo("   ".join([f"engine {server.engine}", *measured]))
         if chosen:

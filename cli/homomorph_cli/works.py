@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -42,26 +42,35 @@ FormatOption = Annotated[
 
 
 @dataclass(frozen=True)
-class MorphWork:
+class _Work:
+    """What is done to each picture or pair, by a server or by runs in this process."""
+
+    name: ClassVar[str]
+    server: Server
+    run: str | Sequence[str] | None
+    """One or several runs that compute here; none if a server computes."""
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether a server computes."""
+        return not self.run
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the results depend on."""
+        return {"work": self.name, **{name: value for name, value in vars(self).items() if name != "server"}}
+
+
+@dataclass(frozen=True)
+class MorphWork(_Work):
     """A picture becomes another; where `target` is given, each picture becomes that one."""
 
-    server: Server
+    name = "morph"
     run: str | None
     ends: dict[str, float]
     """Strength of each group at the end; none is 1 of all."""
     steps: int
     method: Method = HOMOMORPH
-    target: Path | None = None
-
-    @property
-    def asks_server(self) -> bool:
-        """Whether a server computes."""
-        return self.run is None
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that the results depend on."""
-        chosen = {"ends": self.ends, "steps": self.steps, "method": self.method, "target": _text(self.target)}
-        return {"work": "morph", "run": self.run, **chosen}
+    target: str | None = None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Compute]:
@@ -74,23 +83,14 @@ class MorphWork:
 
 
 @dataclass(frozen=True)
-class EditWork:
+class EditWork(_Work):
     """A picture gets labels."""
 
-    server: Server
+    name = "edit"
     run: str | None
     labels: dict[str, list[str]]
     ends: dict[str, float]
     steps: int
-
-    @property
-    def asks_server(self) -> bool:
-        """Whether a server computes."""
-        return self.run is None
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that the results depend on."""
-        return {"work": "edit", "run": self.run, "labels": self.labels, "ends": self.ends, "steps": self.steps}
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Compute]:
@@ -102,26 +102,17 @@ class EditWork:
 
 
 @dataclass(frozen=True)
-class TranslateWork:
+class TranslateWork(_Work):
     """A picture is changed by CycleGANs, in one direction after the other."""
 
-    server: Server
-    runs: Sequence[str]
+    name = "translate"
+    run: Sequence[str]
     directions: list[str]
-
-    @property
-    def asks_server(self) -> bool:
-        """Whether a server computes."""
-        return not self.runs
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that the results depend on."""
-        return {"work": "translate", "runs": list(self.runs), "directions": self.directions}
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Compute]:
         """Connect to the server, or load the runs."""
-        if not self.runs:
+        if not self.run:
             with self.server.client() as client:
                 yield lambda pictures: client.translate(pictures[0], self.directions)
             return
@@ -130,9 +121,12 @@ class TranslateWork:
         from homomorph.runs.run import resolve_run
         from homomorph_client.translation import check_directions
 
-        model = load_translator([resolve_run(run) for run in self.runs])
+        model = load_translator([resolve_run(run) for run in self.run])
         check_directions(model.directions, self.directions)
         yield lambda pictures: model.chained(fit_picture(pictures[0], model.picture_size), self.directions)
+
+
+Work: TypeAlias = MorphWork | EditWork | TranslateWork
 
 
 def slider_strengths(model: ServedModel, ends: dict[str, float], steps: int) -> npt.NDArray[np.float32]:
@@ -158,25 +152,27 @@ def parse_directions(text: str) -> list[str]:
     return names
 
 
-def work_on(
-    sources: list[Path], work: MorphWork | EditWork | TranslateWork, out: list[Path], kind: Format | None
-) -> None:
+def work_on(sources: list[Path], work: Work, out: list[Path], kind: Format | None) -> None:
     """Write one result for a picture or a pair into each of the files `out`, or the results of folders into a folder.
 
     Raises:
-        SettingsError: a format is given for a single result.
+        SettingsError: a format is given for a single result, or several folders of results.
         HomomorphError: some pictures of the folders gave no result; the others did.
     """
     if any(source.is_dir() for source in sources):
         from homomorph.batch import folder_items, paired_items
 
+        if len(out) != 1:
+            raise SettingsError(
+                "for a folder of pictures, give one --out, a folder; --format chooses the form of results"
+            )
         summary = None
         if len(sources) == 1:
             items = list(folder_items(*sources))
         else:
             items, note = paired_items(*sources)
             summary = f"{len(items)} pairs: {note}"
-        work_on_folder(items, work, out, kind, len(items), summary)
+        work_on_folder(items, work, out[0], kind, len(items), summary)
         return
     if kind is not None:
         raise SettingsError("--format is for folders of pictures; for a single result, the ending of --out decides")
@@ -196,8 +192,8 @@ def work_on(
 
 def work_on_folder(
     items: Iterable[Item],
-    work: MorphWork | EditWork | TranslateWork,
-    out: list[Path],
+    work: Work,
+    folder: Path,
     kind: Format | None,
     total: int | None = None,
     summary: str | None = None,
@@ -207,7 +203,7 @@ def work_on_folder(
     Args:
         items: the pictures or pairs.
         work: the work on each.
-        out: one folder.
+        folder: of the results.
         kind: form of each result.
         total: number of items, if it is known.
         summary: line to print before the first result.
@@ -217,7 +213,6 @@ def work_on_folder(
     """
     from homomorph.batch import run_local
 
-    folder = one_folder(out)
     with progress_display() as report:
         outcome = run_local(
             items,
@@ -241,18 +236,3 @@ def say(outcome: Outcome, folder: Path) -> None:
     if outcome.failed:
         first = next(iter(outcome.failed.values()))
         raise HomomorphError(f"{len(outcome.failed)} pictures gave no result, the first: {first}")
-
-
-def one_folder(out: list[Path]) -> Path:
-    """Return the folder of results.
-
-    Raises:
-        SettingsError: there is not exactly one.
-    """
-    if len(out) != 1:
-        raise SettingsError("for a folder of pictures, give one --out, a folder; --format chooses the form of results")
-    return out[0]
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
