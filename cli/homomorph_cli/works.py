@@ -20,7 +20,7 @@ from homomorph_client.methods import blending_model
 from homomorph_client.names import EDIT, HOMOMORPH, Method
 from homomorph_client.output import check_output, write_output
 from homomorph_client.pictures import fit_picture, load_picture
-from homomorph_client.served_model import ServedModel
+from homomorph_client.served_model import ServedModel, check_names
 from homomorph_client.strengths import even_ramp, to_strengths
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FORMAT: Format = "png"
 """Of each result of a folder."""
-TOGETHER = 4
+_TOGETHER = 4
 """Items of a folder that a server is asked for at once."""
 
 FormatOption = Annotated[
@@ -119,10 +119,9 @@ class TranslateWork(_Work):
         check_no_server(self.server)
         from homomorph.runs.cyclegan import load_translator
         from homomorph.runs.run import resolve_run
-        from homomorph_client.translation import check_directions
 
         model = load_translator([resolve_run(run) for run in self.run])
-        check_directions(model.directions, self.directions)
+        check_names(self.directions, model.directions, "direction", DirectionError)
         yield lambda pictures: model.chained(fit_picture(pictures[0], model.picture_size), self.directions)
 
 
@@ -220,7 +219,7 @@ def work_on_folder(
             folder,
             kind=kind or DEFAULT_FORMAT,
             total=total,
-            together=TOGETHER if work.asks_server else 1,
+            together=_TOGETHER if work.asks_server else 1,
             report=announcing(summary, report) if summary else report,
         )
     say(outcome, folder)

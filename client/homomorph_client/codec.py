@@ -20,7 +20,7 @@ from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, chosen_strengths
 from homomorph_client.translation import ServedTranslation, chosen_steps
 
-URGENT = 1
+_URGENT = 1
 """Triton's priority of a request that overtakes those waiting; the others are of the served models' default."""
 
 
@@ -89,7 +89,7 @@ def encode(
     """
     request = ModelInferRequest(model_name=model.name)
     if urgent:
-        request.parameters["priority"].uint64_param = URGENT
+        request.parameters["priority"].uint64_param = _URGENT
         # The same for `morph_stream`, which Triton does not tell a request's priority.
         request.parameters["urgent"].bool_param = True
     for name, picture in pictures.items():

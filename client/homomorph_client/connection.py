@@ -34,7 +34,7 @@ DEFAULT_TIMEOUT_S = 60.0
 LONGEST_TIMEOUT_S = 1e6
 """Upper limit of timeouts (eleven days), so that the microseconds in a request do not overflow."""
 DEFAULT_RETRIES = 4
-MAX_RETRIES = 4
+_MAX_RETRIES = 4
 """gRPC tries five times at most."""
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
@@ -116,8 +116,8 @@ class Connection:
             _split(url)
         if self.proxy and not _PROXY.fullmatch(self.proxy):
             raise SettingsError(f"a proxy is http://host:port, not {self.proxy!r}")
-        if not 0 <= self.retries <= MAX_RETRIES:
-            raise SettingsError(f"retries must be from 0 to {MAX_RETRIES}, not {self.retries}")
+        if not 0 <= self.retries <= _MAX_RETRIES:
+            raise SettingsError(f"retries must be from 0 to {_MAX_RETRIES}, not {self.retries}")
 
     @property
     def name(self) -> str:

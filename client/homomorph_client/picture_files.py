@@ -24,7 +24,7 @@ from homomorph_client.containers import boxed_profile, code_points, counting_fro
 from homomorph_client.errors import PictureError
 from homomorph_client.picture_warnings import quietly, warn
 
-FORMATS = (
+_FORMATS = (
     "PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "TGA", "QOI", "PCX",
 )  # fmt: skip
 """Pillow's names of the formats that we read. A build of Pillow may lack some of them."""
@@ -32,7 +32,7 @@ MIN_SIDE = 8
 """Smallest height and width in pixels: one cell of the models' features."""
 MAX_PIXELS = 64_000_000
 """Largest number of pixels. A decoded picture of this size takes 192 MB."""
-MAX_FILE_BYTES = 512 * 2**20
+_MAX_FILE_BYTES = 512 * 2**20
 """Largest file. Without compression, 64 million pixels of 16-bit RGB take 384 MB."""
 _TGA_END = b"TRUEVISION-XFILE.\0"
 _JPEG = b"\xff\xd8\xff"
@@ -118,13 +118,13 @@ def _content(source: Path | bytes | IO[bytes]) -> tuple[bytes, str]:
     else:
         name = str(getattr(source, "name", "the picture"))
         try:
-            data = source.read(MAX_FILE_BYTES + 1)
+            data = source.read(_MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:
             raise PictureError(f"{name} cannot be read: {error}") from error
         if not isinstance(data, bytes):
             raise PictureError(f"{name} is open as text: open it as 'rb'")
-    if len(data) > MAX_FILE_BYTES:
-        raise PictureError(f"{name} has more than {MAX_FILE_BYTES >> 20} MiB")
+    if len(data) > _MAX_FILE_BYTES:
+        raise PictureError(f"{name} has more than {_MAX_FILE_BYTES >> 20} MiB")
     return data, name
 
 
@@ -153,8 +153,8 @@ def _open_regular(path: Path) -> IO[bytes]:
         problem = "is a folder: give a picture file"
     elif not stat.S_ISREG(found.st_mode):
         problem = "is no regular file: give a picture file"
-    elif found.st_size > MAX_FILE_BYTES:
-        problem = f"has more than {MAX_FILE_BYTES >> 20} MiB"
+    elif found.st_size > _MAX_FILE_BYTES:
+        problem = f"has more than {_MAX_FILE_BYTES >> 20} MiB"
     if problem:
         os.close(handle)
         raise PictureError(f"{path} {problem}")
@@ -180,7 +180,7 @@ def _formats(data: bytes, name: str) -> tuple[str, ...]:
 @functools.cache
 def _known_formats() -> tuple[str, ...]:
     Image.init()
-    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+    return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
 
 
 def _decoded(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from homomorph_client.errors import PictureError, RequestError
+from homomorph_client.errors import HomomorphError, PictureError, RequestError
 
 Number = TypeVar("Number", int, float)
 
@@ -46,11 +46,12 @@ class ServedModel:
             PictureError: `picture_size` is no multiple of the model's stride.
         """
         parameters = read_parameters(config, "groups", "labels", "max_strength")
+        stride, usual = (positive(parameters, name, int) for name in ("stride", "picture_size"))
         return cls(
             name=config["name"],
             groups=tuple(parameters["groups"].split(",")),
             labels=_labels(parameters),
-            picture_size=working_size(parameters, picture_size),
+            picture_size=working_size(stride, usual, picture_size),
             max_steps=positive(parameters, "max_steps", int),
             max_strength=positive(parameters, "max_strength", float),
         )
@@ -77,14 +78,12 @@ def read_parameters(config: Mapping[str, Any], *names: str) -> dict[str, str]:
     return parameters
 
 
-def working_size(parameters: Mapping[str, str], picture_size: int | None) -> int:
-    """Return the height and width in pixels to work at: `picture_size`, or the size that the model was trained at.
+def working_size(stride: int, usual: int, picture_size: int | None) -> int:
+    """Return the height and width in pixels to work at: `picture_size`, or the usual size if it is None.
 
     Raises:
-        RequestError: the parameters are no sizes, so the model is not one that homomorph exported.
-        PictureError: `picture_size` is no multiple of the model's stride.
+        PictureError: the size is no multiple of the model's stride.
     """
-    stride, usual = (positive(parameters, name, int) for name in ("stride", "picture_size"))
     size = usual if picture_size is None else picture_size
     if size < stride or size % stride:
         raise PictureError(f"picture_size must be a positive multiple of {stride}, not {size}")
@@ -101,6 +100,13 @@ def positive(parameters: Mapping[str, str], name: str, kind: type[Number]) -> Nu
         if 0 < (value := kind(parameters[name])) < math.inf:
             return value
     raise _foreign(parameters, name)
+
+
+def check_names(names: Sequence[str], known: Sequence[str], kind: str, error: type[HomomorphError]) -> None:
+    """Check names of a kind, such as `group`; if one is unknown, raise the error, with a list of the known ones."""
+    for name in names:
+        if name not in known:
+            raise error(f"there is no {kind} {name!r}: the model has {', '.join(known)}")
 
 
 def _labels(parameters: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

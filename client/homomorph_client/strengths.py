@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from homomorph_client.errors import StrengthError
-from homomorph_client.served_model import ServedModel
+from homomorph_client.served_model import ServedModel, check_names
 
 Strengths: TypeAlias = "npt.ArrayLike | Mapping[str, npt.ArrayLike]"
 """An array [S, K] with columns in the order of the groups, or per group a number or S numbers (others stay 0)."""
@@ -70,7 +70,7 @@ def grid_strengths(model: ServedModel, *, rows: str, columns: str, size: int) ->
         StrengthError: a group is unknown, both are the same, or the grid has too few or too many cells.
     """
     groups = model.groups
-    check_groups(groups, (rows, columns))
+    check_names((rows, columns), groups, "group", StrengthError)
     if rows == columns:
         raise StrengthError(f"rows and columns must be different groups, not {rows!r} twice")
     if size * size > model.max_steps:
@@ -109,20 +109,9 @@ def to_strengths(model: ServedModel, strengths: Strengths) -> npt.NDArray[np.flo
     return array
 
 
-def check_groups(groups: Sequence[str], names: Sequence[str]) -> None:
-    """Check that all names are groups of the model.
-
-    Raises:
-        StrengthError: one is not; the message lists those that are.
-    """
-    for name in names:
-        if name not in groups:
-            raise StrengthError(f"there is no group {name!r}: the model has {', '.join(groups)}")
-
-
 def _from_mapping(model: ServedModel, strengths: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float32]:
     groups = model.groups
-    check_groups(groups, list(strengths))
+    check_names(list(strengths), groups, "group", StrengthError)
     if not strengths:
         raise StrengthError("strengths name no group: give at least one, such as {'glasses': [0, 0.5, 1]}")
     columns = {name: _numbers(model, values, f"strengths of {name!r}") for name, values in strengths.items()}

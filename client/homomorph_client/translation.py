@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from homomorph_client.errors import DirectionError
-from homomorph_client.served_model import positive, read_parameters, working_size
+from homomorph_client.served_model import check_names, positive, read_parameters, working_size
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class ServedTranslation:
             PictureError: `picture_size` is no multiple of the model's stride.
         """
         parameters = read_parameters(config, "directions")
+        stride, usual = (positive(parameters, name, int) for name in ("stride", "picture_size"))
         return cls(
             name=config["name"],
             directions=tuple(parameters["directions"].split(",")),
-            picture_size=working_size(parameters, picture_size),
+            picture_size=working_size(stride, usual, picture_size),
             max_steps=positive(parameters, "max_steps", int),
         )
 
@@ -62,16 +63,5 @@ def chosen_steps(model: ServedTranslation, steps: str | Sequence[str]) -> npt.ND
     names = [steps] if isinstance(steps, str) else list(steps)
     if not 1 <= len(names) <= model.max_steps:
         raise DirectionError(f"steps must be from 1 to {model.max_steps} directions, not {len(names)}")
-    check_directions(model.directions, names)
+    check_names(names, model.directions, "direction", DirectionError)
     return np.array([model.directions.index(name) for name in names], np.int64)
-
-
-def check_directions(directions: Sequence[str], names: Sequence[str]) -> None:
-    """Check that all names are directions.
-
-    Raises:
-        DirectionError: one is not; the message lists those that are.
-    """
-    for name in names:
-        if name not in directions:
-            raise DirectionError(f"there is no direction {name!r}: the model has {', '.join(directions)}")

@@ -18,14 +18,14 @@ from homomorph.models.pixels import from_normalised, normalise
 from homomorph.runs.cyclegan import is_cyclegan
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
-from homomorph_client.errors import LabelError, PictureError
+from homomorph_client.errors import LabelError
 from homomorph_client.frames import Frames
 from homomorph_client.labels import Labels, chosen_edit
 from homomorph_client.methods import blending_model, places_between, places_in_square, square_model
 from homomorph_client.morpher import Morpher
 from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH, Blend, Method
 from homomorph_client.pictures import Picture, fit_picture
-from homomorph_client.served_model import ServedModel
+from homomorph_client.served_model import ServedModel, working_size
 from homomorph_client.strengths import Strengths, chosen_strengths
 
 _MAX_STEPS = 4096
@@ -65,9 +65,7 @@ class LocalMorpher(Morpher):
             PictureError: `picture_size` is no multiple of the model's stride.
         """
         config = model.config
-        size, stride = config.picture_size if picture_size is None else picture_size, config.network.stride
-        if size < stride or size % stride:
-            raise PictureError(f"picture_size must be a positive multiple of {stride}, not {size}")
+        size = working_size(config.network.stride, config.picture_size, picture_size)
         self._device = torch.device(device)
         self._model = model.eval().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)
         self._label_features = None if label_features is None else label_features.to(self._device)
