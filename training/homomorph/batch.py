@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
@@ -30,7 +31,7 @@ from homomorph_client.output import write_output
 from homomorph_client.picture_files import is_picture
 from homomorph_client.pictures import Picture
 
-SETTINGS_FILE = "batch.json"
+_SETTINGS_FILE = "batch.json"
 """In the folder of results: what they were made with, so that others do not get among them."""
 Format = Literal["png", "gif", "mp4", "frames"]
 """Form of each result: all frames side by side, a loop, a film, or a folder of one PNG each."""
@@ -164,18 +165,13 @@ def check_results(out: Path, work: Work, kind: Format) -> str:
         DataError: they were not, or the folder holds something else.
     """
     settings = json.dumps({**work.settings(), "format": kind}, indent=2, sort_keys=True) + "\n"
-    file = out / SETTINGS_FILE
+    file = out / _SETTINGS_FILE
     if file.is_file():
         if file.read_text(encoding="utf-8") != settings:
-            raise DataError(f"{out} holds results of other settings ({SETTINGS_FILE}): give a new folder")
+            raise DataError(f"{out} holds results of other settings ({_SETTINGS_FILE}): give a new folder")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} already holds something else: give a new folder")
     return settings
-
-
-def result_path(out: Path, name: str, kind: Format) -> Path:
-    """Return the path of a result."""
-    return out / name if kind == "frames" else out / f"{name}.{kind}"
 
 
 def make(item: Item, compute: Compute, out: Path, kind: Format, settings: str) -> str:
@@ -187,15 +183,15 @@ def make(item: Item, compute: Compute, out: Path, kind: Format, settings: str) -
     Raises:
         HomomorphError: the other items would fail in the same way, for example because no server answers.
     """
-    path = result_path(out, item.name, kind)
+    path = out / (item.name if kind == "frames" else f"{item.name}.{kind}")
     if path.exists():
         return "skipped"
     try:
         frames = compute(item.pictures)
     except PictureError as error:
         return str(error)
-    if not (out / SETTINGS_FILE).exists():
-        write_text(out / SETTINGS_FILE, settings)
+    if not (out / _SETTINGS_FILE).exists():
+        write_text(out / _SETTINGS_FILE, settings)
     write_output(path, frames)
     return "written"
 
@@ -228,25 +224,24 @@ def run_local(
     settings = check_results(out, work, kind)
     items = iter(items)
     first = next(items, None)  # before a server is asked: `folder_items` raises where there is no picture
-    outcome, done = Outcome(), 0
-    waiting: dict[Future[str], str] = {}
+    outcome, done = Outcome(), count(1)
+    waiting: deque[tuple[str, Future[str]]] = deque()
+
+    def finish_oldest() -> None:
+        name, future = waiting.popleft()
+        outcome.add(name, future.result())
+        report(Progress("pictures", next(done), total))
+
     with work.open() as compute, ThreadPoolExecutor(together) as pool:
         try:
-            for item in chain([first], items, [None]):
-                if item is not None:
-                    waiting[pool.submit(make, item, compute, out, kind, settings)] = item.name
-                    if len(waiting) < 2 * together:
-                        continue
-                while waiting:
-                    finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        outcome.add(waiting.pop(future), future.result())
-                        done += 1
-                        report(Progress("pictures", done, total))
-                    if item is not None:
-                        break
+            for item in chain([] if first is None else [first], items):
+                waiting.append((item.name, pool.submit(make, item, compute, out, kind, settings)))
+                if len(waiting) == 2 * together:
+                    finish_oldest()
+            while waiting:
+                finish_oldest()
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
     return outcome
 

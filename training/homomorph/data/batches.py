@@ -61,11 +61,8 @@ class GroupValues:
     def __init__(self, labels: NDArray[np.uint8]) -> None:
         """Sort the pictures by their values; `labels` are the group's columns, 0, 1 or `UNKNOWN`, [N, l]."""
         rows = np.flatnonzero((labels != UNKNOWN).all(axis=1)).astype(np.int32)
-        _, value = np.unique(np.packbits(labels[rows], axis=1), axis=0, return_inverse=True)
-        value = value.reshape(-1)
-        counts = np.bincount(value) if len(rows) else np.zeros(0, dtype=np.int64)
-        self._rows = rows[np.argsort(value, kind="stable")]
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        order, self._starts, _ = _sorted_by_value(labels[rows])
+        self._rows = rows[order]
 
     def __len__(self) -> int:
         """Return the number of different combinations."""
@@ -94,13 +91,10 @@ class Twins:
         for group, columns in groups.items():
             rest = data.labels[self._complete]
             rest[:, columns] = 0
-            _, found = np.unique(np.packbits(rest, axis=1), axis=0, return_inverse=True)
-            found = found.reshape(-1).astype(np.int32)
-            order = self._complete[np.argsort(found, kind="stable")]
-            starts = np.concatenate([[0], np.cumsum(np.bincount(found))]) if len(found) else np.zeros(1, np.int64)
+            order, starts, found = _sorted_by_value(rest)
             keys = np.full(len(data.labels), -1, dtype=np.int32)
             keys[self._complete] = found
-            self._groups[group] = (columns, keys, order, starts)
+            self._groups[group] = (columns, keys, self._complete[order], starts)
 
     def of(self, index: int, group: int) -> NDArray[np.int32]:
         """Return the pictures that agree with this one outside the group and differ within it, in ascending order."""
@@ -118,6 +112,18 @@ class Twins:
             if len(twins := self.of(index, group)):
                 return index, int(generator.choice(twins))
         return None
+
+
+def _sorted_by_value(rows: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Sort N rows of labels, so that equal rows stand together.
+
+    Returns:
+        The order of the rows, [N]; where each distinct row begins in it, and N at the end; and for each row the number
+        of its distinct row, [N].
+    """
+    _, found = np.unique(np.packbits(rows, axis=1), axis=0, return_inverse=True)
+    found = found.reshape(-1)
+    return np.argsort(found, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(found))]), found
 
 
 class PairedBatches(Dataset[Batch]):

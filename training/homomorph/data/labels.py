@@ -33,7 +33,7 @@ GROUPS_FILE = "groups.yaml"
 _MAX_GROUPS_BYTES = 2**20
 
 
-class PicturePaths(Sequence[Path]):
+class _PicturePaths(Sequence[Path]):
     """Paths of the files of one folder, made on demand: 200,000 stored `Path`s would take 100 MB."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
@@ -47,11 +47,11 @@ class PicturePaths(Sequence[Path]):
     def __getitem__(self, index: int) -> Path: ...
 
     @overload
-    def __getitem__(self, index: slice) -> PicturePaths: ...
+    def __getitem__(self, index: slice) -> _PicturePaths: ...
 
-    def __getitem__(self, index: int | slice) -> Path | PicturePaths:
+    def __getitem__(self, index: int | slice) -> Path | _PicturePaths:
         if isinstance(index, slice):
-            return PicturePaths(self.folder, self.names[index])
+            return _PicturePaths(self.folder, self.names[index])
         return self.folder / self.names[index]
 
 
@@ -81,7 +81,7 @@ class LabelledPictures:
     def name(self, row: int) -> str:
         """Return a picture's name as a table of this folder writes it."""
         paths = self.paths
-        return paths.names[row] if isinstance(paths, PicturePaths) else paths[row].name
+        return paths.names[row] if isinstance(paths, _PicturePaths) else paths[row].name
 
     def summary(self) -> str:
         """Return one line: the number of pictures, the counts of their labels, and what was left out and why."""
@@ -126,7 +126,7 @@ def read_labelled(folder: Path, *, unlisted: bool = False, allow_missing: bool =
         raise DataError(f"{folder} has no table of labels, such as {', '.join(TABLE_FILES[:3])}, or parquet files")
     table = read_table(file, wanted)
     notes.insert(0, f"labels by {file.name}" + (f" ({table.form})" if table.form else ""))
-    images = images_folder(folder)
+    images = folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
     found = PictureNames(images, others=frozenset((GROUPS_FILE, "render.json", *TABLE_FILES)))
     rows, names, left_out = _named_pictures(table, found, allow_missing)
     labels = table.labels[rows]
@@ -147,7 +147,7 @@ def read_labelled(folder: Path, *, unlisted: bool = False, allow_missing: bool =
         notes.append(f"left out: {'; '.join(left_out)}")
     if len(names) < 2:
         raise DataError(f"{file} names {len(names)} pictures; a morph needs at least 2")
-    return LabelledPictures(PicturePaths(images, names), labels, groups, tuple(notes))
+    return LabelledPictures(_PicturePaths(images, names), labels, groups, tuple(notes))
 
 
 def _named_pictures(
@@ -195,11 +195,6 @@ def _named_pictures(
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def images_folder(folder: Path) -> Path:
-    """Return the folder of a data folder's pictures."""
-    return folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
 
 
 def occurrence(data: LabelledPictures) -> NDArray[np.float64]:

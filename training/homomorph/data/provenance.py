@@ -9,7 +9,7 @@ from pathlib import Path
 
 from homomorph.errors import DataError
 
-PROVENANCE_FILE = "render.json"
+_PROVENANCE_FILE = "render.json"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Provenance:
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
     """Write `render.json`."""
-    (folder / PROVENANCE_FILE).write_text(json.dumps(dataclasses.asdict(provenance)) + "\n")
+    (folder / _PROVENANCE_FILE).write_text(json.dumps(dataclasses.asdict(provenance)) + "\n")
 
 
 def read_provenance(folder: Path) -> Provenance | None:
@@ -35,7 +35,7 @@ def read_provenance(folder: Path) -> Provenance | None:
     Raises:
         DataError: the file does not say what a rendered set's says.
     """
-    path = folder / PROVENANCE_FILE
+    path = folder / _PROVENANCE_FILE
     if not path.is_file():
         return None
     try:

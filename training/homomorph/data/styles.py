@@ -21,7 +21,7 @@ from homomorph.data import avatars
 from homomorph.data.avatars import Feature, Looks
 from homomorph.errors import DataError
 
-MAX_VARIANTS = 6
+_MAX_VARIANTS = 6
 """Variants of a component, and values of a colour, that are drawn at most: a label needs enough pictures."""
 _BASES = 3
 """Pictures in which a look is tried: it has to show in one of them."""
@@ -94,7 +94,7 @@ def find_style(name: str) -> Style:
 def _features(definition: dict[str, dict[str, dict[str, object]]]) -> Iterator[Feature]:
     """Yield a feature for each component in several variants and each colour of several values."""
     for component, content in definition["components"].items():
-        variants = list(content.get("variants", ()))[:MAX_VARIANTS]  # type: ignore[call-overload]
+        variants = list(content.get("variants", ()))[:_MAX_VARIANTS]  # type: ignore[call-overload]
         group = _snake(component)
         looks = {f"{group}_{_snake(variant)}": variant for variant in variants}
         if int(content.get("probability", 100)) < 100:  # type: ignore[call-overload]
@@ -102,7 +102,7 @@ def _features(definition: dict[str, dict[str, dict[str, object]]]) -> Iterator[F
         if len(looks) > 1:
             yield Feature(group, f"{component}Variant", looks)
     for colour, content in definition["colors"].items():
-        values = [value.lstrip("#") for value in content["values"]][:MAX_VARIANTS]  # type: ignore[attr-defined]
+        values = [value.lstrip("#") for value in content["values"]][:_MAX_VARIANTS]  # type: ignore[attr-defined]
         group = f"{_snake(colour)}_colour"
         if len(values) > 1:
             yield Feature(group, f"{colour}Color", {f"{group}_{value}": value for value in values})

@@ -130,7 +130,7 @@ class _Column:
 
     def __init__(self, series: pd.Series[Any]) -> None:
         category = series.astype("category")
-        self.words: list[str] = [_word(value) for value in category.cat.categories]
+        self.words = [str(value).strip().lower() for value in category.cat.categories]
         codes = category.cat.codes.to_numpy(np.int64).copy()
         if (codes < 0).any():  # pandas' own mark of a missing value
             codes[codes < 0] = len(self.words)
@@ -176,10 +176,6 @@ def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str])
     if numbers:
         return values, "0 is no, 1 is yes"
     return values, ""
-
-
-def _word(value: object) -> str:
-    return ("" if value is None else str(value)).strip().lower()
 
 
 def _number(word: str) -> float | None:

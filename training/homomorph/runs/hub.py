@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import jinja2
 
 from homomorph.errors import CheckpointError
 from homomorph.models.config import ModelConfig
@@ -20,7 +23,7 @@ from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, read_json, resolve_run
 from homomorph_client.files import sha256
 from homomorph_client.version import DISTRIBUTION, install_hint
 
-CARD_FILE = "README.md"
+_CARD_FILE = "README.md"
 
 _FILES = (CONFIG_FILE, MODEL_FILE, LABEL_FEATURES_FILE, TRAINING_FILE, METRICS_FILE)
 _FIGURES = ("transfer", "preservation", "monotonicity", "counterfactual", "ghost", "jump", "frechet", "endpoint")
@@ -46,7 +49,7 @@ def download(name: str | Path, *, revision: str | None = None, token: str | None
     except ModuleNotFoundError as error:
         raise CheckpointError(f"to load from the Hub, {install_hint('hub')} ({error.name} is not installed)") from error
     try:
-        return Path(snapshot_download(str(name), revision=revision, token=token, allow_patterns=[*_FILES, CARD_FILE]))
+        return Path(snapshot_download(str(name), revision=revision, token=token, allow_patterns=[*_FILES, _CARD_FILE]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{name} is no folder, and cannot be loaded from the Hub: {reason}") from error
@@ -86,11 +89,11 @@ def push_to_hub(
     folder = resolve_run(run)
     with tempfile.TemporaryDirectory() as made:
         staged = Path(made)
-        for name in (*_FILES, CARD_FILE):
+        for name in (*_FILES, _CARD_FILE):
             if (folder / name).is_file():
                 shutil.copy(folder / name, staged / name)
-        if not (staged / CARD_FILE).exists():
-            (staged / CARD_FILE).write_text(model_card(folder, repository), encoding="utf-8")
+        if not (staged / _CARD_FILE).exists():
+            (staged / _CARD_FILE).write_text(_model_card(folder, repository), encoding="utf-8")
         try:
             api = HfApi(token=token, library_name=DISTRIBUTION)
             name = api.create_repo(repository, private=private, exist_ok=True).repo_id
@@ -102,7 +105,7 @@ def push_to_hub(
     return str(commit)
 
 
-def model_card(run: Path, repository: str) -> str:
+def _model_card(run: Path, repository: str) -> str:
     """Return the text of a run's model card, with its figures in the Hub's metadata too.
 
     Raises:
@@ -132,48 +135,22 @@ def model_card(run: Path, repository: str) -> str:
         ]
         or None,
     )
-    lines = ["---", data.to_yaml(), "---", "", f"# {name}", ""]
-    lines += _use(repository, config, method)
-    if figures:
-        lines += ["## Figures", "", f"Means over the groups, on {meta['pairs']} pairs that it was not trained on:", ""]
-        lines += ["| figure | value |", "| --- | --- |"]
-        lines += [f"| {figure} | {value:.3f} |" for figure, value in figures.items()] + [""]
-    if record := read_record(run):
-        lines += ["## Training", "", f"{record.pictures:,} pictures in {record.hours:.1f} hours on {record.machine}."]
-    return "\n".join(lines)
-
-
-def _use(repository: str, config: dict[str, Any], method: str) -> list[str]:
-    """Return the lines that say what the model does and how to use it."""
-    size = config["picture_size"]
-    install = ["```sh", f"pip install '{DISTRIBUTION}[train,hub]'"]
-    if method == "cyclegan":
-        directions = ",".join(config["directions"])
-        return [
-            f"A CycleGAN for pictures of {size} pixels. Directions: {directions}.",
-            "",
-            *install,
-            f"hf download {repository} --local-dir run",
-            f"homomorph translate a.png --run run --steps {directions} --out b.png",
-            "```",
-            "",
-        ]
-    return [
-        f"Turns one picture of {size} pixels into another, with a slider per group of attributes:",
-        "",
-        *(f"- `{group}`: {', '.join(labels)}" for group, labels in ModelConfig.from_dict(config).groups.items()),
-        "",
-        *install,
-        "```",
-        "",
-        "```python",
-        "import homomorph",
-        "",
-        f'model = homomorph.from_pretrained("{repository}")',
-        'frames = model.morph("a.png", "b.png", steps=9)  # uint8 [9, H, W, 3]',
-        "```",
-        "",
-    ]
+    template = resources.files("homomorph.runs").joinpath("card.md.j2").read_text(encoding="utf-8")
+    return (
+        jinja2.Environment(trim_blocks=True)
+        .from_string(template)
+        .render(
+            data=data.to_yaml(),
+            name=name,
+            repository=repository,
+            distribution=DISTRIBUTION,
+            config=config,
+            groups={} if method == "cyclegan" else ModelConfig.from_dict(config).groups,
+            figures=figures,
+            meta=meta,
+            record=read_record(run),
+        )
+    )
 
 
 def _means(figures: dict[str, Any]) -> dict[str, float]:

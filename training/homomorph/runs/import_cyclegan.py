@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from homomorph.errors import CheckpointError
 from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS
@@ -24,8 +25,6 @@ from homomorph_client.pictures import fit_picture
 
 PICTURE_SIZE = 256
 """Height and width in pixels that the published generators were trained at."""
-RESIDUALS = ("no", "add", "add-twice")
-"""Meaning of a generator's output: the new picture, or a change that is added once (DeblurGAN) or twice (our own)."""
 
 _FIRST = re.compile(r"(.*?)(model\.1\.weight|model\.model\.0\.weight)")
 """Name of the first convolution of a ResNet or U-Net; the first group is the prefix."""
@@ -75,7 +74,8 @@ def import_cyclegan(
         picture_size: height and width that the generator was trained at, in pixels; None: 256, or the size in the name
             of a larger U-Net.
         part: name of the generator in a file with several, such as `netG_A`.
-        residual: one of `RESIDUALS`; cannot be detected.
+        residual: meaning of the generator's output, which cannot be detected: `no`, the new picture; `add`, a change
+            that is added once (DeblurGAN); `add-twice`, one that is added twice (our own).
         padding: one of `cyclegan_config.PADDINGS`; only `zero_blocks` can be detected.
         output: one of `cyclegan_config.OUTPUTS`; cannot be detected.
         preview: a picture; it and the generator's output are written into the run as `preview.png`.
@@ -92,7 +92,7 @@ def import_cyclegan(
     weights, left_out = _one_generator(read_weights(file), part, file)
     weights, zero_blocks = _arranged(weights)
     weights, folded = _folded(weights, file)
-    found = generator_of(weights)
+    found = _generator_of(weights)
     if found is None:
         raise CheckpointError(
             f"{file} holds no CycleGAN generator: known are {', '.join(GENERATORS)}; {_seen(weights)}"
@@ -126,7 +126,7 @@ def import_cyclegan(
     return Imported(model, _found(config, folded, left_out), _assumed(config, zero_blocks))
 
 
-def generator_of(weights: dict[str, Tensor]) -> str | None:
+def _generator_of(weights: dict[str, Tensor]) -> str | None:
     """Return the name of a state dict's generator, detected from the tensors' names; None if it is not known."""
     if not any(key in weights for key in ("model.1.weight", "model.model.0.weight")):
         return None
@@ -172,15 +172,12 @@ def _arranged(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
     for key, value in weights.items():
         match = _IN_BLOCK.fullmatch(key)
         places = sorted(convolutions.get(match[1], [])) if match else []
-        if match and len(places) == 2 and (place := int(match[2])) in _norms_and(places):
+        # A convolution, or the norm behind it.
+        if match and len(places) == 2 and not {place := int(match[2]), place - 1}.isdisjoint(places):
             first = place < places[1]
             key = f"{match[1]}.{place - places[0] + 1 if first else place - places[1] + 5}.{match[3]}"
         arranged[key] = value
     return arranged, bool(convolutions) and all(min(places) == 0 for places in convolutions.values())
-
-
-def _norms_and(places: list[int]) -> set[int]:
-    return {*places, *(place + 1 for place in places)}
 
 
 def _folded(weights: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], bool]:
@@ -192,7 +189,9 @@ def _folded(weights: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], 
     Raises:
         CheckpointError: a norm has weights but no statistics, so it is neither of the two.
     """
-    norms = sorted(key.removesuffix(".weight") for key, value in weights.items() if _is_norm(key, value))
+    norms = sorted(
+        key.removesuffix(".weight") for key, value in weights.items() if key.endswith(".weight") and value.dim() == 1
+    )
     folded = {key: value for key, value in weights.items() if not key.endswith(_STATISTICS)}
     for norm in norms:
         before, _, number = norm.rpartition(".")
@@ -204,15 +203,15 @@ def _folded(weights: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], 
                 f"{file} normalises with weights and without statistics ({norm}): CycleGAN's InstanceNorm has no "
                 "weights, and BatchNorm has both"
             )
-        outputs = 1 if _is_transposed(convolution, kernel, len(mean)) else 0
-        if not len(scale) == len(mean) == len(variance) == kernel.shape[outputs]:
+        transposed = _is_transposed(convolution, kernel, len(mean))
+        if not len(scale) == len(mean) == len(variance) == kernel.shape[1 if transposed else 0]:
             raise CheckpointError(f"{file}: {norm} does not fit {convolution}, which it follows")
-        factor = scale.double() / (variance.double() + _EPSILON).sqrt()
         bias, shift = (weights.get(f"{of}.bias", torch.zeros_like(mean)) for of in (convolution, norm))
-        shape = [1, 1, 1, 1]
-        shape[outputs] = -1
-        folded[f"{convolution}.weight"] = (kernel.double() * factor.view(shape)).float()
-        folded[f"{convolution}.bias"] = ((bias.double() - mean.double()) * factor + shift.double()).float()
+        kernel, bias, mean, variance, scale, shift = (
+            value.double() for value in (kernel, bias, mean, variance, scale, shift)
+        )
+        fused = fuse_conv_bn_weights(kernel, bias, mean, variance, _EPSILON, scale, shift, transpose=transposed)
+        folded[f"{convolution}.weight"], folded[f"{convolution}.bias"] = (value.data.float() for value in fused)
         for key in ("weight", "bias"):
             folded.pop(f"{norm}.{key}", None)
     if norms:  # convolutions before BatchNorm, and some others of such a network, have no bias
@@ -220,10 +219,6 @@ def _folded(weights: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], 
             if value.dim() == 4 and key.endswith(".weight"):
                 folded.setdefault(key.removesuffix("weight") + "bias", torch.zeros(len(value)))
     return folded, bool(norms)
-
-
-def _is_norm(key: str, value: Tensor) -> bool:
-    return key.endswith(".weight") and value.dim() == 1
 
 
 def _is_transposed(convolution: str, kernel: Tensor, outputs: int) -> bool:

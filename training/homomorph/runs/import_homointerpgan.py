@@ -15,10 +15,8 @@ from homomorph.models.config import ModelConfig, PublishedConfig
 from homomorph.models.morph import MorphModel
 from homomorph.runs.checkpoints import check_and_convert, check_empty, read_weights, write_run
 
-ENCODER_FILE = "encoder-latest.pth"
-BRANCHES_FILE = "interp_net-latest.pth"
-DECODER_FILE = "decoder-latest.pth"
-
+_FILES = ("encoder-latest.pth", "interp_net-latest.pth", "decoder-latest.pth")
+"""Names of the files that are published for E, all T_i, and D."""
 PICTURE_SIZE = 128
 """Height and width in pixels that the published networks were trained at."""
 
@@ -60,14 +58,14 @@ def import_homointerpgan(
         OutputError: `out` cannot be written.
     """
     check_empty(out)
-    names = (ENCODER_FILE, BRANCHES_FILE, DECODER_FILE)
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise CheckpointError(f"{folder} has no {' and no '.join(missing)}; expected are {', '.join(names)}")
+    if missing := [name for name in _FILES if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder} has no {' and no '.join(missing)}; expected are {', '.join(_FILES)}")
     config = ModelConfig(CELEBA_GROUPS if groups is None else groups, PICTURE_SIZE, network or PublishedConfig())
-    encoder, branches, decoder = (read_weights(folder / name) for name in names)
+    encoder_file, branches_file, decoder_file = (folder / name for name in _FILES)
+    encoder, branches, decoder = map(read_weights, (encoder_file, branches_file, decoder_file))
     if (count := len({key.split(".")[1] for key in branches if key.startswith("branch.")})) != len(config.branches):
         raise CheckpointError(
-            f"{folder / BRANCHES_FILE} has {count} branches, but {len(config.groups)} groups and the residual one need "
+            f"{branches_file} has {count} branches, but {len(config.groups)} groups and the residual one need "
             f"{len(config.branches)}: name the checkpoint's groups with --groups"
         )
     with torch.device("meta"):  # only shapes: every weight comes from the files
@@ -77,15 +75,11 @@ def import_homointerpgan(
         for index, branch in enumerate(model.branches.values())
         for key, value in branch.state_dict().items()
     }
-    model.encoder.load_state_dict(
-        check_and_convert(model.encoder.state_dict(), encoder, folder / ENCODER_FILE), assign=True
-    )
-    weights = check_and_convert(numbered, branches, folder / BRANCHES_FILE)
+    for part, found, file in ((model.encoder, encoder, encoder_file), (model.decoder, decoder, decoder_file)):
+        part.load_state_dict(check_and_convert(part.state_dict(), found, file), assign=True)
+    weights = check_and_convert(numbered, branches, branches_file)
     for index, branch in enumerate(model.branches.values()):
         branch.load_state_dict({key: weights[f"branch.{index}.{key}"] for key in branch.state_dict()}, assign=True)
-    model.decoder.load_state_dict(
-        check_and_convert(model.decoder.state_dict(), decoder, folder / DECODER_FILE), assign=True
-    )
     model.eval().requires_grad_(False)
     write_run(model, out)
     return model

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.config import ModelConfig
+from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.morph import MorphModel
 from homomorph_client.errors import OutputError
 from homomorph_client.files import replacing, write_text
@@ -27,11 +28,13 @@ from homomorph_client.version import WEIGHTS
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
-CHECKSUM = "sha256"
+_CHECKSUM = "sha256"
 """Metadata key of a safetensors file for the `checksum` of its tensors."""
 
 _MAX_JSON_BYTES = 2**20
 
+Model: TypeAlias = MorphModel | CycleGAN
+"""Networks with their configuration."""
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,27 +54,6 @@ def resolve_run(name: str | Path) -> Path:
         return shipped / str(name)
     ours = f"one of {', '.join(names)}" if names else f"pip install {WEIGHTS} for the shipped models"
     raise CheckpointError(f"no run at {folder}: give a folder written by `homomorph train`, or {ours}")
-
-
-class Config(Protocol):
-    """The content of a run's `config.json`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
-        ...
-
-
-class Model(Protocol):
-    """Networks with their configuration: `MorphModel` or `CycleGAN`."""
-
-    @property
-    def config(self) -> Config:
-        """Configuration from which the networks can be rebuilt."""
-        ...
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights by name."""
-        ...
 
 
 def save_model(folder: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
@@ -94,7 +76,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
         partial.touch()
         mode = partial.stat().st_mode
         try:
-            save_file(contiguous, partial, {**(metadata or {}), CHECKSUM: checksum(contiguous)})
+            save_file(contiguous, partial, {**(metadata or {}), _CHECKSUM: checksum(contiguous)})
         except SafetensorError as error:  # the system's message
             raise OutputError(f"{file} cannot be written: {error}") from error
         partial.chmod(mode)
@@ -185,7 +167,7 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     # Files of other programs have no checksum.
-    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors):
+    if _CHECKSUM in metadata and metadata[_CHECKSUM] != checksum(tensors):
         raise CheckpointError(f"{file} is damaged: it is not what was written, by its checksum")
     for name, value in tensors.items():
         if value.is_floating_point() and not value.isfinite().all():

@@ -21,7 +21,7 @@ from homomorph.models.translator import Translator
 from homomorph.runs.cyclegan import is_cyclegan, load_cyclegan
 from homomorph.runs.label_features import load_label_features, save_label_features
 from homomorph.runs.record import TRAINING_FILE
-from homomorph.runs.run import load_model, save_model
+from homomorph.runs.run import Model, load_model, save_model
 from homomorph_client.errors import HomomorphError
 from homomorph_client.files import replacing
 
@@ -43,7 +43,7 @@ def ship(run: Path, out: Path) -> float:
     Raises:
         CheckpointError: the run cannot be read, or its pictures change by more than `LARGEST_MEAN_DIFFERENCE`.
     """
-    model: MorphModel | CycleGAN = load_cyclegan(run) if is_cyclegan(run) else load_model(run)
+    model: Model = load_cyclegan(run) if is_cyclegan(run) else load_model(run)
     with replacing(out) as partial:
         partial.mkdir()
         save_model(partial, model, dtype=torch.float16)
@@ -64,7 +64,7 @@ def ship(run: Path, out: Path) -> float:
 
 
 @torch.inference_mode()
-def _pictures(model: MorphModel | CycleGAN) -> Tensor:
+def _pictures(model: Model) -> Tensor:
     """Return the networks' output for smooth random pictures, uint8."""
     size = model.config.picture_size
     generator = torch.Generator().manual_seed(0)
