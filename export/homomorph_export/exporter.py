@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from homomorph.environment import versions
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.progress import Progress, Report, silent
 from homomorph.runs.cyclegan import load_translator
@@ -19,7 +19,6 @@ from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
 from homomorph_client.files import staging
 from homomorph_client.names import HOMOMORPH
-from homomorph_client.version import __version__
 from homomorph_export import aotinductor, engines, parity, torchscript
 from homomorph_export.catalogue import morph_models, translation_models
 from homomorph_export.contract import Model
@@ -43,7 +42,7 @@ from homomorph_export.repository import (
     write_weights,
 )
 
-CYCLEGAN_PRECISIONS = ("fp32", "bf16", "fp16")
+_CYCLEGAN_PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def export_run(
@@ -154,8 +153,8 @@ def export_cyclegans(
             or the precision is not offered.
         OutputError: the repository cannot be written.
     """
-    if precision not in CYCLEGAN_PRECISIONS:
-        offered = ", ".join(CYCLEGAN_PRECISIONS)
+    if precision not in _CYCLEGAN_PRECISIONS:
+        offered = ", ".join(_CYCLEGAN_PRECISIONS)
         raise ExportError(f"precision {precision!r} is not offered for CycleGANs: choose {offered}")
     translator = load_translator(runs)
     return _export(
@@ -229,23 +228,18 @@ def _export(
             return parity.compare(models, {name: load(staged / name / file) for name in names}, exported.run, **how)
 
         report(Progress("Comparing with the run"))
-        in_torchscript = {"precision": IN_TORCHSCRIPT[precision]}
-        in_onnx = {"precision": IN_ONNX[precision], "pictures": exported.onnx_pictures}
-        compared = {
-            "torchscript": compare(
-                modules, TORCHSCRIPT_FILE, torchscript.load_torchscript, kind="TorchScript", **in_torchscript
-            )
-        }
+        how = {"kind": "TorchScript", "precision": IN_TORCHSCRIPT[precision]}
+        compared = {"torchscript": compare(modules, TORCHSCRIPT_FILE, torchscript.load_torchscript, **how)}
         if aot:
-            compared["aotinductor"] = compare(
-                packages, AOTINDUCTOR_FILE, aotinductor.load_package, kind="AOTInductor", **in_torchscript
-            )
+            how["kind"] = "AOTInductor"
+            compared["aotinductor"] = compare(packages, AOTINDUCTOR_FILE, aotinductor.load_package, **how)
         if onnx:
-            compared["onnx"] = compare(graphs, ONNX_FILE, engines.load_onnxruntime, kind="ONNX", **in_onnx)
+            of_onnx = {"kind": "ONNX", "precision": IN_ONNX[precision], "pictures": exported.onnx_pictures}
+            compared["onnx"] = compare(graphs, ONNX_FILE, engines.load_onnxruntime, **of_onnx)
         manifest = Manifest(
             **exported.record,
             precision=precision,
-            versions=_versions(onnx=onnx),
+            versions=versions() | {package: version(package) for package in ("onnx", "onnxruntime") if onnx},
             models=tuple(model.name for model in models),
             files=hashes(staged),
             parity=compared,
@@ -272,13 +266,3 @@ def _compile_packages(models: Iterable[Model], parts: Any, staged: Path, report:
             report(Progress(f"Compiling {model.name} by AOTInductor, which takes a while"))
             aotinductor.compile_package(modules[model.name], model, staged / model.name / AOTINDUCTOR_FILE)
     return modules.keys()
-
-
-def _versions(*, onnx: bool) -> dict[str, str]:
-    """Return the versions of homomorph, Python and the libraries that an export uses, ONNX's if it writes that."""
-    return {
-        "homomorph": __version__,
-        "torch": torch.__version__,
-        **{package: version(package) for package in ("onnx", "onnxruntime") if onnx},
-        "python": platform.python_version(),
-    }

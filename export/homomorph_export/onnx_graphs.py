@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper, numpy_helper
 from onnx.parser import parse_function, parse_node
 from torch import nn
 
 from homomorph.models.label_features import LabelFeatures
 from homomorph_export.contract import Axis, Model, Tensor
 
-OPSET = 18
+_OPSET = 18
 """The oldest that has all operators used here; ONNX Runtime 1.19, which Triton 24.10 carries, reads up to 21."""
 _IR_VERSION = 8
 """The oldest that has functions local to a model."""
@@ -30,7 +30,7 @@ _DOMAIN = "homomorph"
 
 _INTERPOLATE = parse_function(
     f"""
-<opset_import: ["": {OPSET}], domain: "{_DOMAIN}">
+<opset_import: ["": {_OPSET}], domain: "{_DOMAIN}">
 interpolate (source, deltas, strengths) => (features)
 {{
     batch_and_steps = Shape <start = 0, end = 2> (strengths)
@@ -74,7 +74,7 @@ def export(module: nn.Module, entry: Model, *example: torch.Tensor) -> ModelProt
             input_names=[tensor.name for tensor in entry.inputs],
             output_names=[tensor.name for tensor in entry.outputs],
             dynamic_axes={tensor.name: {0: "B"} | _dynamic_axes(tensor) for tensor in tensors},
-            opset_version=OPSET,
+            opset_version=_OPSET,
             dynamo=False,
         )
         return rebuilt(onnx.load(path), entry)
@@ -237,7 +237,7 @@ def _model(entry: Model, nodes: Sequence[str | NodeProto], weights: Sequence[Ten
     uses_operator = any(node.domain == _DOMAIN for node in graph.node)
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid("", OPSET), *([helper.make_opsetid(_DOMAIN, 1)] if uses_operator else [])],
+        opset_imports=[helper.make_opsetid("", _OPSET), *([helper.make_opsetid(_DOMAIN, 1)] if uses_operator else [])],
         functions=[_INTERPOLATE] if uses_operator else [],
         ir_version=_IR_VERSION,
         producer_name="homomorph",
@@ -287,25 +287,12 @@ def _embedded(part: ModelProto, prefix: str, names: Mapping[str, str]) -> tuple[
         prefix: put before the names of everything inside, so that they stay unique.
         names: new names of its inputs and outputs, by their present ones.
     """
-
-    def renamed(name: str) -> str:
-        return names.get(name, f"{prefix}.{name}" if name else "")  # an empty name stands for an input left out
-
-    nodes = []
-    for node in part.graph.node:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copy.name = renamed(node.name)
-        copy.input[:] = map(renamed, node.input)
-        copy.output[:] = map(renamed, node.output)
-        nodes.append(copy)
-    weights = []
-    for weight in part.graph.initializer:
-        tensor = TensorProto()
-        tensor.CopyFrom(weight)
-        tensor.name = renamed(weight.name)
-        weights.append(tensor)
-    return nodes, weights
+    graph = compose.add_prefix_graph(part.graph, f"{prefix}.")
+    renamed = {f"{prefix}.{name}": other for name, other in names.items()}
+    for node in graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [renamed.get(name, name) for name in tensors]
+    return list(graph.node), list(graph.initializer)
 
 
 def _value(tensor: Tensor) -> ValueInfoProto:

@@ -14,7 +14,7 @@ from homomorph_export.examples import numbers
 from homomorph_export.manifest import Parity
 from homomorph_export.precision import TOLERANCES
 
-BATCH_SIZES = (1, 3)
+_BATCH_SIZES = (1, 3)
 """Batch sizes that are compared."""
 PICTURES = 8
 """Number of different pictures that a comparison uses."""
@@ -74,9 +74,10 @@ def compare(
         if steps not in [other_steps for _, other_steps in distinct]:
             distinct.append((model, steps))
     by_name = {model.name: model for model in models}
-    (size,) = {dim.typical for model, _ in runnable for dim in _axes(model) if dim.letter == "H"}
+    axes = (dim for model, _ in runnable for tensor in model.inputs for dim in tensor.dims if isinstance(dim, Axis))
+    (size,) = {axis.typical for axis in axes if axis.letter == "H"}
     pairs = []
-    for batch in BATCH_SIZES:
+    for batch in _BATCH_SIZES:
         for case in (
             _Case(batch, {"H": size, "W": size, "P": 4}, pictures),
             _Case(batch, {"H": 2 * size, "W": size, "P": 2}, pictures),
@@ -167,10 +168,6 @@ def _runnable_models(models: Sequence[Model], exported: Exported) -> Iterator[tu
         for steps in [(itself,)] if model.computation else [model.steps, model.python_steps]:
             if steps and all(step.model in exported for step in steps):
                 yield model, steps
-
-
-def _axes(model: Model) -> Iterator[Axis]:
-    return (dim for tensor in model.inputs for dim in tensor.dims if isinstance(dim, Axis))
 
 
 def _run(

@@ -46,15 +46,10 @@ def chained(run: Translator, frames: Tensor, pictures: Tensor, steps: Tensor) ->
     """
     before = torch.cat([pictures.unsqueeze(1), frames[:, :-1]], dim=1)
     rows = [
-        torch.cat(
-            [
-                run.changed(run.directions[number], before[row, place][None])
-                for place, number in enumerate(steps[row].tolist())
-            ]
-        )
-        for row in range(len(steps))
+        [run.changed(run.directions[number], picture[None]) for number, picture in zip(numbers, chain, strict=True)]
+        for numbers, chain in zip(steps.tolist(), before, strict=True)
     ]
-    return torch.stack(rows)
+    return torch.stack([torch.cat(row) for row in rows])
 
 
 def _encode(model: MorphModel, pictures: Tensor) -> Tensor:

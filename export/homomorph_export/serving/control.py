@@ -12,7 +12,7 @@ import http.client
 import json
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,11 +98,6 @@ class Control(ABC):
     @abstractmethod
     def states(self) -> dict[str, str]:
         """Return the state of each model, such as READY or UNAVAILABLE."""
-
-    def unavailable(self, models: Sequence[str]) -> bool:
-        """Whether all these models are unloaded and have answered their last requests."""
-        states = self.states()
-        return all(states.get(model, "UNAVAILABLE") == "UNAVAILABLE" for model in models)
 
     def loaded(self) -> list[str]:
         """Return the names of the models that are loaded."""

@@ -16,7 +16,7 @@ from homomorph_client.version import install_hint
 from homomorph_export.flavours import PYTHON, Flavour
 from homomorph_export.serving.triton_folder import make_triton_folder, triton_folder
 
-CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
+_CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
 """Folder of Triton's backends in NVIDIA's containers."""
 
 
@@ -78,14 +78,14 @@ def find_backend(flavour: Flavour, backends: Path | None) -> Path | None:
 
     Args:
         flavour: the served configurations.
-        backends: folder of Triton's backends; None: `CONTAINER_BACKENDS`.
+        backends: folder of Triton's backends; None: that of NVIDIA's containers.
 
     Raises:
         ServerError: the backend does not exist.
     """
     if flavour is PYTHON:
         return None
-    folder = (backends or CONTAINER_BACKENDS) / flavour.backend
+    folder = (backends or _CONTAINER_BACKENDS) / flavour.backend
     if not (folder / flavour.library).is_file():
         raise ServerError(
             f"flavour {flavour.name!r} needs Triton's backend {flavour.backend!r}, and there is no "

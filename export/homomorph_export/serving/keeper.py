@@ -43,13 +43,13 @@ from pathlib import Path
 READY, IDLE, KEEP_LOG = b"r", b"i", b"k"
 
 RESTARTS = 5
-"""Largest number of restarts within `RESTART_WINDOW_S`; then the server stays down."""
-RESTART_WINDOW_S = 600.0
+"""Largest number of restarts within `_RESTART_WINDOW_S`; then the server stays down."""
+_RESTART_WINDOW_S = 600.0
 LONGEST_PAUSE_S = 16.0
 """Longest pause before a restart. The first restart comes at once; then each pause is about twice the previous one."""
-HANGING_AFTER_S = 10.0
+_HANGING_AFTER_S = 10.0
 """A server is ended if it, or one of its models' processes, has been silent for this long."""
-HANGING_AFTER_BUSY_S = 60.0
+_HANGING_AFTER_BUSY_S = 60.0
 """The same limit for a process that computes or waits for a processor, which can take long on an overloaded machine."""
 _CHECK_INTERVAL_S = 1.0
 _HTTP_STACK_BYTES = 1 << 30
@@ -86,7 +86,7 @@ class Settings:
         return json.dumps(asdict(self))
 
 
-class LauncherPipe:
+class _LauncherPipe:
     """The commands that the launcher has sent."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class LauncherPipe:
         self.ended |= not commands
 
 
-class AnswerMonitor:
+class _AnswerMonitor:
     """Sends a request to the server every second, in a thread."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -127,7 +127,7 @@ class AnswerMonitor:
                     self.last_answer_s = time.monotonic()
 
 
-class HeartbeatMonitor:
+class _HeartbeatMonitor:
     """Watches the files that models' processes touch. It looks for changed times only: the system's clock may jump."""
 
     def __init__(self, folder: str) -> None:
@@ -156,7 +156,7 @@ def main() -> int:
     # Stubs of the Python backend that outlive their server become children of this process, which reaps them below.
     # In a container, process 1 often does not.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    pipe = LauncherPipe()
+    pipe = _LauncherPipe()
     deaths: deque[float] = deque(maxlen=RESTARTS)
     try:
         while True:
@@ -164,13 +164,13 @@ def main() -> int:
             if pipe.ended or not (pipe.was_ready and settings.restart):
                 return code
             now_s = time.monotonic()
-            if len(deaths) == RESTARTS and now_s - deaths[0] < RESTART_WINDOW_S:
+            if len(deaths) == RESTARTS and now_s - deaths[0] < _RESTART_WINDOW_S:
                 return code
-            recent = sum(now_s - death_s < RESTART_WINDOW_S for death_s in deaths)
+            recent = sum(now_s - death_s < _RESTART_WINDOW_S for death_s in deaths)
             deaths.append(now_s)
             with contextlib.suppress(BrokenPipeError):
                 print(code, flush=True)
-            if pipe_closed_within(2**recent - 1, pipe):
+            if _pipe_closed_within(2**recent - 1, pipe):
                 return code
     finally:
         remove_leftovers(settings)
@@ -178,7 +178,7 @@ def main() -> int:
             Path(settings.temporary_log).unlink(missing_ok=True)
 
 
-def run(command: list[str], settings: Settings, pipe: LauncherPipe) -> int:
+def run(command: list[str], settings: Settings, pipe: _LauncherPipe) -> int:
     """Run the server once; return its exit code as a shell reports it, 128 plus the number of a signal."""
     libc = ctypes.CDLL(None)
 
@@ -197,8 +197,8 @@ def run(command: list[str], settings: Settings, pipe: LauncherPipe) -> int:
         preexec_fn=prepare,
     )
     exited = os.pidfd_open(server.pid)
-    monitor = AnswerMonitor(*settings.metrics) if settings.metrics else None
-    if wait_for_end(server.pid, exited, settings, pipe, monitor):
+    monitor = _AnswerMonitor(*settings.metrics) if settings.metrics else None
+    if _wait_for_end(server.pid, exited, settings, pipe, monitor):
         server.terminate()
         select.select([exited], [], [], settings.stop_timeout_s)
     if monitor:
@@ -211,12 +211,12 @@ def run(command: list[str], settings: Settings, pipe: LauncherPipe) -> int:
     with contextlib.suppress(ChildProcessError):  # no children are left
         while True:
             os.waitpid(-1, 0)
-    remove_shared_memory(settings.shm_prefix)
+    _remove_shared_memory(settings.shm_prefix)
     return code if code >= 0 else 128 - code
 
 
-def wait_for_end(
-    server: int, exited: int, settings: Settings, pipe: LauncherPipe, monitor: AnswerMonitor | None
+def _wait_for_end(
+    server: int, exited: int, settings: Settings, pipe: _LauncherPipe, monitor: _AnswerMonitor | None
 ) -> bool:
     """Wait until the server has ended or must be ended; return whether to stop it properly instead of killing it.
 
@@ -228,7 +228,7 @@ def wait_for_end(
         monitor: of the server's answers; None: they are not monitored.
     """
     failed_before: dict[int, str] = {}
-    heartbeats = HeartbeatMonitor(settings.heartbeats)
+    heartbeats = _HeartbeatMonitor(settings.heartbeats)
     while True:
         readable, _, _ = select.select([sys.stdin, exited], [], [], _CHECK_INTERVAL_S)
         if sys.stdin in readable:
@@ -245,7 +245,7 @@ def wait_for_end(
         failed_before = failed
         for process in states:
             if hangs(process, heartbeats.silence_s(process)):
-                return _print_error(f"the process of a model has run no Python for {HANGING_AFTER_S:g} s")
+                return _print_error(f"the process of a model has run no Python for {_HANGING_AFTER_S:g} s")
         if monitor is None:
             continue
         now_s = time.monotonic()
@@ -253,7 +253,7 @@ def wait_for_end(
             if pipe.was_ready and now_s - monitor.started_s > settings.start_timeout_s:
                 return _print_error(f"it was not ready again within {settings.start_timeout_s:g} s")
         elif hangs(server, now_s - monitor.last_answer_s):
-            return _print_error(f"it has not answered for {HANGING_AFTER_S:g} s")
+            return _print_error(f"it has not answered for {_HANGING_AFTER_S:g} s")
 
 
 _FAILED = {"Z": "has died", "T": "was stopped"}
@@ -261,19 +261,19 @@ _FAILED = {"Z": "has died", "T": "was stopped"}
 
 
 def _print_error(reason: str) -> bool:
-    """Print an error into the log; return False, for `wait_for_end`."""
+    """Print an error into the log; return False, for `_wait_for_end`."""
     print(f"error: {reason}", file=sys.stderr, flush=True)
     return False
 
 
 def hangs(process: int, silence_s: float) -> bool:
     """Whether a process counts as hanging after `silence_s` seconds of silence."""
-    if silence_s <= HANGING_AFTER_S:
+    if silence_s <= _HANGING_AFTER_S:
         return False
-    return silence_s > HANGING_AFTER_BUSY_S or not is_busy(process)
+    return silence_s > _HANGING_AFTER_BUSY_S or not _is_busy(process)
 
 
-def is_busy(process: int) -> bool:
+def _is_busy(process: int) -> bool:
     """Whether any thread of a process computes, or waits for a processor or a disk."""
     for path in Path(f"/proc/{process}/task").glob("*/stat"):
         with contextlib.suppress(OSError):  # the thread has ended
@@ -295,7 +295,7 @@ def children(process: int) -> dict[int, str]:
     return states
 
 
-def pipe_closed_within(seconds: float, pipe: LauncherPipe) -> bool:
+def _pipe_closed_within(seconds: float, pipe: _LauncherPipe) -> bool:
     """Wait before a restart; if the launcher closes its pipe meanwhile, return True at once."""
     end_s = time.monotonic() + min(seconds, LONGEST_PAUSE_S)
     while not pipe.ended:
@@ -316,7 +316,7 @@ def end_processes(mark: str) -> None:
                 os.kill(int(folder.name), signal.SIGKILL)
 
 
-def remove_shared_memory(prefix: str) -> None:
+def _remove_shared_memory(prefix: str) -> None:
     """Remove a server's files in shared memory."""
     for region in Path("/dev/shm").glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
@@ -324,7 +324,7 @@ def remove_shared_memory(prefix: str) -> None:
 
 def remove_leftovers(settings: Settings) -> None:
     """Remove all files of a server except its log."""
-    remove_shared_memory(settings.shm_prefix)
+    _remove_shared_memory(settings.shm_prefix)
     Path(settings.key_file).unlink(missing_ok=True)
     shutil.rmtree(settings.scratch, ignore_errors=True)
 

@@ -418,8 +418,9 @@ class TritonServer:
             for model in self.models:
                 self._control.unload(model)
             while time.monotonic() < deadline:
-                if self._control.unavailable(self.models):
-                    return True
+                states = self._control.states()
+                if all(states.get(model, "UNAVAILABLE") == "UNAVAILABLE" for model in self.models):
+                    return True  # all models are unloaded and have answered their last requests
                 time.sleep(0.05)
         return False
 
