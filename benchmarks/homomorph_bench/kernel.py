@@ -36,7 +36,7 @@ LOOP = "loop over branches"
 COPY = "copy_"
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+_LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-1}
 """Largest difference between two candidates at values up to 30: a few rounding errors of each format."""
 
@@ -89,7 +89,7 @@ class Matrix:
     steps: Sequence[int] = (1, 9, 17, 64)
     features: Sequence[tuple[int, int, int]] = ((128, 8, 8), (512, 8, 8), (256, 32, 32))
     dtypes: Sequence[str] = tuple(DTYPES)
-    layouts: Sequence[str] = tuple(LAYOUTS)
+    layouts: Sequence[str] = tuple(_LAYOUTS)
     memory: bool = True
     """Whether to measure bandwidth with batches larger than the cache, for the largest features."""
 
@@ -128,7 +128,7 @@ def run(
         records = []
         for number, case in enumerate(cases, start=1):
             report(Progress("cases", number, len(cases), detail=str(case)))
-            records += measure_case(case, device=device, repeats=repeats)
+            records += _measure_case(case, device=device, repeats=repeats)
         if not matrix.memory:
             return records
         report(Progress("copy_"))
@@ -146,7 +146,7 @@ def run(
         torch.set_num_threads(before)
 
 
-def measure_case(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
+def _measure_case(case: Case, *, device: str = "cpu", repeats: int) -> list[Record]:
     """Check that all candidates compute the same result, then measure one case."""
     candidates = _candidates(case, device)
     with torch.inference_mode():
@@ -241,7 +241,7 @@ def _copy_name(size: int) -> str:
 
 
 def _time_candidates(candidates: Mapping[str, Callable[[], Tensor]], device: str, repeats: int) -> dict[str, Timing]:
-    clock = wall_ms if device == "cpu" else events_ms
+    clock = wall_ms if device == "cpu" else _events_ms
     with torch.inference_mode():
         return time_in_turns(candidates, repeats=repeats, warm_up=_WARM_UP, time_ms=clock)
 
@@ -256,7 +256,7 @@ def _conditions(device: str, repeats: int) -> dict[str, Any]:
 def _candidates(case: Case, device: str) -> dict[str, Callable[[], Tensor]]:
     """Return the candidates by name. Torch's own get features in memory order, so that no layout costs them a copy."""
     generator = torch.Generator().manual_seed(0)
-    dtype, memory_format = DTYPES[case.dtype], LAYOUTS[case.layout]
+    dtype, memory_format = DTYPES[case.dtype], _LAYOUTS[case.layout]
     strengths = torch.rand(case.batch, case.steps, case.branches, generator=generator).to(device, dtype)
     one_hot = torch.zeros_like(strengths)
     one_hot[:, :, case.branches // 2] = strengths[:, :, 0] + 0.5
@@ -294,7 +294,7 @@ def _candidates(case: Case, device: str) -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def events_ms(candidate: Callable[[], object], calls: int) -> float:
+def _events_ms(candidate: Callable[[], object], calls: int) -> float:
     """Call the candidate `calls` times; return the milliseconds of one call by CUDA events."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()

@@ -11,8 +11,8 @@ from homomorph_bench.kernel import BASELINE, CALL, COPY, EINSUM, LOOP, ONE_HOT, 
 from homomorph_bench.results import Record
 
 PICTURE_FILE = "kernel.png"
-MEMORY_OF_OPERATOR = f"memory of {OPERATOR}"
-SMALL_CALL_SHARE = 0.2
+_MEMORY_OF_OPERATOR = f"memory of {OPERATOR}"
+_SMALL_CALL_SHARE = 0.2
 """A case counts as large if the fixed cost of a call is less than this share of its time."""
 
 
@@ -28,14 +28,14 @@ def summarise(records: Sequence[Record]) -> dict[str, float]:
     figures[f"against {BASELINE}: slowest case"] = min(baseline)
     name = "one-hot against dense, per ratio of bytes"
     figures |= _mean_and_range(name, [_per_ratio_of_bytes(timings) for timings in timed])
-    large = [timings for timings in timed if call_share(timings) < SMALL_CALL_SHARE]
+    large = [timings for timings in timed if _call_share(timings) < _SMALL_CALL_SHARE]
     if large:
         figures |= _mean_and_range(
-            f"{name}, where a call is less than {SMALL_CALL_SHARE:.0%} of it",
+            f"{name}, where a call is less than {_SMALL_CALL_SHARE:.0%} of it",
             [_per_ratio_of_bytes(timings) for timings in large],
         )
-    figures |= _mean_and_range("a call's share of one-hot", [call_share(timings) for timings in timed])
-    memory_cases = [timings for timings in _by_case(records).values() if MEMORY_OF_OPERATOR in timings]
+    figures |= _mean_and_range("a call's share of one-hot", [_call_share(timings) for timings in timed])
+    memory_cases = [timings for timings in _by_case(records).values() if _MEMORY_OF_OPERATOR in timings]
     if memory_cases:
         copies = [record for record in records if record.name.startswith(f"memory of {COPY} of ")]
         figures["MiB of cache, measured"] = cache_bytes(copies) / 2**20
@@ -46,7 +46,7 @@ def summarise(records: Sequence[Record]) -> dict[str, float]:
     return figures
 
 
-def call_share(timings: Mapping[str, Record]) -> float:
+def _call_share(timings: Mapping[str, Record]) -> float:
     """Return the fixed cost of a call as a share of one-hot's time."""
     return timings[CALL].value / timings[ONE_HOT].value
 
@@ -76,7 +76,7 @@ def draw(records: Sequence[Record], folder: Path) -> Path:
         speed_up[rows.index(_dtype_and_layout(timings))][columns.index(_sizes(timings))] = (
             fastest / timings[OPERATOR].value
         )
-    memory_cases = [timings for timings in _by_case(records).values() if MEMORY_OF_OPERATOR in timings]
+    memory_cases = [timings for timings in _by_case(records).values() if _MEMORY_OF_OPERATOR in timings]
 
     figure = Figure(figsize=(max(8, 2 + 0.5 * len(columns)), 3.2 + 0.4 * len(rows) + (3.6 if memory_cases else 0)))
     grid = figure.subplots(
@@ -96,7 +96,7 @@ def draw(records: Sequence[Record], folder: Path) -> Path:
         for offset, name in enumerate((OPERATOR, ONE_HOT, COPY)):
             heights = [timings[f"memory of {name}"].meta["gigabytes_per_second"] for timings in memory_cases]
             bars.bar([x + 0.27 * offset for x in range(len(memory_cases))], heights, 0.25, label=name)
-        labels = [timings[MEMORY_OF_OPERATOR].name.partition(", ")[2] for timings in memory_cases]
+        labels = [timings[_MEMORY_OF_OPERATOR].name.partition(", ")[2] for timings in memory_cases]
         bars.set_xticks([x + 0.27 for x in range(len(memory_cases))], labels, rotation=90, fontsize=7)
         bars.set_ylabel("GB/s")
         bars.set_title("bandwidth beyond the cache")

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from homomorph.environment import environment
 from homomorph.models.config import Family, ModelConfig
-from homomorph.models.morph import MorphModel
+from homomorph.models.morph import MorphModel, interpolate
 from homomorph.models.pixels import from_normalised, normalise
 from homomorph.progress import Progress, Report, silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
@@ -129,7 +130,10 @@ def _measure(setup: Setup, runtimes: tuple[str, ...], repeats: int, report: Repo
     measured = ModelMeasurements(gmac=_gmac(model, source, ramp))
     reference = published_way().cpu()
     with contextlib.ExitStack() as stack:
-        by_runtime = {name: stack.enter_context(start_runtime(name, setup, report)) for name in runtimes}
+        by_runtime = {}
+        for name in runtimes:
+            report(Progress(f"exporting for {name}" + ", which compiles for minutes" * (name == "aotinductor")))
+            by_runtime[name] = stack.enter_context(start_runtime(name, setup))
         stages = _Stages(by_runtime, meta, repeats, report)
         errors = stages.compare_frames(reference)
         measured.records += stages.time_sequence(published_way, errors)
@@ -298,23 +302,17 @@ def compute_published_way(model: MorphModel, source: Tensor, target: Tensor, str
 
 
 def _gmac(model: MorphModel, picture: Tensor, strengths: Tensor) -> dict[str, float]:
-    """Count the 10^9 multiply-adds of each part's convolutions in one sequence; T includes the interpolation."""
-    counts = {"E": 0, "T": 0, "D": 0}
-    part = "E"
+    """Count the 10^9 multiply-adds of each part's products in one sequence; T includes the interpolation."""
+    counts: dict[str, float] = {}
 
-    def add(layer: nn.Module, _: object, output: Tensor) -> None:
-        assert isinstance(layer, nn.Conv2d)
-        kernel = layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
-        counts[part] += output.numel() * kernel
+    def count(part: str, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        with FlopCounterMode(display=False) as counter:
+            output = compute(*inputs)
+        counts[part] = counter.get_total_flops() / 2e9  # a multiply-add is two operations
+        return output
 
-    hooks = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    network = model.config.network
-    features = model.encoder(normalise(picture.permute(0, 3, 1, 2), network).repeat(2, 1, 1, 1))[:1]
-    part = "T"
-    model.deltas(features, features)
-    counts["T"] += features.numel() * strengths.shape[1] * strengths.shape[2]
-    part = "D"
-    model.decoder(features.repeat(strengths.shape[1], 1, 1, 1))
-    for hook in hooks:
-        hook.remove()
-    return {name: count / 1e9 for name, count in counts.items()}
+    pictures = normalise(picture.permute(0, 3, 1, 2), model.config.network).repeat(2, 1, 1, 1)
+    features = count("E", model.encoder, pictures)[:1]
+    mixed = count("T", lambda a, b: interpolate(a, model.deltas(a, b), strengths), features, features)
+    count("D", model.decoder, mixed.flatten(0, 1))
+    return counts

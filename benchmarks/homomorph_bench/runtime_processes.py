@@ -8,9 +8,9 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import normalise
-from homomorph.progress import Report
 from homomorph_bench import branches
 from homomorph_bench.runtimes import RuntimeModel, runtime_models
 from homomorph_bench.timing import Timing, wall_ms
@@ -116,73 +115,54 @@ def time_ms(candidate: Callable[[], object], calls: int) -> float:
 
 
 @contextmanager
-def start_runtime(runtime: str, setup: Setup, report: Report) -> Iterator[Sequence[RemoteModel]]:
+def start_runtime(runtime: str, setup: Setup) -> Iterator[Sequence[RemoteModel]]:
     """Start a runtime's process, and end it when the context is left.
 
     Args:
         runtime: one of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         setup: the model and the pictures.
-        report: called with the process's progress until it is ready.
 
     Raises:
-        RuntimeError: the process ended.
+        BrokenProcessPool: the process ended.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_run_worker, args=(there, runtime, setup), daemon=True)
-    process.start()
-    there.close()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, (runtime, setup)) as pool:
 
-    def call_worker(*method_and_arguments: Any) -> Any:
-        try:
-            here.send(method_and_arguments)
-            while True:
-                kind, answer = here.recv()
-                if kind == "answer":
-                    return answer
-                report(answer)
-        except (EOFError, BrokenPipeError):
-            raise RuntimeError(f"the process of {runtime} ended; its message stands above") from None
+        def call_worker(*method_and_arguments: Any) -> Any:
+            return pool.submit(_call_worker, *method_and_arguments).result()
 
-    try:
         described = call_worker("describe")
         yield [RemoteModel(name, precision, any_length, call_worker) for name, precision, any_length in described]
-    finally:
-        here.close()
-        process.join(timeout=10)
-        process.kill()
 
 
-def _run_worker(connection: Connection, runtime: str, setup: Setup) -> None:
-    """Call methods of a `_RuntimeWorker` for the parent process until that closes the connection."""
+def _start_worker(runtime: str, setup: Setup) -> None:
+    """Begin a runtime's process: export the model and load it."""
+    global _worker
     torch.set_num_threads(setup.threads)
     torch.backends.cudnn.allow_tf32 = False  # as in the served models
     load_operator()
-    worker = _RuntimeWorker(runtime, setup, lambda progress: connection.send(("report", progress)))
-    with torch.inference_mode():
-        while True:
-            try:
-                method, *arguments = connection.recv()
-            except EOFError:
-                return
-            connection.send(("answer", getattr(worker, method)(*arguments)))
+    _worker = _RuntimeWorker(runtime, setup)
+
+
+@torch.inference_mode()
+def _call_worker(method: str, *arguments: Any) -> Any:
+    """Call a method of this process's worker."""
+    return getattr(_worker, method)(*arguments)
 
 
 class _RuntimeWorker:
     """The models of one runtime, and the calls to time."""
 
-    def __init__(self, runtime: str, setup: Setup, report: Report) -> None:
+    def __init__(self, runtime: str, setup: Setup) -> None:
         self.setup, self.model, self.pictures = setup, setup.model(), setup.pictures()
         source, target, ramp = self.pictures[:1], self.pictures[1:2], setup.ramp()
         with torch.no_grad():
             models = runtime_models(
+                runtime,
                 self.model,
                 setup.folder,
                 packages=setup.packages,
-                runtimes=(runtime,),
                 pictures=self.pictures,
                 example=(source, target, ramp),
-                report=report,
             )
             self.models = {model.name: model for model in models}
             self.calls = {name: self._calls(model, source, target, ramp) for name, model in self.models.items()}
@@ -217,3 +197,7 @@ class _RuntimeWorker:
             ALL_BRANCHES: lambda: model.decode(model.interpolate(*features, half)),
             ONE_BRANCH: lambda: model.decode(model.interpolate(*features, one_branch)),
         }
+
+
+_worker: _RuntimeWorker
+"""Of this process, if it is a runtime's."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
-from homomorph.progress import Progress, Report
 from homomorph_export import aotinductor, engines, onnx_graphs, torchscript
 from homomorph_export.catalogue import morph_models
 from homomorph_export.contract import Model
@@ -52,52 +51,46 @@ class RuntimeModel:
 
 
 def runtime_models(
+    runtime: str,
     model: MorphModel,
     folder: Path,
     *,
     packages: Path | None = None,
-    runtimes: tuple[str, ...],
     pictures: Tensor,
     example: tuple[Tensor, Tensor, Tensor],
-    report: Report,
 ) -> Iterator[RuntimeModel]:
-    """Export a model for each runtime, and load it.
+    """Export a model for a runtime, and load it, in each number format that is measured.
 
     Args:
+        runtime: `torchscript`, `onnxruntime`, `openvino` or `aotinductor`.
         model: with float32 weights.
         folder: for the exported files.
         packages: for AOTInductor's packages instead; packages that exist there are loaded, not compiled again.
-        runtimes: some of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         pictures: calibration data of int8, uint8 [N, H, W, 3].
         example: source, target and strengths, of the sizes of later calls; OpenVINO compiles for these sizes.
-        report: called before each stage.
     """
     config = model.config
     models = morph_models(config, labels=False)
-    if "torchscript" in runtimes:
+    if runtime == "torchscript":
         device = example[0].device
         for precision in formats(device.type):
-            report(Progress(f"export: TorchScript {precision}"))
             parts = exported_parts(copy.deepcopy(model).cpu(), None, DTYPES[precision])
             yield _torchscript(models, parts, folder, precision, str(device))
-    if {"onnxruntime", "openvino"} & set(runtimes):
-        for precision in ("fp32", "int8"):
-            report(Progress(f"export: ONNX {precision}"))
-            files = _onnx_files(model, models, folder / precision, pictures if precision == "int8" else None)
-            if "onnxruntime" in runtimes:
-                yield _runtime_model(
-                    "onnxruntime", precision, {name: engines.load_onnxruntime(file) for name, file in files.items()}
-                )
-            if "openvino" in runtimes:
-                examples = _examples(config, *example)
-                for computed in formats() if precision == "fp32" else (precision,):
-                    loaded = {name: _openvino(files[name], computed, examples[name]) for name in MODELS}
-                    yield _runtime_model("openvino", computed, loaded)
-    if "aotinductor" in runtimes:
+    elif runtime == "aotinductor":
         for precision in formats():
-            report(Progress(f"export: AOTInductor {precision}, which compiles for minutes"))
             parts = exported_parts(model, None, DTYPES[precision])
             yield _aotinductor(models, parts, packages or folder, f"{_package_key(config)}-{precision}", precision)
+    else:
+        for precision in ("fp32", "int8"):
+            files = _onnx_files(model, models, folder / precision, pictures if precision == "int8" else None)
+            if runtime == "onnxruntime":
+                loaded = {name: engines.load_onnxruntime(file) for name, file in files.items()}
+                yield _runtime_model(runtime, precision, loaded)
+                continue
+            examples = _examples(config, *example)
+            for computed in formats() if precision == "fp32" else (precision,):
+                loaded = {name: _openvino(files[name], computed, examples[name]) for name in MODELS}
+                yield _runtime_model(runtime, computed, loaded)
 
 
 def formats(device_type: str = "cpu") -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from homomorph.training.settings import MorphPreset
 from homomorph_bench.results import Record, compared
 from homomorph_bench.timing import device_name, time_in_turns
 
-WARM_UP = 1
+_WARM_UP = 1
 """Turns that do not count."""
 BASELINE = "whole step, fp32"
 
@@ -52,7 +52,7 @@ def run(
         fp32, bf16 = (Processes(accelerator, precision) for precision in ("fp32", "bf16"))
         steps = {BASELINE: prepare_step(preset, fp32), "whole step, bf16": prepare_step(preset, bf16)}
         timings = time_in_turns(
-            steps | parts_of_step(preset, fp32), repeats=repeats, warm_up=WARM_UP, stage="steps", report=report
+            steps | _parts_of_step(preset, fp32), repeats=repeats, warm_up=_WARM_UP, stage="steps", report=report
         )
     finally:
         torch.set_flush_denormal(False)
@@ -60,7 +60,7 @@ def run(
     meta = {
         "preset": dataclasses.asdict(preset),
         "repeats": repeats,
-        "warm_up": WARM_UP,
+        "warm_up": _WARM_UP,
         "device": device_name(str(fp32.device)),
         **environment(),
         "threads": threads,
@@ -74,7 +74,7 @@ def prepare_step(preset: MorphPreset, processes: Processes) -> Callable[[], dict
     return lambda: take_step(method, batch, preset.steps - 1, seed=0, processes=processes)
 
 
-def parts_of_step(preset: MorphPreset, processes: Processes) -> dict[str, Callable[[], object]]:
+def _parts_of_step(preset: MorphPreset, processes: Processes) -> dict[str, Callable[[], object]]:
     """Return functions that do ever more of a step: what each takes beyond the one before is its own."""
     method, batch = _method_and_batch(preset, processes)
     step = preset.steps - 1

@@ -16,7 +16,6 @@ import torch
 
 from homomorph.models.config import CompactConfig, ModelConfig, PublishedConfig
 from homomorph.models.morph import MorphModel
-from homomorph.progress import silent
 from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph.training.settings import MorphPreset, preset_names, read_preset
 from homomorph_bench import branches, model, model_picture, runtime_processes, runtimes
@@ -130,13 +129,12 @@ def test_packages_are_kept_for_a_later_measurement(tmp_path: Path, monkeypatch: 
     pictures = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
     for _ in range(2):
         found = runtimes.runtime_models(
+            "aotinductor",
             morph,
             tmp_path,
             packages=tmp_path / "packages",
-            runtimes=("aotinductor",),
             pictures=pictures,
             example=(pictures[:1], pictures[1:], torch.ones(1, 3, 6)),
-            report=silent,
         )
         assert [way.precision for way in found] == list(runtimes.formats())
     assert compiled == list(runtimes.MODELS) * len(runtimes.formats())
