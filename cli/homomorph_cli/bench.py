@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Repeats = Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")]
+_Repeats = Annotated[int, typer.Option(min=10, help="Turns that count; their median is reported.")]
+_Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+_Threads = Annotated[int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation.")]
 
 
 # Choices that may be given several times: Typer takes a list of an Enum, but not of a Literal.
-class Runtime(str, Enum):
+class _Runtime(str, Enum):
     """What runs the exported models."""
 
     TORCHSCRIPT = "torchscript"
@@ -39,7 +39,7 @@ class Runtime(str, Enum):
     AOTINDUCTOR = "aotinductor"
 
 
-class DType(str, Enum):
+class _DType(str, Enum):
     """Number formats of the operator."""
 
     FLOAT32 = "float32"
@@ -47,7 +47,7 @@ class DType(str, Enum):
     BFLOAT16 = "bfloat16"
 
 
-class Layout(str, Enum):
+class _Layout(str, Enum):
     """Memory formats of the features."""
 
     CONTIGUOUS = "contiguous"
@@ -62,16 +62,16 @@ def bench() -> None:
 @app.command()
 def kernel(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder for results.json and kernel.png.")],
-    repeats: Repeats = 10,
-    threads: Threads = None,
-    device: Device = "cpu",
+    repeats: _Repeats = 10,
+    threads: _Threads = None,
+    device: _Device = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="A few small cases: seconds instead of minutes.")] = False,
     dtype: Annotated[
-        list[DType] | None,
+        list[_DType] | None,
         typer.Option(help="Measure these number formats only.", show_default="all"),
     ] = None,
     layout: Annotated[
-        list[Layout] | None,
+        list[_Layout] | None,
         typer.Option(help="Measure these memory formats only.", show_default="both"),
     ] = None,
     features: Annotated[
@@ -156,8 +156,8 @@ def train(
     out: Annotated[Path, typer.Option(file_okay=False, help="The folder that results.json is written into.")],
     preset: Annotated[str, typer.Option(help="Networks, picture size, batch and recipe.")] = "avatars64",
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the networks are.")] = "cpu",
-    repeats: Repeats = 10,
-    threads: Threads = None,
+    repeats: _Repeats = 10,
+    threads: _Threads = None,
 ) -> None:
     """Time a training step in each precision, and up to where its time goes."""
     from homomorph_bench import train as benchmark
@@ -194,9 +194,9 @@ def model(
     preset: Annotated[str, typer.Option(help="Sizes of the networks.")] = "published",
     picture_size: Annotated[int, typer.Option(min=16, help="Height and width of the pictures, in pixels.")] = 128,
     frames: Annotated[int, typer.Option(min=1, help="Frames of the sequence.")] = 17,
-    device: Device = "cpu",
+    device: _Device = "cpu",
     runtime: Annotated[
-        list[Runtime] | None,
+        list[_Runtime] | None,
         typer.Option(
             show_default="torchscript, and on the CPU onnxruntime, and openvino where it is installed",
             help="Runtime to measure; aotinductor compiles for minutes. May be given several times.",
@@ -210,8 +210,8 @@ def model(
             help="A folder to keep AOTInductor's packages in: those that are there are not compiled again.",
         ),
     ] = None,
-    repeats: Repeats = 10,
-    threads: Threads = None,
+    repeats: _Repeats = 10,
+    threads: _Threads = None,
 ) -> None:
     """Time a whole sequence of exported models, in several runtimes, against the published way to compute it.
 

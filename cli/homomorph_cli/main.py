@@ -46,18 +46,11 @@ def main(
         raise typer.Exit
 
 
-app.command("render")(render.render)
-app.command("label")(label.label)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("export")(export.export)
-app.command("serve")(serve.serve)
-app.command("morph")(morph.morph)
-app.command("edit")(edit.edit)
-app.command("grid")(grid.grid)
-app.command("translate")(translate.translate)
-app.command("batch")(batch.batch)
-app.command("ui")(ui.ui)
+for command in (
+    *(render.render, label.label, train.train, evaluate.evaluate, export.export, serve.serve),
+    *(morph.morph, edit.edit, grid.grid, translate.translate, batch.batch, ui.ui),
+):
+    app.command()(command)
 app.add_typer(import_run.app, name="import")
 app.add_typer(bench.app, name="bench")
 

@@ -20,11 +20,7 @@ _EXTRAS = {
     "export": ("export a run", "export"),
     "import": ("import a checkpoint", "export"),
     "serve": ("serve", "serve"),
-    "morph": ("compute without a server", "train"),
-    "edit": ("compute without a server", "train"),
-    "grid": ("compute without a server", "train"),
-    "translate": ("compute without a server", "train"),
-    "ui": ("compute without a server", "train"),
+    **dict.fromkeys(("morph", "edit", "grid", "translate", "ui"), ("compute without a server", "train")),
     "batch": ("work on many machines", "ray"),
     "bench": ("measure", "bench"),
 }

@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from homomorph.progress import Progress, Report
 
-FIRST_PAUSE_S = 1.0
+_FIRST_PAUSE_S = 1.0
 """Between the first two lines of a stage. Each later pause is twice as long as the one before it."""
 LONGEST_PAUSE_S = 30.0
 """Between two lines of a stage at most."""
@@ -133,7 +133,7 @@ class _StageClock:
     def __init__(self, now: float, done: int) -> None:
         self.began = now
         self.first_done = done
-        self.pause_s = FIRST_PAUSE_S / 2
+        self.pause_s = _FIRST_PAUSE_S / 2
         self.next_line_at = now
 
 

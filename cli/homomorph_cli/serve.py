@@ -158,17 +158,13 @@ _SERVICES = {"grpc": "gRPC", "http": "HTTP", "metrics": "metrics"}
 
 
 def _load_again(server: TritonServer) -> None:
-    """Load the newest version of each model that is loaded."""
-    for model in server.loaded():
-        typer.echo(_loaded_again(server, model), err=True)
-
-
-def _loaded_again(server: TritonServer, model: str) -> str:
-    """Load the newest version of a model, and return the line that reports it."""
+    """Load the newest version of each model that is loaded, and print a line for each."""
     from homomorph_export.serving.control import ControlError
 
-    try:
-        server.load(model)
-    except ControlError as error:
-        return f"homomorph: {model} goes on as it was, its newest version does not load: {error}"
-    return f"homomorph: loaded {model} again"
+    for model in server.loaded():
+        try:
+            server.load(model)
+            line = f"loaded {model} again"
+        except ControlError as error:
+            line = f"{model} goes on as it was, its newest version does not load: {error}"
+        typer.echo(f"homomorph: {line}", err=True)

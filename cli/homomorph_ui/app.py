@@ -28,13 +28,13 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from homomorph_client.errors import (
     AccessError,
@@ -71,7 +71,7 @@ _TEMPORARY = (ServerUnavailableError, OverloadedError, DeadlineError, AccessErro
 Result = TypeVar("Result")
 
 
-class FrameRequest(BaseModel):
+class _FrameRequest(BaseModel):
     """The pictures, what to change in them, and how far."""
 
     model_config = ConfigDict(extra="forbid")
@@ -107,7 +107,7 @@ class FrameRequest(BaseModel):
         return morpher.morph(self.source, self.target, strengths=strengths, urgent=urgent)
 
 
-class Page:
+class _Page:
     """What answers the page's calls."""
 
     def __init__(self, morpher: Morpher, where: str, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
@@ -181,28 +181,18 @@ class Page:
         return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 
-class OnlyThisPage:
-    """Refuses what other web pages send to this address through their visitors' browsers.
+async def _only_this_page(request: Request, answer: RequestResponseEndpoint) -> Response:
+    """Refuse what other web pages send to this address through their visitors' browsers.
 
     A page of another site has another origin, which the browser states. Where a foreign host name leads to this machine
     (DNS rebinding), the browser states that name as the host.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
-
-        app: ASGIApp = self._app if _is_own(Headers(scope=scope)) else _refuse
-        await app(scope, receive, send_with_headers)
+    if _is_own(request.headers):
+        response = await answer(request)
+    else:
+        response = JSONResponse({"error": "this page answers only itself: open it at 127.0.0.1 or localhost"}, 403)
+    response.headers.update(_HEADERS)
+    return response
 
 
 def _is_own(headers: Headers) -> bool:
@@ -214,9 +204,6 @@ def _is_own(headers: Headers) -> bool:
     return name in _LOCAL_NAMES and origin in (None, f"http://{host}")
 
 
-_refuse = JSONResponse({"error": "this page answers only itself: open it at 127.0.0.1 or localhost"}, 403)
-
-
 def page_app(morpher: Morpher, where: str, pictures: Sequence[npt.NDArray[np.uint8]] = ()) -> Starlette:
     """Return the page as an ASGI application.
 
@@ -225,7 +212,7 @@ def page_app(morpher: Morpher, where: str, pictures: Sequence[npt.NDArray[np.uin
         where: what the page says of it, such as "Triton at 127.0.0.1:8001".
         pictures: up to two pictures that the page opens with, uint8 [H, W, 3].
     """
-    page = Page(morpher, where, pictures)
+    page = _Page(morpher, where, pictures)
     return Starlette(
         routes=[
             Route("/model", page.model),
@@ -234,7 +221,7 @@ def page_app(morpher: Morpher, where: str, pictures: Sequence[npt.NDArray[np.uin
             Route("/files/{kind}", page.file, methods=["POST"]),
             Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
         ],
-        middleware=[Middleware(OnlyThisPage)],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=_only_this_page)],
         exception_handlers={HomomorphError: _error},
     )
 
@@ -258,14 +245,14 @@ async def _body(request: Request) -> bytes:
     return bytes(content)
 
 
-def _parsed(content: bytes) -> FrameRequest:
+def _parsed(content: bytes) -> _FrameRequest:
     """Read a request for frames.
 
     Raises:
         RequestError: it is not one.
     """
     try:
-        return FrameRequest.model_validate_json(content)
+        return _FrameRequest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the request"
