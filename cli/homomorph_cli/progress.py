@@ -47,7 +47,7 @@ def progress_display(console: Console | None = None) -> Iterator[Report]:
 def announcing(line: str, report: Report) -> Report:
     """Return a `Report` that prints a line to stderr before it passes the first report on.
 
-    A command that fails before its work begins so prints its error line alone.
+    So a command that fails before its work begins prints only its error.
     """
     printed = False
 

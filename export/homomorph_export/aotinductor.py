@@ -1,4 +1,4 @@
-"""AOTInductor: every use of `torch.export` and of Inductor stands here.
+"""AOTInductor: the only module that uses `torch.export` and Inductor.
 
 A package (`.pt2`) is the weights and machine code for the processor that compiled it. Python loads it with
 `torch._inductor.aoti_load_package`, C++ with `torch::inductor::AOTIModelPackageLoader`.
@@ -27,7 +27,7 @@ _EXAMPLE_LENGTHS = {"H": 6, "W": 8, "h": 6, "w": 8, "S": 3, "P": 2}
 
 
 class _Positional(nn.Module):
-    """Any module, its inputs as one tuple, which is how the shapes of any number of them can be said."""
+    """Wraps a module so that its inputs form one tuple: `torch.export` then takes shapes of any number of inputs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class _Positional(nn.Module):
 
 
 def record(module: nn.Module, entry: Model) -> ExportedProgram:
-    """Return a served model's operations, which hold for any batch size, number of frames, height and width.
+    """Record a served model's operations, for any batch size, number of frames, height and width.
 
     Args:
         module: its forward() takes the inputs of `entry`, in their order.
@@ -70,8 +70,8 @@ def compile_package(module: nn.Module, entry: Model, path: Path) -> None:
 
     Args:
         module: as for `record`.
-        entry: the same.
-        path: of the file, which ends in `.pt2`.
+        entry: as for `record`.
+        path: the file; it ends in `.pt2`.
 
     Raises:
         ExportError: it cannot be compiled; Inductor needs a C++ compiler.

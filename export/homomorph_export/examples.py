@@ -13,7 +13,7 @@ from homomorph_export.contract import Model, Tensor
 
 
 def zeros(model: Model, batch: int, lengths: Mapping[str, int] | None = None) -> tuple[torch.Tensor, ...]:
-    """Return all inputs of a request, which are 0.
+    """Return all inputs of a request, filled with 0.
 
     Args:
         model: whose inputs they are.
@@ -24,7 +24,7 @@ def zeros(model: Model, batch: int, lengths: Mapping[str, int] | None = None) ->
 
 
 def numbers(tensor: Tensor, batch: int, lengths: Mapping[str, int] | None = None) -> NDArray[np.int64]:
-    """Return whole numbers [B, S] of which each row begins with another one and then counts on, all in range."""
+    """Return whole numbers [B, S] in the tensor's range. Row b counts up from b and wraps around."""
     assert tensor.range is not None
     (length,) = tensor.shape(lengths)
     begins, counts = np.arange(batch, dtype=np.int64)[:, None], np.arange(length, dtype=np.int64)
@@ -33,7 +33,7 @@ def numbers(tensor: Tensor, batch: int, lengths: Mapping[str, int] | None = None
 
 
 def warm_up(tensor: Tensor) -> NDArray[Any]:
-    """Return values, without the batch axis, for which every part of a model runs."""
+    """Return values without the batch axis that make every part of a model run."""
     # Ones, not zeros: strengths of 0 would leave the branches cold.
     values: NDArray[Any] = numbers(tensor, 1)[0] if tensor.type == "INT64" else np.ones(tensor.shape(), tensor.dtype)
     return values

@@ -16,7 +16,7 @@ from homomorph_export.contract import MANIFEST_FILE
 from homomorph_export.errors import ExportError
 
 _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
-"""Of a model: never a path."""
+"""A valid name of a model. It cannot be a path."""
 _WEIGHTS = (".pt", ".onnx", ".pt2", ".so")
 """Endings of files that nobody edits, the operator's library among them. Configurations may be changed."""
 

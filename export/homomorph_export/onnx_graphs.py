@@ -1,4 +1,4 @@
-"""ONNX: every use of `onnx`, and of torch's exporter to it, stands here.
+"""ONNX graphs of the served models.
 
 The parts with weights are exported from the modules that TorchScript is traced from. The other models are short
 graphs around them, written in ONNX's text syntax. `homomorph.interpolate` is a function of these models' own, made of

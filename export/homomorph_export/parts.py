@@ -21,14 +21,14 @@ from homomorph_export.servable import BranchServable, DecoderServable, EncoderSe
 
 @dataclass(frozen=True)
 class Parts:
-    """What weights there are to export of a run that morphs; the other served models are made of these."""
+    """The exported networks of a run that morphs. All of its served models are made of these."""
 
     encoder: nn.Module
     branches: dict[str, nn.Module]
-    """The T_i by their groups, in the order of the strengths' columns."""
+    """T_i by group, in the order of the strengths' columns."""
     decoder: nn.Module
     label_features: LabelFeatures | None
-    """None if the run does not know what labels look like. Always float32: it is one product, not a network."""
+    """None if the run has none. Always float32, because they are a single product, not a network."""
 
 
 def exported_parts(model: MorphModel, label_features: LabelFeatures | None, dtype: torch.dtype) -> Parts:

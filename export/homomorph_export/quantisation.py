@@ -1,7 +1,7 @@
 """int8 for ONNX: convolutions with 8 bit weights and inputs, calibrated on pictures like those of the training.
 
-E and D are quantised but for their first and last convolutions, which see pixels and features at their full range. The
-T_i are not: their outputs are scaled by up to 2 and summed, errors and all.
+E and D are quantised except for their first and last convolutions, which process pixels and features at their full
+range. The T_i are not quantised, because their outputs, with their errors, are scaled by up to 2 and summed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Training batches of two domains: pictures that lack an attribute, and pictures that have it; nothing pairs them.
+"""Training batches of two domains: pictures that lack an attribute, and pictures that have it. They are not paired.
 
-A step's batch depends on nothing but (data, attribute, seed, step), so a resumed run sees what the interrupted one
-would have.
+A batch depends only on (data, attribute, seed, step), so a resumed run gets the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class DomainBatch:
     having: Tensor
     """Pictures that have it, uint8 [B, 3, H, W]."""
     bad: dict[int, str]
-    """Pictures of the data that were drawn but cannot be read, with the reason; others stand in their places."""
+    """Index of each unreadable picture that was drawn, with the reason. Another picture replaces it."""
 
 
 class DomainBatches(Dataset[DomainBatch]):
@@ -53,8 +52,8 @@ class DomainBatches(Dataset[DomainBatch]):
             batch_size: pictures of each domain.
             picture_size: height and width in pixels.
             jitter: positional augmentation.
-            seed: of everything that is drawn.
-            max_bad_pictures: how many may be unreadable, see `AugmentedPictures`.
+            seed: seed of all random choices.
+            max_bad_pictures: largest number of unreadable pictures; see `AugmentedPictures`.
 
         Raises:
             DataError: there is no such attribute, or all pictures agree in it.

@@ -88,7 +88,7 @@ def report_skipped(count: int, data: LabelledPictures) -> None:
 
 
 def _begin_worker(_: int) -> None:
-    """Reading pictures must not compete with the networks for cores, nor end before the process that takes them."""
+    """Let a worker use one core, so that the networks have the others, and let it outlive signals to its group."""
     import cv2
 
     # Ctrl-C reaches every process of a terminal, and service managers stop all of a service's: the process that takes

@@ -1,8 +1,8 @@
 """Picture sets in any of DiceBear's styles: their drawings and their labels.
 
-`avataaars` is defined by hand (`avatars.py`). Of every other style the definition tells which components there are in
-several variants and which colours; each becomes a group of attributes. Nobody has checked there that no label hides
-another, as a hat does hair; only what can never be seen is left out.
+`avataaars` is defined by hand (`avatars.py`). For every other style, each component with several variants and each
+colour with several values in the style's definition becomes a group of attributes. A label may hide another one, as a
+hat hides hair: that is not checked. Only looks that never show are left out.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Style:
     """A style and everything in it that is drawn at random."""
 
     name: str
-    """DiceBear's name of it."""
+    """DiceBear's name of the style."""
     features: tuple[Feature, ...]
-    """What is drawn; each independent of the others."""
+    """The features that are drawn at random, independently of each other."""
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
