@@ -122,6 +122,13 @@ def test_closed_loop_ends_after_its_time() -> None:
     assert load.elapsed_s >= 0.1
 
 
+def test_closed_loop_sends_a_request_however_busy_the_machine() -> None:
+    async def send() -> bytes:
+        return b""
+
+    assert len(asyncio.run(closed_loop(send, concurrency=4, duration_s=0)).latencies_ms) == 1
+
+
 def test_open_loop_omits_nothing() -> None:
     """A system that stands still for 0.2 s in the sender's own thread holds up every request that was due meanwhile."""
     sent = 0

@@ -58,7 +58,8 @@ async def closed_loop(
         send: the system.
         concurrency: requests on their way at any time.
         requests: total number of requests; None: no limit but the duration.
-        duration_s: when to stop sending; requests on their way at that time are awaited and counted.
+        duration_s: when to stop sending; requests on their way at that time are awaited and counted. The first request
+            is always sent: on a busy machine, a short time may be over before.
 
     Raises:
         RequestFailed: a request failed.
@@ -69,7 +70,7 @@ async def closed_loop(
 
     async def user() -> None:
         nonlocal sent
-        while (requests is None or sent < requests) and time.perf_counter() - start < duration_s:
+        while (requests is None or sent < requests) and (not sent or time.perf_counter() - start < duration_s):
             sent += 1
             due_s = time.perf_counter()
             await send()
