@@ -39,6 +39,13 @@ class _Runtime(str, Enum):
     AOTINDUCTOR = "aotinductor"
 
 
+class _Engine(str, Enum):
+    """Which runtime computes E and D of a served morph, beside TorchScript."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+
+
 class _DType(str, Enum):
     """Number formats of the operator."""
 
@@ -286,6 +293,14 @@ def serving(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure pytriton, LitServe and FastAPI in the same turns.")
     ] = True,
+    engine: Annotated[
+        list[_Engine] | None,
+        typer.Option(
+            show_default="TorchScript alone",
+            help="Measure Triton with the encoder and the decoder in this runtime too, as `homomorph serve --engine` "
+            "has them. May be given several times.",
+        ),
+    ] = None,
     gpus: Annotated[
         str | None,
         gpus_option("for Triton; the first also for the servers compared with it"),
@@ -313,21 +328,27 @@ def serving(
     from homomorph_bench.results import RESULTS_FILE
     from homomorph_bench.serving import scenarios
     from homomorph_bench.serving.report import write_report
+    from homomorph_client.names import MORPH
     from homomorph_export.exporter import export_run
+    from homomorph_export.flavours import PYTHON
     from homomorph_export.serving.devices import choose_gpus
+    from homomorph_export.serving.engine_choice import check_engine
 
     check_writable(out / RESULTS_FILE)  # before minutes of measuring
     if peers:
         for module in ("fastapi", "litserve", "uvicorn"):
             _need_peers(module, "measure other servers too", or_else=", or give --no-peers")
     chosen = choose_gpus(gpus)
+    engines = [choice.value for choice in engine or ()]
+    for name in engines:
+        check_engine(name, repository, [MORPH], PYTHON, chosen)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress_display())
         if repository is None:
             repository = (
                 Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homomorph-bench-"))) / "repository"
             )
-            export_run("avatars64", repository, onnx=False, report=report)
+            export_run("avatars64", repository, onnx=bool(engines), report=report)
         measured = asyncio.run(
             scenarios.measure_serving(
                 repository,
@@ -337,6 +358,7 @@ def serving(
                 bound_ms=bound_ms,
                 threads=_threads(threads),
                 peers=peers,
+                engines=engines,
                 gpus=chosen,
                 analyzer=perf_analyzer.resolve() if perf_analyzer else None,
                 report=report,

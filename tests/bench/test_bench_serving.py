@@ -346,7 +346,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.normal_([weights for weights in model.decoder.parameters() if weights.ndim == 4][-1], std=0.3)
     folder = tmp_path_factory.mktemp("bench_serving")
     save_model(folder / "run", model)
-    export_run(folder / "run", folder / "repository", onnx=False, threads=1)
+    export_run(folder / "run", folder / "repository", threads=1)
     return folder / "repository"
 
 
@@ -366,22 +366,29 @@ def test_the_command_measures_the_real_server(
     )
     monkeypatch.setattr(scenarios, "QUICK", settings)
     words = ("--repository", repository, "--frames", 3, "--bound-ms", 10_000, "--no-peers", "--quick")
+    words = (*words, "--gpus", "none", "--engine", "onnxruntime")
     outcome = homomorph("bench", "serving", "--out", tmp_path, *words)
     assert outcome.code == 0, outcome.err
     records = {record["name"]: record for record in json.loads((tmp_path / "results.json").read_text())}
-    for name in ("in process", "Triton", "Triton through MorphClient", "Triton through MorphClient, shared memory"):
+    tritons = ("Triton", "Triton with onnxruntime")
+    for name in ("in process", *tritons, "Triton through MorphClient", "Triton through MorphClient, shared memory"):
         p50, p90, p99 = (records[f"{name}, SingleStream p{percent}"] for percent in (50, 90, 99))
         assert 0 < p50["value"] <= p90["value"] <= p99["value"]
         assert p50["baseline"] == "in process, SingleStream p50"
     for record in records.values():
         assert record["baseline"] in records
-    assert next(iter(records.values()))["meta"]["frames"] == 3
+    first, *_ = records.values()
+    assert first["meta"]["frames"] == 3
+    assert list(first["meta"]["environment"]["engines"]) == ["onnxruntime"]
     fastest = max(records[f"in process{batches}, Offline"]["value"] for batches in ("", " by 8"))
-    assert records["Triton, Offline"]["ratio"] == pytest.approx(records["Triton, Offline"]["value"] / fastest)
-    assert records["Triton, Offline"]["meta"]["server_memory_mib"] > 100
-    assert records["Triton, Server, p99 <= 10000 ms"]["value"] > 0
-    in_time = records["Triton, within 1 s at 150% of its saturating rate"]
-    assert 0 < in_time["ratio"] == pytest.approx(in_time["value"] / records["Triton, Offline"]["value"])
+    for name in tritons:
+        offline = records[f"{name}, Offline"]
+        assert offline["ratio"] == pytest.approx(offline["value"] / fastest)
+        assert offline["meta"]["server_memory_mib"] > 100
+        assert records[f"{name} by 8, Offline"]["value"] > 0
+        assert records[f"{name}, Server, p99 <= 10000 ms"]["value"] > 0
+        in_time = records[f"{name}, within 1 s at 150% of its saturating rate"]
+        assert 0 < in_time["ratio"] == pytest.approx(in_time["value"] / offline["value"])
 
     # The parts make up the whole, as the client saw it.
     case = scenarios.ONE_AT_A_TIME
@@ -408,6 +415,7 @@ def test_the_command_measures_the_real_server(
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3
     assert "src=" not in page, "nothing beside it"
+    assert '"Triton with onnxruntime" computes E and D in that runtime.' in page
 
 
 def test_a_peer_runs_in_a_keeper_of_its_own(tmp_path: Path) -> None:
@@ -453,6 +461,8 @@ def test_other_frames_are_found(repository: Path, monkeypatch: pytest.MonkeyPatc
         (["--frames", "0"], "--frames"),
         (["--bound-ms", "0"], "--bound-ms"),
         (["--repository", "nowhere"], "nowhere"),
+        (["--engine", "torchscript"], "'torchscript' is not one of 'onnxruntime', 'openvino'"),
+        (["--engine", "onnxruntime", "--gpus", "none", "--repository", "/", "--no-peers"], "does not exist"),
     ],
 )
 def test_mistakes_are_one_line(homomorph: Callable[..., Any], tmp_path: Path, words: list[str], said: str) -> None:

@@ -3,7 +3,7 @@
 Each system answers the same pair of pictures with the same frames:
 
 - in process: the exported TorchScript, called directly (`exported.py`);
-- Triton: what `homomorph serve` starts, over gRPC, as raw requests and through `MorphClient`;
+- Triton: what `homomorph serve` starts, over gRPC, as raw requests and through `MorphClient`, and with other engines;
 - peers: the same files behind pytriton, LitServe and FastAPI (`peers/`).
 
 `scenarios.py` runs MLPerf's SingleStream, Server and Offline on them, and splits a request's time into its parts.

@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ async def measure_serving(
     bound_ms: float,
     threads: int,
     peers: bool,
+    engines: Sequence[str] = (),
     gpus: Sequence[int] = (),
     analyzer: Path | None = None,
     report: Report = silent,
@@ -149,6 +151,7 @@ async def measure_serving(
         bound_ms: largest 99th percentile in the Server scenario.
         threads: torch's threads, in process.
         peers: whether to measure the peers too.
+        engines: runtimes for E and D, with which Triton is measured too.
         gpus: see `start_systems`.
         analyzer: the executable perf_analyzer, to measure Triton by that too.
         report: called before each stage.
@@ -161,13 +164,20 @@ async def measure_serving(
     torch.set_num_threads(threads)
     try:
         async with start_systems(
-            repository, picture_size=picture_size, frames=frames, peers=peers, gpus=gpus, report=report
+            repository,
+            picture_size=picture_size,
+            frames=frames,
+            peers=peers,
+            engines=engines,
+            gpus=gpus,
+            report=report,
         ) as running:
             _, steps, branches = running.inputs.strengths.shape
             size = running.inputs.source.shape[1]
             placed = [torch.cuda.get_device_name(gpu) for gpu in gpus]
             request = {"picture_size": size, "frames": steps, "branches": branches}
-            measured = ServingMeasurements(meta={**environment(), "gpus": placed, **request})
+            runtimes = {"engines": {engine: version(engine) for engine in engines}} if engines else {}
+            measured = ServingMeasurements(meta={**environment(), "gpus": placed, **request, **runtimes})
             scenarios = _Scenarios(running, settings, measured, report)
             await scenarios.single_stream()
             servers = {name: system for name, system in running.systems.items() if name not in (CLIENT, SHARED)}
@@ -209,12 +219,11 @@ class _Scenarios:
             self.report(Progress("SingleStream", turn + 1, self.settings.turns))
             for name, system in systems.items():
                 async with system.resumed():
-                    before = await self.running.triton_counts()
+                    before = await self._triton_counts(name)
                     loads[name].append(
                         await closed_loop(system.request.send, concurrency=1, requests=self.settings.stream_requests)
                     )
-                    if name == TRITON:
-                        counted += await self.running.triton_counts() - before
+                    counted += await self._triton_counts(name) - before
         joined = {name: LoadResult.joined(turns) for name, turns in loads.items()}
         for percent in PERCENTILES:
             case = f"SingleStream p{percent}"
@@ -369,10 +378,14 @@ class _Scenarios:
                     0.0
                 ]
                 async with systems[name].resumed():
-                    before = await self.running.triton_counts()
+                    before = await self._triton_counts(name)
                     windows[name].append(await open_loop(systems[name].request.send, arrivals_s))
-                    counted += await self.running.triton_counts() - before
+                    counted += await self._triton_counts(name) - before
         return {name: LoadResult.joined(loads) for name, loads in windows.items()}, counted
+
+    async def _triton_counts(self, measured: str) -> triton_time.Counts:
+        """Return Triton's counters, which takes a second; none while another system is measured."""
+        return await self.running.triton_counts() if measured == TRITON else Counter()
 
     async def sweep(self, systems: Mapping[str, ComparedSystem]) -> None:
         """Measure closed loops with more and more concurrent requests."""

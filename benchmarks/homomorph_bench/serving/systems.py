@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import interpolate
 
 from homomorph.progress import Progress, Report
 from homomorph_bench.serving import process_usage, triton_time
@@ -24,7 +25,11 @@ from homomorph_bench.serving.peers.process import Peer
 from homomorph_bench.serving.transports import GrpcRequest, HttpRequest
 from homomorph_client import MorphClient
 from homomorph_client.errors import ServerError
+from homomorph_client.names import HOMOMORPH
 from homomorph_export.contract import MAX_BATCH_SIZE
+from homomorph_export.manifest import exports
+from homomorph_export.precision import TOLERANCES, Tolerance
+from homomorph_export.serving.engine_choice import TORCHSCRIPT
 from homomorph_export.serving.server import TritonServer
 
 IN_PROCESS = "in process"
@@ -37,8 +42,9 @@ PEERS = {"pytriton": "pytriton", "LitServe": "litserve", "FastAPI": "fastapi"}
 DEADLINE_S = 1.0
 """In the overload scenario, an answer counts only within this time."""
 _START_TIMEOUT_S = 300.0
-_LARGEST_DIFFERENCE = 1
-"""Largest difference between the systems' frames, in grey levels: rounding depends on threads and batch size."""
+_ROUNDING = Tolerance(mean=1.0, max=1.0)
+"""Largest differences between the frames of systems that compute in TorchScript: rounding depends on threads and batch
+size."""
 
 
 class Request(Protocol):
@@ -67,10 +73,15 @@ class Inputs:
 
     @classmethod
     def random(cls, picture_size: int, frames: int, branches: int) -> Inputs:
-        """Return random pictures, and strengths that rise evenly from 0 to 1; time depends on neither."""
-        pixels = np.random.default_rng(0).integers(0, 256, (2, 1, picture_size, picture_size, 3), dtype=np.uint8)
+        """Return random pictures, and strengths that rise evenly from 0 to 1; time depends on neither.
+
+        The pictures are smooth, because an int8 export is not exact for random pixels.
+        """
+        noise = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 255
+        smooth = interpolate(noise, (picture_size, picture_size), mode="bilinear")
+        pixels = smooth.to(torch.uint8).movedim(1, -1).contiguous().numpy()
         ramp = np.linspace(0, 1, frames, dtype=np.float32)[None, :, None]
-        return cls(pixels[0], pixels[1], np.repeat(ramp, branches, axis=2))
+        return cls(pixels[:1], pixels[1:], np.repeat(ramp, branches, axis=2))
 
     def repeated(self, count: int) -> Inputs:
         """Return the same with a batch axis of `count`."""
@@ -184,6 +195,7 @@ async def start_systems(
     picture_size: int | None,
     frames: int,
     peers: bool,
+    engines: Sequence[str] = (),
     gpus: Sequence[int] = (),
     report: Report,
 ) -> AsyncIterator[RunningSystems]:
@@ -194,6 +206,7 @@ async def start_systems(
         picture_size: height and width of the pictures, in pixels; None: the size that the model was trained at.
         frames: length S of a sequence.
         peers: whether to start the peers too.
+        engines: runtimes for E and D; each gets a Triton of its own, beside the one that computes in TorchScript.
         gpus: GPUs for Triton's models; the other systems use the first of them. Empty: the CPU.
         report: called before each stage.
 
@@ -202,10 +215,15 @@ async def start_systems(
         PictureError: `picture_size` is no multiple of the model's stride.
     """
     async with contextlib.AsyncExitStack() as stack:
-        report(Progress(f"starting {TRITON}"))
-        before = process_usage.children()
-        server = stack.enter_context(TritonServer(repository, gpus=gpus))
-        roots = {TRITON: frozenset(process_usage.children() - before)}
+        roots: dict[str, frozenset[int]] = {}
+        servers: dict[str, TritonServer] = {}
+        with_engine = {f"{TRITON} with {engine}": engine for engine in engines}
+        for name, engine in {TRITON: TORCHSCRIPT, **with_engine}.items():
+            report(Progress(f"starting {name}"))
+            before = process_usage.children()
+            servers[name] = stack.enter_context(TritonServer(repository, engine=engine, gpus=gpus))
+            roots[name] = frozenset(process_usage.children() - before)
+        server = servers[TRITON]
         running: dict[str, Peer] = {}
         for name, module in PEERS.items() if peers else ():
             report(Progress(f"starting {name}"))
@@ -221,13 +239,13 @@ async def start_systems(
         batch = inputs.repeated(MAX_BATCH_SIZE)
         morph = ExportedMorph(repository, device_of(gpus))
         in_process = InProcess(morph, inputs)
-        triton, triton_batch = (GrpcRequest(server.grpc_url, "morph", x.arrays()) for x in (inputs, batch))
-        with_deadline = GrpcRequest(server.grpc_url, "morph", inputs.arrays(), timeout_s=DEADLINE_S)
-        stack.push_async_callback(with_deadline.close)
-        systems = [
-            ComparedSystem(IN_PROCESS, in_process, InProcess(morph, batch), in_process, frozenset()),
-            ComparedSystem(TRITON, triton, triton_batch, with_deadline, roots[TRITON]),
-        ]
+        systems = [ComparedSystem(IN_PROCESS, in_process, InProcess(morph, batch), in_process, frozenset())]
+        for name, triton in servers.items():
+            url = triton.grpc_url
+            single, whole_batch = (GrpcRequest(url, "morph", x.arrays()) for x in (inputs, batch))
+            with_deadline = GrpcRequest(url, "morph", inputs.arrays(), timeout_s=DEADLINE_S)
+            stack.push_async_callback(with_deadline.close)
+            systems.append(ComparedSystem(name, single, whole_batch, with_deadline, roots[name]))
         for name, morph_client in ((CLIENT, client), (SHARED, sharing)):
             through_client = ThroughClient(morph_client, inputs)
             systems.append(ComparedSystem(name, through_client, None, through_client, roots[TRITON]))
@@ -245,11 +263,13 @@ async def start_systems(
                 stack.push_async_callback(system.batch_request.close)
 
         reference = await systems[0].request.send()
+        engine_tolerance = TOLERANCES[exports(repository)[HOMOMORPH]["precision"]]
         for system in systems:
             report(Progress(f"comparing {system.name}"))
-            await _check_frames(system.name, system.request, reference, running.get(system.name))
+            tolerance = engine_tolerance if system.name in with_engine else _ROUNDING
+            await _check_frames(system.name, system.request, reference, tolerance, running.get(system.name))
             if system.batch_request:
-                await _check_frames(system.name, system.batch_request, reference * MAX_BATCH_SIZE)
+                await _check_frames(system.name, system.batch_request, reference * MAX_BATCH_SIZE, tolerance)
         for system in systems:
             if system.pause_when_idle:
                 # A stopped process cannot handle SIGTERM: resume it first at the end.
@@ -263,7 +283,9 @@ def device_of(gpus: Sequence[int]) -> str:
     return f"cuda:{gpus[0]}" if gpus else "cpu"
 
 
-async def _check_frames(name: str, request: Request, reference: bytes, peer: Peer | None = None) -> None:
+async def _check_frames(
+    name: str, request: Request, reference: bytes, tolerance: Tolerance, peer: Peer | None = None
+) -> None:
     """Compare the frames of the first answer with the reference; retry while a peer loads its model."""
     deadline = time.monotonic() + (_START_TIMEOUT_S if peer else 0)
     while True:
@@ -279,8 +301,9 @@ async def _check_frames(name: str, request: Request, reference: bytes, peer: Pee
     if len(frames) != len(reference):
         raise ServerError(f"{name} answered {len(frames)} bytes of frames, not {len(reference)}")
     pixels, reference_pixels = (np.frombuffer(data, np.uint8).astype(np.int16) for data in (frames, reference))
-    if (largest := int(np.abs(pixels - reference_pixels).max())) > _LARGEST_DIFFERENCE:
-        raise ServerError(f"{name} answers other frames: they are {largest} grey levels off")
+    difference = np.abs(pixels - reference_pixels)
+    if not tolerance.allows(mean := float(difference.mean()), largest := int(difference.max())):
+        raise ServerError(f"{name} answers other frames: they are {largest} grey levels off, {mean:.2f} on average")
 
 
 async def _wait_for_port(peer: Peer) -> None:

@@ -37,12 +37,14 @@ _MEASURING_TIMEOUT_S = 600.0
 """Longest time of a measurement. It usually takes some seconds, and minutes with large pictures on a slow machine."""
 
 
-def check_engine(engine: str, repository: Path, models: Sequence[str], flavour: Flavour, gpus: Sequence[int]) -> None:
+def check_engine(
+    engine: str, repository: Path | None, models: Sequence[str], flavour: Flavour, gpus: Sequence[int]
+) -> None:
     """Check, before the server starts, that it can compute with an engine.
 
     Args:
         engine: `auto`, `torchscript`, or one of `_EXTRAS`.
-        repository: folder that `homomorph export` wrote.
+        repository: folder that `homomorph export` wrote; None if it will be written, with ONNX.
         models: the models that are served.
         flavour: which of Triton's backends runs them.
         gpus: numbers of the GPUs that they are placed on.
@@ -62,7 +64,7 @@ def check_engine(engine: str, repository: Path, models: Sequence[str], flavour: 
         return
     if find_spec(engine) is None:
         raise ServerError(f"for engine {engine}, {install_hint(_EXTRAS[engine])}: {engine} is not installed")
-    if missing := _missing_files(repository):
+    if repository and (missing := _missing_files(repository)):
         raise ServerError(
             f"engine {engine} needs {missing[0]}, which does not exist: write the repository again with "
             "`homomorph export`, without --no-onnx"
