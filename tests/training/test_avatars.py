@@ -32,7 +32,7 @@ def test_seeds_differ() -> None:
 
 def test_labels_say_what_is_drawn(avatars_folder: Path) -> None:
     data = read_labelled(avatars_folder)
-    assert {"expression", "hair_colour", "hair_style", "facial_hair", "glasses", "skin"} <= data.groups.keys()
+    assert {"mouth", "hair_colour", "hair_style", "facial_hair", "glasses", "skin"} <= data.groups.keys()
     columns = [name for names in data.groups.values() for name in names]
     yellow = columns.index("yellow_skin")
     dark = columns.index("dark_skin")
@@ -67,7 +67,7 @@ def test_what_is_on_the_way_has_mixed_colours_and_else_one_look_or_the_other() -
     looks, colours = avatars.on_the_way(ours, theirs, 0.5, generator)
     assert colours == {
         option: colour
-        for group in ("hair_colour", "skin", "")
+        for group in ("hair_colour", "skin", "clothes_colour")
         for option, colour in avatars.middle_colours(ours, theirs, group).items()
     }
     assert all(look in pair for look, *pair in zip(looks, ours, theirs, strict=True))
@@ -121,9 +121,9 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, count: int, size: int,
 
 
 def test_a_middle_colour_lies_between_and_changes_nothing_else() -> None:
-    ours, theirs = avatars.draw_looks(1, 1), avatars.draw_looks(1, 2)  # red and blond hair, pale and tanned skin
+    ours, theirs = avatars.draw_looks(1, 1), avatars.draw_looks(1, 2)  # dark and pale skin
     middle = avatars.middle_colours(ours, theirs, "skin")
-    assert middle == {"skinColor": "e8b388"}  # between ffdbb4 and d08b5b
+    assert middle == {"skinColor": "b08f74"}  # between 614335 and ffdbb4
     assert avatars.middle_colours(ours, theirs, "glasses") == {}
     ends = [avatars.render(looks, 32).astype(float) for looks in (ours, avatars.with_group(ours, theirs, "skin"))]
     assert np.abs(avatars.render(ours, 32, middle) - (ends[0] + ends[1]) / 2).max() < 3
@@ -135,7 +135,7 @@ def test_pictures_between_two_colours_have_unknown_colour_labels(tmp_path: Path)
     plain, mixed = read_labelled(tmp_path / "plain"), read_labelled(tmp_path / "mixed")
     names = [name for group in mixed.groups.values() for name in group]
     hair = [names.index(name) for name in mixed.groups["hair_colour"]]
-    colours = (*avatars.GROUPS["hair_colour"], *avatars.GROUPS["skin"])
+    colours = [name for group in ("hair_colour", "skin", "clothes_colour") for name in avatars.GROUPS[group]]
     others = [index for index, name in enumerate(names) if name not in colours]
     between = ~mixed.known[:, hair].all(axis=1)
     assert 10 < between.sum() < 30

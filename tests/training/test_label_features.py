@@ -47,8 +47,8 @@ def test_it_predicts_features_better_than_their_mean(model: MorphModel, data: La
 def test_features_are_resized_for_other_pictures(model: MorphModel) -> None:
     fitted = LabelFeatures(model.config)
     torch.nn.init.normal_(fitted.base)
-    assert fitted(torch.zeros(2, 28), (8, 6)).shape == (2, 16, 8, 6)
-    torch.testing.assert_close(fitted(torch.zeros(2, 28), (4, 4))[1], fitted.base)
+    assert fitted(torch.zeros(2, 32), (8, 6)).shape == (2, 16, 8, 6)
+    torch.testing.assert_close(fitted(torch.zeros(2, 32), (4, 4))[1], fitted.base)
 
 
 def test_it_is_kept_in_the_run(model: MorphModel, tmp_path: Path) -> None:

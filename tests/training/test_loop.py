@@ -320,7 +320,7 @@ def test_a_training_can_start_from_another_run(
     for name, value in method.model.state_dict().items():
         assert torch.equal(value, served[name]), name
     # Of other groups, E and D alone are taken.
-    groups = {"look": data.groups["expression"], **{g: n for g, n in data.groups.items() if g != "expression"}}
+    groups = {"look": data.groups["mouth"], **{g: n for g, n in data.groups.items() if g != "mouth"}}
     other = make_method(dataclasses.replace(data, groups=groups), tiny)
     assert isinstance(other, MorphMethod)
     other.start_from(tmp_path / "first")

@@ -86,7 +86,7 @@ def test_layers_show_the_candidate_that_their_logits_choose() -> None:
 def test_parameters_of_a_preset_are_counted() -> None:
     counts = parameter_counts(MorphModel(ModelConfig(GROUPS, 64, read_preset("avatars64").network)))
     assert list(counts) == ["encoder", "branches", "decoder"]
-    assert counts["branches"] == 3 * 2 * 128 * 64
+    assert counts["branches"] == 3 * 2 * 160 * 80
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The built-in picture set: DiceBear's `avataaars` with exact labels.
 
 The artwork ("Avataaars" by Pablo Stanley, free for personal and commercial use) comes with `dicebear-styles`,
-`dicebear-core` turns options into SVG and `resvg` draws it. Every random option except the clothes is a label, so the
-labels are exact. The clothes have no label and belong to the residual branch.
+`dicebear-core` turns options into SVG and `resvg` draws it. Every random option is a label, so the labels are exact and
+say all of a picture.
 
 No feature hides another one: no hat covers the hair, no dark lens covers the eyes, and every person has hair that
 shows its colour.
@@ -43,16 +43,11 @@ class Feature:
 
 FEATURES = (
     Feature(
-        "expression",
+        "mouth",
         "mouthVariant",
         {"": "serious", "smiling": "smile", "sad": "sad", "mouth_open": "screamOpen"},
     ),
-    Feature("expression", "eyesVariant", {"": "default", "happy_eyes": "happy", "wide_eyes": "surprised"}),
-    Feature(
-        "expression",
-        "eyebrowsVariant",
-        {"": "default", "raised_brows": "raisedExcited", "angry_brows": "angry"},
-    ),
+    Feature("eyes", "eyesVariant", {"": "default", "happy_eyes": "happy", "wide_eyes": "surprised"}),
     Feature(
         "hair_colour",
         "hairColor",
@@ -92,8 +87,21 @@ FEATURES = (
         "skinColor",
         {"pale_skin": "ffdbb4", "tanned_skin": "d08b5b", "dark_skin": "614335", "yellow_skin": "f8d25c"},
     ),
-    Feature("", "clothesVariant", {name: name for name in ("hoodie", "shirtCrewNeck", "shirtVNeck", "overall")}),
-    Feature("", "clothesColor", {name: name for name in ("262e33", "5199e4", "e6e6e6", "a7ffc4", "ff5c5c", "ffffb1")}),
+    Feature(
+        "clothes_colour",
+        "clothesColor",
+        {
+            "black_clothes": "262e33",
+            "blue_clothes": "5199e4",
+            "white_clothes": "e6e6e6",
+            "green_clothes": "a7ffc4",
+            "red_clothes": "ff5c5c",
+            "yellow_clothes": "ffffb1",
+        },
+    ),
+    # The same in all pictures: glasses and fringes hide brows, and of a neckline little is to be seen.
+    Feature("", "eyebrowsVariant", {"": "default"}),
+    Feature("", "clothesVariant", {"": "shirtCrewNeck"}),
 )
 
 

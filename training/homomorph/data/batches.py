@@ -19,8 +19,6 @@ from homomorph.data.augmented import AugmentedPictures, Jitter
 from homomorph.data.labels import UNKNOWN, LabelledPictures
 from homomorph.errors import ConfigError
 
-_TRIES = 8
-"""Number of pictures whose twins are looked up. If none has any, the pair is drawn without a twin."""
 ALL_GROUPS = -1
 """Group index of a pair that is drawn for all sliders together."""
 
@@ -61,8 +59,11 @@ class GroupValues:
     def __init__(self, labels: NDArray[np.uint8]) -> None:
         """Sort the pictures by their values; `labels` are the group's columns, 0, 1 or `UNKNOWN`, [N, l]."""
         rows = np.flatnonzero((labels != UNKNOWN).all(axis=1)).astype(np.int32)
-        order, self._starts, _ = _sorted_by_value(labels[rows])
-        self._rows = rows[order]
+        _, value = np.unique(np.packbits(labels[rows], axis=1), axis=0, return_inverse=True)
+        value = value.reshape(-1)
+        counts = np.bincount(value) if len(rows) else np.zeros(0, dtype=np.int64)
+        self._rows = rows[np.argsort(value, kind="stable")]
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
 
     def __len__(self) -> int:
         """Return the number of different combinations."""
@@ -77,62 +78,13 @@ class GroupValues:
         return int(self._rows[generator.integers(self._starts[value], self._starts[value + 1])])
 
 
-class Twins:
-    """For each group, the pictures that agree with a picture in all labels of the other groups.
-
-    Pictures with an unknown label have no twins. Each group needs three arrays of integers: at most 24 bytes a picture.
-    """
-
-    def __init__(self, data: LabelledPictures, groups: Mapping[int, slice]) -> None:
-        """Sort the pictures; `groups` maps a group's index to its columns of the labels."""
-        self._labels = data.labels
-        self._complete = np.flatnonzero(data.known.all(axis=1)).astype(np.int32)
-        self._groups: dict[int, tuple[slice, NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]] = {}
-        for group, columns in groups.items():
-            rest = data.labels[self._complete]
-            rest[:, columns] = 0
-            order, starts, found = _sorted_by_value(rest)
-            keys = np.full(len(data.labels), -1, dtype=np.int32)
-            keys[self._complete] = found
-            self._groups[group] = (columns, keys, self._complete[order], starts)
-
-    def of(self, index: int, group: int) -> NDArray[np.int32]:
-        """Return the pictures that agree with this one outside the group and differ within it, in ascending order."""
-        columns, keys, order, starts = self._groups[group]
-        if (key := int(keys[index])) < 0:
-            return order[:0]
-        alike = order[starts[key] : starts[key + 1]]
-        twins: NDArray[np.int32] = alike[(self._labels[alike, columns] != self._labels[index, columns]).any(axis=1)]
-        return twins
-
-    def draw_pair(self, group: int, generator: np.random.Generator) -> tuple[int, int] | None:
-        """Draw a picture and one of its twins; None if a few tries find no twin."""
-        for _ in range(_TRIES if len(self._complete) else 0):
-            index = int(generator.choice(self._complete))
-            if len(twins := self.of(index, group)):
-                return index, int(generator.choice(twins))
-        return None
-
-
-def _sorted_by_value(rows: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Sort N rows of labels, so that equal rows stand together.
-
-    Returns:
-        The order of the rows, [N]; where each distinct row begins in it, and N at the end; and for each row the number
-        of its distinct row, [N].
-    """
-    _, found = np.unique(np.packbits(rows, axis=1), axis=0, return_inverse=True)
-    found = found.reshape(-1)
-    return np.argsort(found, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(found))]), found
-
-
 class PairedBatches(Dataset[Batch]):
     """Item `step` is the batch of that training step.
 
-    Three quarters of the pairs differ in the known labels of one group, each group as often as any other. A share of
-    them, `twins`, agrees in all other labels, if the data has such pictures. The other pairs are two random
-    pictures. The augmentation moves both pictures of a pair alike, because the slider of a group must not learn
-    movements; in every second random pair it moves them independently.
+    Three quarters of the pairs differ in the known labels of one group, each group as often as any other. The other
+    pairs are two random pictures. In three of four batches, the augmentation moves all pictures alike, so that a
+    part has the same place in all of them. In the fourth it moves both pictures of a pair of one group alike, because
+    the slider of a group must not learn movements, and those of the other pairs independently.
     """
 
     def __init__(
@@ -143,7 +95,6 @@ class PairedBatches(Dataset[Batch]):
         picture_size: int,
         jitter: Jitter,
         seed: int,
-        twins: float = 0.0,
         max_bad_pictures: int | None = None,
         shard: int = 0,
         shards: int = 1,
@@ -156,7 +107,6 @@ class PairedBatches(Dataset[Batch]):
             picture_size: height and width in pixels.
             jitter: positional augmentation.
             seed: seed of all random choices.
-            twins: share of the pairs of one group that agree in all other labels, in [0, 1].
             max_bad_pictures: largest number of unreadable pictures; None: `default_max_bad_pictures`.
             shard: number of the part of each batch that this process gets, from 0.
             shards: number of parts. All parts together are the batch that a single process would draw.
@@ -177,16 +127,12 @@ class PairedBatches(Dataset[Batch]):
         columns = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
         values = {index: GroupValues(data.labels[:, place]) for index, place in enumerate(columns)}
         self._groups = {index: group for index, group in values.items() if len(group) > 1}
-        self._twin_share = twins
-        self._twins = Twins(data, {index: columns[index] for index in self._groups}) if twins else None
         couples = batch_size // 2
         self._one_group = [bool(self._groups) and couple % 4 != 3 for couple in range(couples)]
         self._mine = np.array_split(np.arange(couples), shards)[shard].tolist()
-        one_group = torch.tensor([self._one_group[couple] for couple in 2 * self._mine])
-        self.rows_of_one_group = one_group.nonzero().squeeze(1)
-        """Rows of the pairs that are drawn for one group, in this shard. They are the same in each batch."""
-        self.rows_of_all_groups = (~one_group).nonzero().squeeze(1)
-        """Rows of the other pairs."""
+        every = [not self._one_group[couple] for couple in 2 * self._mine]
+        self.rows_of_all_groups = torch.tensor(every).nonzero().squeeze(1)
+        """Rows of the pairs that are drawn for all groups, in this shard. They are the same in each batch."""
 
     def __getitem__(self, step: int) -> Batch:
         # Every shard draws the whole batch and takes its own part.
@@ -199,8 +145,8 @@ class PairedBatches(Dataset[Batch]):
         for side in (0, 1):
             for couple in self._mine:
                 index, picture = self._pictures.read(couples[couple][side], self._all, bad)
-                moved_alike = self._one_group[couple] or (couple // 4 + step) % 2 == 0
-                picture, placement = self._pictures.move(picture, int(seeds[couple, 0 if moved_alike else side]))
+                place = (0, 0) if step % 4 else (couple, 0 if self._one_group[couple] else side)
+                picture, placement = self._pictures.move(picture, int(seeds[place]))
                 pictures.append(picture)
                 placements.append(placement)
                 indices.append(index)
@@ -227,9 +173,6 @@ class PairedBatches(Dataset[Batch]):
         """Draw two pictures and the index of the group that they are drawn for."""
         if one_group:
             group = int(generator.choice(list(self._groups)))
-            pair = None
-            if self._twins is not None and generator.random() < self._twin_share:
-                pair = self._twins.draw_pair(group, generator)
-            return (*(pair or self._groups[group].draw_pair(generator)), group)
+            return (*self._groups[group].draw_pair(generator), group)
         first, second = generator.integers(len(self.data.paths), size=2)
         return int(first), int(second), ALL_GROUPS

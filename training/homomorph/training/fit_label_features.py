@@ -7,7 +7,8 @@ import torch
 from homomorph.data.labels import LabelledPictures
 from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MorphModel
-from homomorph.training.encoded_pictures import encoded
+from homomorph.models.pixels import normalise
+from homomorph.training.fully_labelled import fully_labelled
 
 _RIDGE = 1e-3
 
@@ -23,11 +24,12 @@ def fit_label_features(model: MorphModel, data: LabelledPictures, *, pictures: i
     """
     config = model.config
     fitted = LabelFeatures(config)
-    usable = [index for index, known in enumerate(data.known.all(axis=1)) if known]
     inputs = len(config.attributes) + 1
     gram, products = torch.zeros(inputs, inputs, dtype=torch.float64), torch.zeros(inputs, fitted.base.numel())
     count = 0
-    for index, features in encoded(model, data, usable, pictures):
+    for index, picture in fully_labelled(data, config.picture_size, pictures):
+        pixels = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0)
+        features = model.encoder(normalise(pixels, config.network))
         known = torch.cat([torch.ones(1), torch.from_numpy(data.labels[index]).float()])
         gram += torch.outer(known, known)
         products += torch.outer(known, features.flatten())

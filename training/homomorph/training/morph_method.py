@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from homomorph.data.batches import Batch, PairedBatches
+from homomorph.data.batches import ALL_GROUPS, Batch, PairedBatches
 from homomorph.data.labels import LabelledPictures, occurrence
 from homomorph.errors import CheckpointError
 from homomorph.models.config import ModelConfig
@@ -72,7 +72,6 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
         *,
         steps: int,
         seed: int = 0,
-        twins: float = 0.0,
         max_bad_pictures: int | None = None,
         processes: Processes | None = None,
     ) -> None:
@@ -83,7 +82,6 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
             preset: networks, batch and rates.
             steps: steps of the training, over which rates fall.
             seed: of weights and batches.
-            twins: share of the pairs of one group that agree in all other labels; see `PairedBatches`.
             max_bad_pictures: how many may be unreadable; see `AugmentedPictures`.
             processes: this process among those that train together; alone on the CPU in float32 by default.
 
@@ -101,7 +99,6 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
             picture_size=preset.picture_size,
             jitter=preset.jitter,
             seed=seed,
-            twins=twins,
             max_bad_pictures=max_bad_pictures,
             shard=processes.rank,
             shards=processes.count,
@@ -121,7 +118,7 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
 
     def rate_share(self, step: int) -> float:
         """Return the share of the largest learning rate in this step."""
-        return rate_share(step / self._steps)
+        return rate_share(step, self._steps)
 
     def mean_decay(self, step: int) -> float:
         """Return the decay of the weights' running mean."""
@@ -164,7 +161,7 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
     def strips(self) -> NDArray[np.uint8]:
         """Draw morphs of a few pairs, by all groups together and by each group alone, with names."""
         batch = self.batches[_STRIP_BATCH]
-        rows = torch.cat([self.batches.rows_of_all_groups, self.batches.rows_of_one_group])[:_STRIP_PAIRS]
+        rows = (batch.group == ALL_GROUPS).int().argsort(descending=True, stable=True)[:_STRIP_PAIRS]
         pictures_a, pictures_b = (batch.pictures[side[rows]] for side in (batch.source, batch.target))
         return group_strips(self._mean_on_cpu(), pictures_a, pictures_b)
 

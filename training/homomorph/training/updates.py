@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
+
+WARMUP_STEPS = 160
+"""Steps in which the learning rate rises."""
 
 
 def flush_denormals() -> None:
@@ -20,14 +22,14 @@ def flush_denormals() -> None:
     torch.set_flush_denormal(True)
 
 
-def rate_share(done: float) -> float:
-    """Return the share of the largest learning rate for a position in the training.
+def rate_share(step: int, steps: int) -> float:
+    """Return the share of the largest learning rate in step number `step` of `steps`.
 
-    The rate rises during the first hundredth of the steps, then falls along a cosine to a twentieth.
-
-    `done` is the share of the steps that are done, in [0, 1].
+    The rate rises during `WARMUP_STEPS`, or during a tenth of a short training. It stays until three fifths of the
+    steps are done, and falls linearly to a fiftieth.
     """
-    return min(1.0, 0.01 + 100 * done) * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
+    rise = 0.01 + step / min(WARMUP_STEPS, max(1, steps // 10))
+    return min(1.0, rise, 0.02 + 0.98 * (1 - step / steps) / 0.4)
 
 
 def mean_decay(largest: float, step: int) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 KEPT, WHOLE = 0, 1
-"""The two kinds of composed frames, and their index in `Draws.scores` and `Draws.swapped`."""
+"""The two kinds of composed frames, and their index in `Draws.scores`."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,10 @@ class Draws:
     penalised: bool
     """Whether the critic's gradient is penalised in this step."""
     scores: Tensor
-    """For each kind of composed frame, picture and group: a score for each picture that may stand in, [2, B, G, B]."""
+    """For each kind of composed frame, picture and group: a score in [0, 1) for each picture that may stand in, 0 for
+    the picture itself; [2, B, G, B]."""
     swapped: Tensor
-    """Whether another picture stands in for that picture in that group, bool [2, B, G]."""
+    """Whether another picture stands in for that picture in that group of a kept frame, bool [B, G]."""
     start: Tensor
     """Strengths at which the way of each pair of all groups starts, 0/1, [P, K]."""
     moving: Tensor
@@ -54,9 +55,9 @@ def draw(
         return torch.rand(shape, generator=generator)
 
     groups = branches - 1
-    scores = uniform(2, pictures, groups, pictures)
+    scores = uniform(2, pictures, groups, pictures) * (1 - torch.eye(pictures).unsqueeze(1))
     # From frames that keep nearly all of their picture's own features to frames that keep none of a group's.
-    swapped = uniform(2, pictures, groups) < uniform(2, pictures, 1)
+    swapped = uniform(pictures, groups) < uniform(pictures, 1)
     # Half of the ways move all branches from a to b. The others move some, while some of the rest stand at b already.
     some, rest = (uniform(pictures, branches) < 0.5 for _ in range(2))
     everything = uniform(pictures, 1) < 0.5

@@ -21,38 +21,48 @@ _FULL_WEIGHT = 0.3
 """Distance between both ends, in normalised units, from which a place counts fully for symmetry."""
 
 
-def reconstruction_loss(picture: Tensor, target: Tensor) -> Tensor:
-    """|e| + |mean of e over 4x4 pixels| / 2 + |e's differences between neighbours| / 2, with e = picture - target.
+def reconstruction_loss(picture: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """w (|e| + 2 e^2) + |mean of e over 4x4 pixels| / 2 + |differences of e between neighbours| / 2.
 
-    The second part counts errors that whole regions share, as a grey white; the third, edges.
+    e = picture - target. e^2 counts most where something is missing altogether, such as a mouth; the third part, errors
+    that whole regions share, such as a grey white; the last one, edges.
 
     Args:
         picture: D(E(x)), [B, 3, H, W].
         target: x, the same shape.
+        weight: w, what each place counts, [B, 1, H, W].
     """
     error = picture - target
     regions = F.avg_pool2d(error, 4).abs().mean()
     edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
-    return error.abs().mean() + 0.5 * regions + 0.5 * edges
+    return (weight * _pixel_error(error)).mean() + 0.5 * regions + 0.5 * edges
 
 
-def arrive_loss(whole: Tensor, picture_a: Tensor, picture_b: Tensor, counts: Tensor, focus: float) -> Tensor:
-    """Mean of |W - b| over all pixels, plus `focus` times its mean over the pixels where a and b differ.
+def _pixel_error(error: Tensor) -> Tensor:
+    """|e| + 2 e^2 of each value."""
+    return error.abs() + 2 * error.square()
 
-    W = D(F_a + sum of the T_i of the groups in which a and b differ). Where all other labels agree, W is b but for what
-    no label names. The second part lets a mouth count as much as hair.
+
+def arrive_loss(
+    whole: Tensor, picture_a: Tensor, picture_b: Tensor, counts: Tensor, weight: Tensor, focus: float
+) -> Tensor:
+    """Mean of w (|e| + 2 e^2), plus `focus` times the mean of |e| + 2 e^2 where a and b differ; e = W - b.
+
+    W is a's whole frame with all labels of b.
 
     Args:
         whole: W, [P, 3, H, W].
         picture_a: [P, 3, H, W].
         picture_b: [P, 3, H, W].
-        counts: 1 for pairs whose other labels are all known to agree, else 0, [P].
+        counts: 1 for pairs whose frame has all labels of b, else 0, [P].
+        weight: w, what each place of b counts, [P, 1, H, W].
         focus: what the second part counts.
     """
-    error = (whole - picture_b).abs().mean(dim=1)
+    error = _pixel_error(whole - picture_b).mean(dim=1)
     differs = ((picture_a - picture_b).abs().mean(dim=1) / 0.2).clamp(max=1)
     where_different = (error * differs).sum(dim=(1, 2)) / (differs.sum(dim=(1, 2)) + _FEW_PIXELS)
-    return weighted_mean(error.mean(dim=(1, 2)) + focus * where_different, counts)
+    everywhere = (weight[:, 0] * error).mean(dim=(1, 2))
+    return weighted_mean(everywhere + focus * where_different, counts)
 
 
 def real_loss(logits: Tensor) -> Tensor:

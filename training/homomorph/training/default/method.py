@@ -6,8 +6,8 @@ A composed frame takes each group from another picture: D(F_base + sum_i T_i(F_i
 for a picture that agrees with it in all labels of group i. Two kinds are trained:
 
     kept    base t, and for each group a picture that agrees with t in it: shows t, so a T_i carries its labels alone
-    whole   base a, and for the groups that move a picture that agrees with b, for the others one that agrees with a:
-            shows b where b is a's twin, which agrees with a in all other labels. Otherwise a critic judges it
+    whole   base a, and for the groups that move a picture that agrees with b, for the others one that agrees with a.
+            Where labels say all of a picture, all groups move and it shows b. Elsewhere a critic judges it
 
 A frame on the way, D(F_a + sum_i u_i T_i + v sum_{i in S} T_i), has branches S that move and others that stand at
 u_i = 0 or 1. It shall look like no mixture of two shapes. Groups are of two kinds. Some blend, such as colours: half
@@ -37,6 +37,7 @@ from homomorph.models.morph import MorphModel
 from homomorph.training.default import losses
 from homomorph.training.default.draws import KEPT, WHOLE, Draws, draw
 from homomorph.training.default.recipe import FRONTS, DefaultRecipe
+from homomorph.training.label_places import label_places
 from homomorph.training.losses import attribute_loss
 from homomorph.training.morph_method import MorphMethod, NormalisedBatch
 from homomorph.training.muon import Muon
@@ -48,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Morphs:
-    """What E, the T_i and D make of a batch. P pairs, W of which have a whole frame."""
+    """What E, the T_i and D make of a batch of P pairs."""
 
     features_a: Tensor
     """F_a, [P, C, h, w]."""
@@ -57,11 +58,9 @@ class Morphs:
     deltas: Tensor
     """T_i(F_b - F_a), [P, K, C, h, w]."""
     kept: Tensor
-    """The kept frame of each picture, [P, 3, H, W]."""
-    rows: Tensor
-    """The pairs that have a whole frame, [W]."""
+    """The kept frame of each a, [P, 3, H, W]."""
     whole: Tensor
-    """Their whole frames, [W, 3, H, W]."""
+    """The whole frame of each pair, [P, 3, H, W]."""
     between: Tensor
     """The frame on the way of each pair, [P, 3, H, W]; none before fronts are trained."""
     before: Tensor
@@ -106,7 +105,6 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             preset,
             steps=steps,
             seed=seed,
-            twins=recipe.twins,
             max_bad_pictures=max_bad_pictures,
             processes=processes,
         )
@@ -139,6 +137,12 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         columns = torch.tensor(self.label_columns, device=self.device)
         self._members = nn.functional.one_hot(columns, len(self.config.groups)).float()
         """Which label belongs to which group, [L, G]."""
+        self._places: Tensor | None = None
+        """Where labels show, in the mean of all groups, [1, 1, H, W]; None where all places count alike."""
+        if recipe.places > 0:
+            places = label_places(data, preset.picture_size).mean(dim=0)[None, None]
+            # An edge of a mouth counts on both sides.
+            self._places = nn.functional.avg_pool2d(places, 3, stride=1, padding=1).to(self.device)
 
     def phase(self, step: int) -> str:
         """Name what this step trains."""
@@ -167,11 +171,9 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         encoded = model.encoder(batch.pictures)
         deltas = model.deltas(encoded[source], encoded[target])
         agree = self._agree(batch)
-        # Without a critic nothing can be said of the whole frames of random pairs.
-        rows = source if draws.with_critic else self.batches.rows_of_one_group.to(self.device)
         features = [
-            self._composed(encoded, source, self._stand_ins(agree, draws, KEPT, source)),
-            self._composed(encoded, source[rows], self._moved(batch, agree, draws)[rows]),
+            self._composed(encoded, source, self._kept(batch, agree, draws)),
+            self._composed(encoded, source, self._moved(batch, agree, draws)),
         ]
         none = batch.pictures[:0]
         before = after = none
@@ -184,7 +186,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             features.append((encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)).detach())
         kept, whole, *rest = model.decoder(torch.cat(features)).split([len(part) for part in features])
         between = rest[0] if rest else none
-        return Morphs(encoded[source], encoded[target], deltas, kept, rows, whole, between, before, after)
+        return Morphs(encoded[source], encoded[target], deltas, kept, whole, between, before, after)
 
     def critic_terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs, update: int) -> dict[str, Tensor]:
         """Real pictures against frames, label by label; the classifier; and the gradient's penalty now and then."""
@@ -211,22 +213,23 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
 
     def terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs) -> dict[str, Tensor]:
         """The terms of this step's phase that have a weight."""
-        recipe, rows = self._recipe, output.rows
+        recipe = self._recipe
         pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
         alike, one_group = self._moved_alike(batch), (batch.group != ALL_GROUPS).float()
+        weights = self._place_weights(batch)
         terms = {
-            "reconstruction": losses.reconstruction_loss(output.kept, pictures_a),
+            "reconstruction": losses.reconstruction_loss(output.kept, pictures_a, weights[batch.source]),
             "total": losses.total_loss(output.features_a, output.deltas, output.features_b),
         }
         if recipe.arrive > 0:
-            # b is a's twin: it differs from a in no label but those that move.
-            agree = self._agree(batch)[batch.source, batch.target].float()
-            twins = alike * one_group * torch.maximum(agree, self._moving(batch)[:, :-1]).amin(dim=1)
+            # The frame's labels are those of b, and known.
+            shown = torch.maximum(self._agree(batch)[batch.source, batch.target].float(), self._moving_whole(batch))
+            counts = alike * shown.amin(dim=1) * batch.known[batch.target].amin(dim=1)
             terms["arrive"] = losses.arrive_loss(
-                output.whole, pictures_a[rows], pictures_b[rows], twins[rows], recipe.focus
+                output.whole, pictures_a, pictures_b, counts, weights[batch.target], recipe.focus
             )
         if recipe.keep > 0:
-            terms["keep"] = losses.keep_loss(output.whole, pictures_a[rows], one_group[rows])
+            terms["keep"] = losses.keep_loss(output.whole, pictures_a, one_group)
         if draws.with_critic:
             terms |= self._judged(batch, output)
         if draws.with_fronts:
@@ -239,6 +242,14 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             }
         return {name: value for name, value in terms.items() if self.weights[name] > 0}
 
+    def _place_weights(self, batch: NormalisedBatch) -> Tensor:
+        """What each place of each picture counts, moved as the picture was, [B, 1, H, W]."""
+        if self._places is None:
+            return torch.ones_like(batch.pictures[:, :1])
+        places = self._places.expand(len(batch.pictures), -1, -1, -1)
+        grid = nn.functional.affine_grid(batch.placement, list(places.shape), align_corners=False)
+        return 1 + self._recipe.places * nn.functional.grid_sample(places, grid, align_corners=False)
+
     def _agree(self, batch: NormalisedBatch) -> Tensor:
         """Whether all labels of a group are known and the same in two pictures, bool [B, B, G]; each is its own."""
         labels, known = batch.labels, batch.known
@@ -247,16 +258,23 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
         return agree | itself.unsqueeze(2)
 
-    def _stand_ins(self, agree: Tensor, draws: Draws, kind: int, pictures: Tensor) -> Tensor:
-        """Draw, for each of these pictures and each group, a picture that agrees with it there; indices [P, G]."""
-        candidates = agree[pictures].transpose(1, 2)
-        drawn = (draws.scores[kind] + candidates.float()).argmax(dim=2)
-        return torch.where(draws.swapped[kind], drawn, pictures.unsqueeze(1))
+    def _stand_ins(self, agree: Tensor, scores: Tensor, pictures: Tensor) -> Tensor:
+        """Draw, for each of P pictures and each group, another picture that agrees with it there; indices [P, G].
+
+        A picture stands in for itself where no other one agrees with it.
+        """
+        drawn: Tensor = scores[pictures].masked_fill(~agree[pictures].transpose(1, 2), -1).argmax(dim=2)
+        return drawn
+
+    def _kept(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
+        """Return, for each a and group, a picture that agrees with it, itself or another; [P, G]."""
+        others = self._stand_ins(agree, draws.scores[KEPT], batch.source)
+        return torch.where(draws.swapped[batch.source], others, batch.source.unsqueeze(1))
 
     def _moved(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
-        """Draw, for each pair and group, a picture that agrees with b where the group moves, else with a; [P, G]."""
-        stay, move = (self._stand_ins(agree, draws, WHOLE, side) for side in (batch.source, batch.target))
-        return torch.where(self._moving(batch)[:, :-1] > 0, move, stay)
+        """Return, for each pair and group, a picture that agrees with b where the group moves, else with a; [P, G]."""
+        stay, move = (self._stand_ins(agree, draws.scores[WHOLE], side) for side in (batch.source, batch.target))
+        return torch.where(self._moving_whole(batch) > 0, move, stay)
 
     def _composed(self, features: Tensor, base: Tensor, pictures: Tensor) -> Tensor:
         """F_base + sum_i T_i(F_i - F_base) over the groups: base [N], pictures [N, G] -> features [N, C, h, w]."""
@@ -270,7 +288,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
 
         Labels that move count two thirds together, the others a third; unknown ones count nothing. [P, L] each.
         """
-        taken = self._moving(batch)[:, :-1] @ self._members.T
+        taken = self._moving_whole(batch) @ self._members.T
         labels_a, labels_b = batch.labels[batch.source], batch.labels[batch.target]
         known_a, known_b = batch.known[batch.source], batch.known[batch.target]
         shares = sum(
@@ -295,11 +313,16 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         return (difference.abs().amax(dim=(1, 2)) < 1e-4).float()
 
     def _moving(self, batch: NormalisedBatch) -> Tensor:
-        """1 for the branches that move in a pair's whole frame: its group, or all that labels name; [P, K]."""
+        """1 for the branches that move when a pair's own group does, or all that labels name; [P, K]."""
         own = nn.functional.one_hot(batch.group.clamp(min=0), len(self.config.branches)).float()
         named = torch.ones_like(own)
         named[:, -1] = 0
         return torch.where((batch.group == ALL_GROUPS).unsqueeze(1), named, own)
+
+    def _moving_whole(self, batch: NormalisedBatch) -> Tensor:
+        """1 for the groups that move in a pair's whole frame, all of them where only b says what is right; [P, G]."""
+        moving = self._moving(batch)[:, :-1]
+        return moving if self._recipe.has_critic else torch.ones_like(moving)
 
     @torch.no_grad()
     def _ends(

@@ -35,7 +35,7 @@ class DefaultRecipe:
     reconstruction: float = 1.0
     """A picture stays as it is where groups are taken from pictures that agree with it in them."""
     arrive: float = 0.0
-    """A morph of the groups in which a and b differ is b; where labels say nearly all of a picture, as of drawings."""
+    """A morph with all labels of b is b; for pictures of which labels say nearly all, as drawings."""
     real: float = 0.0
     """The critic takes frames for real pictures."""
     labels: float = 0.0
@@ -52,8 +52,9 @@ class DefaultRecipe:
     """A place and its mirror image change together; for D alone, and for faces that look straight ahead."""
     blended: tuple[str, ...] = ()
     """Groups between whose looks there is a continuum, such as colours. They mix on the way; the others make fronts."""
-    twins: float = 1.0
-    """Share of the pairs of one group that agree in all other labels, as far as the data has such pairs."""
+    places: float = 2.0
+    """What the places where labels show count in `reconstruction` and `arrive`, beside all places. Each group counts
+    alike, a mouth as much as hair."""
     focus: float = 0.5
     """What the places where a and b differ count in `arrive`, beside all places."""
     penalty: float = 0.04
@@ -65,7 +66,7 @@ class DefaultRecipe:
     start with."""
     critic_from: float = 0.1
     """Share of the steps that are done when the critic joins: it would tell first, blurred pictures by their blur."""
-    fronts_from: float = 0.5
+    fronts_from: float = 0.6
     """Share of the steps that are done when frames on the way join."""
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class DefaultRecipe:
             value = getattr(self, item.name)
             if isinstance(value, float | int) and not value >= 0:
                 raise ConfigError(f"recipe.{item.name} must not be negative, it is {value}")
-        for name in ("twins", "critic_from", "fronts_from"):
+        for name in ("critic_from", "fronts_from"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"recipe.{name} is a share, at most 1, not {getattr(self, name)}")
         if self.penalty_every < 1:
