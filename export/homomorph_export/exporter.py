@@ -29,7 +29,7 @@ from homomorph_export.ops.build import build
 from homomorph_export.ops.library import load_library
 from homomorph_export.parts import exported_generators, exported_parts
 from homomorph_export.precision import DTYPES, IN_ONNX, IN_TORCHSCRIPT, PRECISIONS
-from homomorph_export.quantisation import calibration_inputs, calibration_pictures, stretched
+from homomorph_export.quantisation import calibration_inputs, calibration_pictures, can_render, stretched
 from homomorph_export.reference import MorphRun
 from homomorph_export.repository import (
     AOTINDUCTOR_FILE,
@@ -94,11 +94,13 @@ def export_run(
     config = model.config
     label_features = load_label_features(folder, config)
     inputs: dict[str, torch.Tensor] = {}
-    onnx_pictures: parity.Pictures = parity.random_pictures
+    pictures: parity.Pictures = parity.random_pictures
     if precision == "int8":
         report(Progress("Collecting pictures to calibrate on"))
-        pictures, held_out = calibration_pictures(config, calibration)
-        inputs, onnx_pictures = calibration_inputs(model, pictures), partial(stretched, held_out)
+        calibrating, held_out = calibration_pictures(config, calibration)
+        inputs, pictures = calibration_inputs(model, calibrating), partial(stretched, held_out)
+    elif precision != "fp32" and can_render(config):
+        pictures = partial(stretched, calibration_pictures(config, None)[1])
     return _export(
         _Exported(
             models=morph_models(config, labels=label_features is not None),
@@ -111,7 +113,7 @@ def export_run(
                 "stride": config.network.stride,
             },
             calibration_inputs=inputs,
-            onnx_pictures=onnx_pictures,
+            pictures=pictures,
         ),
         repository,
         precision=precision,
@@ -191,8 +193,14 @@ class _Exported:
     """Fields of the manifest."""
     calibration_inputs: dict[str, torch.Tensor] = field(default_factory=dict)
     """Typical inputs of the models that are quantised in ONNX, by their names."""
-    onnx_pictures: parity.Pictures = parity.random_pictures
-    """Pictures to compare ONNX on: quantised networks are made for pictures, not for random pixels."""
+    pictures: parity.Pictures = parity.random_pictures
+    """Pictures to compare files of less than float32 on. Of random pixels, a decoder with several layers shows at many
+    places the one that rounding decides for."""
+
+    def compared_in(self, precision: str) -> dict[str, Any]:
+        """How `parity.compare` compares files of a number format."""
+        pictures = parity.random_pictures if precision == "fp32" else self.pictures
+        return {"precision": precision, "pictures": pictures}
 
 
 def _export(
@@ -228,14 +236,14 @@ def _export(
             return parity.compare(models, {name: load(staged / name / file) for name in names}, exported.run, **how)
 
         report(Progress("Comparing with the run"))
-        how = {"kind": "TorchScript", "precision": IN_TORCHSCRIPT[precision]}
+        how = {"kind": "TorchScript", **exported.compared_in(IN_TORCHSCRIPT[precision])}
         compared = {"torchscript": compare(modules, TORCHSCRIPT_FILE, torchscript.load_torchscript, **how)}
         if aot:
             how["kind"] = "AOTInductor"
             compared["aotinductor"] = compare(packages, AOTINDUCTOR_FILE, aotinductor.load_package, **how)
         if onnx:
-            of_onnx = {"kind": "ONNX", "precision": IN_ONNX[precision], "pictures": exported.onnx_pictures}
-            compared["onnx"] = compare(graphs, ONNX_FILE, engines.load_onnxruntime, **of_onnx)
+            how = {"kind": "ONNX", **exported.compared_in(IN_ONNX[precision])}
+            compared["onnx"] = compare(graphs, ONNX_FILE, engines.load_onnxruntime, **how)
         manifest = Manifest(
             **exported.record,
             precision=precision,

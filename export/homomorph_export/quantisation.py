@@ -45,7 +45,7 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
     if folder is None:
         from homomorph.data import avatars
 
-        if config.groups != avatars.groups(avatars.FEATURES):
+        if not can_render(config):
             raise ExportError("int8 needs pictures like those of the training to calibrate on: --calibration DIR")
         arrays = [avatars.render(avatars.draw_looks(0, index), size) for index in range(needed)]
     else:
@@ -55,6 +55,13 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
         arrays = [fit_picture(path, size) for path in paths[:needed]]
     pictures = torch.from_numpy(np.stack(arrays))
     return pictures[:_PICTURES], pictures[_PICTURES:]
+
+
+def can_render(config: ModelConfig) -> bool:
+    """Whether pictures like those of the training can be rendered: whether the run's labels are the built-in set's."""
+    from homomorph.data import avatars
+
+    return config.groups == avatars.GROUPS
 
 
 def stretched(pictures: Tensor, size: tuple[int, int]) -> Tensor:

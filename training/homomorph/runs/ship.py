@@ -10,9 +10,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from homomorph.data import avatars
 from homomorph.errors import CheckpointError
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.morph import MorphModel
@@ -65,19 +67,27 @@ def ship(run: Path, out: Path) -> float:
 
 @torch.inference_mode()
 def _pictures(model: Model) -> Tensor:
-    """Return the networks' output for smooth random pictures, uint8."""
-    size = model.config.picture_size
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(_PICTURES, 3, 4, 4, generator=generator) * 255
-    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    """Return the networks' output, uint8: of drawings for a model of the built-in set, else of smooth pictures."""
     if isinstance(model, CycleGAN):
         translator = Translator([model])
-        pictures = smooth.permute(0, 2, 3, 1)
+        pictures = _smooth(model.config.picture_size).permute(0, 2, 3, 1)
         return torch.cat([translator.changed(direction, pictures) for direction in translator.directions])
-    network = model.config.network
-    source, target = normalise(smooth, network).chunk(2)
+    network, size = model.config.network, model.config.picture_size
+    pictures = _smooth(size)
+    if dict(model.config.groups) == avatars.GROUPS:
+        # Half way between two smooth pictures D shows either at each place, by a hair: there all is rounding.
+        drawn = [avatars.render(avatars.draw_looks(0, index), size) for index in range(_PICTURES)]
+        pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    source, target = normalise(pictures, network).chunk(2)
     ramp = torch.linspace(0, 1, 5).view(1, -1, 1).repeat(len(source), 1, len(model.config.branches))
     return from_normalised(model(source, target, ramp), network)
+
+
+def _smooth(size: int) -> Tensor:
+    """Draw smooth random pictures, uint8 [N, 3, size, size]."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(_PICTURES, 3, 4, 4, generator=generator) * 255
+    return torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 255).to(torch.uint8)
 
 
 def main() -> None:
