@@ -41,7 +41,7 @@ class MorphClient(BaseClient, Morpher):
 
         with MorphClient("127.0.0.1:8001") as client:
             frames = client.morph("a.png", "b.png", steps=9)
-            smiles = client.morph("a.png", "b.png", strengths={"expression": [0, 0.5, 1]})
+            smiles = client.morph("a.png", "b.png", strengths={"mouth": [0, 0.5, 1]})
     """
 
     _grpc = grpc
@@ -120,7 +120,7 @@ class MorphClient(BaseClient, Morpher):
 
         Example::
 
-            client.edit("a.png", {"hair_colour": "blond_hair", "expression": ["smiling", "happy_eyes"]})
+            client.edit("a.png", {"hair_colour": "blond_hair", "facial_hair": ["beard"]})
 
         Args:
             source: path, PIL image or array; its centre is cropped and resized to `picture_size`.

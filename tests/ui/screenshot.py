@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 PICTURES = [str(Path(__file__).parents[2] / "docs" / f"{name}.png") for name in ("source", "target")]
-SLIDERS = {"expression": 1, "hair-colour": 1, "glasses": 1, "skin": 0.5}
+SLIDERS = {"mouth": 1, "hair-colour": 1, "glasses": 1, "skin": 0.5}
 LABELS = ("smiling", "pink hair", "round glasses")
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 

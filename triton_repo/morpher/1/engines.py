@@ -6,7 +6,6 @@ Python backend to compute E and D. The backend has a copy of this file, which im
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,11 +60,19 @@ def load(engine: str, file: Path, *, threads: int, precision: str) -> Run:
     if engine not in ("onnxruntime", "openvino"):
         raise ValueError(f"there is no engine {engine!r}: choose torchscript, onnxruntime or openvino")
 
-    @functools.cache
+    runs: dict[int, Run] = {}
+    lock = threading.Lock()
+
     def loaded(count: int) -> Run:
-        if engine == "onnxruntime":
-            return load_onnxruntime(file, threads=count)
-        return load_openvino(file, threads=threads, streams=max(1, threads // count), bf16=precision == "bf16")
+        if count not in runs:
+            with lock:
+                if count not in runs:  # another call may have loaded it while this one waited
+                    if engine == "onnxruntime":
+                        runs[count] = load_onnxruntime(file, threads=count)
+                    else:
+                        streams = max(1, threads // count)
+                        runs[count] = load_openvino(file, threads=threads, streams=streams, bf16=precision == "bf16")
+        return runs[count]
 
     loaded(1)
     return lambda *tensors: loaded(1 << (torch.get_num_threads().bit_length() - 1))(*tensors)
