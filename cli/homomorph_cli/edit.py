@@ -22,7 +22,7 @@ def edit(
             "--set",
             metavar="GROUP=LABEL[+LABEL][:V]",
             help="What a group shall show, and how strongly (from 0; 1 unless given, 2 is twice as far), such as "
-            "hair_colour=blond_hair or expression=smiling+happy_eyes:1.5; GROUP=none takes all its labels away. "
+            "hair_colour=blond_hair or mouth=smiling:1.5; GROUP=none takes all its labels away. "
             "May be given several times.",
         ),
     ],

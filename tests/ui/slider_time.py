@@ -14,7 +14,7 @@ from typing import Any
 from screenshot import DESKTOP, started
 
 MOVEMENTS = 100
-GROUPS = ("expression", "hair-colour", "glasses", "skin")
+GROUPS = ("mouth", "hair-colour", "glasses", "skin")
 RECORD = """() => {
     window.frames_ms = [];
     let moved = 0;
