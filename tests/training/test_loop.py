@@ -77,7 +77,7 @@ def test_a_run_holds_a_model_its_configuration_and_pictures(
     model = load_model(out)
     assert model.config.groups == data.groups
     assert model.config.picture_size == 32
-    rows, columns = 3 * 8, 9
+    rows, columns = 3 * 10, 9
     assert np.asarray(Image.open(out / "strips.png")).shape == (20 + rows * 32, 96 + columns * 32, 3)
     assert list((out / "tensorboard").iterdir())
     assert load_label_features(out, model.config) is not None
