@@ -194,11 +194,11 @@ class _Exported:
     calibration_inputs: dict[str, torch.Tensor] = field(default_factory=dict)
     """Typical inputs of the models that are quantised in ONNX, by their names."""
     pictures: parity.Pictures = parity.random_pictures
-    """Pictures to compare files of less than float32 on. Of random pixels, a decoder with several layers shows at many
-    places the one that rounding decides for."""
+    """Pictures to compare files of less than float32 on. For random pixels, rounding decides at many places which of its
+    layers a decoder shows."""
 
     def compared_in(self, precision: str) -> dict[str, Any]:
-        """How `parity.compare` compares files of a number format."""
+        """Return how `parity.compare` compares files of this number format."""
         pictures = parity.random_pictures if precision == "fp32" else self.pictures
         return {"precision": precision, "pictures": pictures}
 

@@ -58,7 +58,7 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
 
 
 def can_render(config: ModelConfig) -> bool:
-    """Whether pictures like those of the training can be rendered: whether the run's labels are the built-in set's."""
+    """Return whether a run has the built-in set's labels, so that pictures like those of its training can be rendered."""
     from homomorph.data import avatars
 
     return config.groups == avatars.GROUPS

@@ -74,8 +74,8 @@ def _pictures(model: Model) -> Tensor:
         return torch.cat([translator.changed(direction, pictures) for direction in translator.directions])
     network, size = model.config.network, model.config.picture_size
     pictures = _smooth(size)
-    if dict(model.config.groups) == avatars.GROUPS:
-        # Half way between two smooth pictures D shows either at each place, by a hair: there all is rounding.
+    if model.config.groups == avatars.GROUPS:
+        # Half way between two smooth pictures, rounding decides which of its layers D shows.
         drawn = [avatars.render(avatars.draw_looks(0, index), size) for index in range(_PICTURES)]
         pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
     source, target = normalise(pictures, network).chunk(2)
