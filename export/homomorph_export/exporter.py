@@ -194,8 +194,8 @@ class _Exported:
     calibration_inputs: dict[str, torch.Tensor] = field(default_factory=dict)
     """Typical inputs of the models that are quantised in ONNX, by their names."""
     pictures: parity.Pictures = parity.random_pictures
-    """Pictures to compare files of less than float32 on. For random pixels, rounding decides at many places which of its
-    layers a decoder shows."""
+    """Pictures to compare files of less than float32 on. For random pixels, rounding decides at many places which of
+    its layers a decoder shows."""
 
     def compared_in(self, precision: str) -> dict[str, Any]:
         """Return how `parity.compare` compares files of this number format."""

@@ -58,7 +58,7 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
 
 
 def can_render(config: ModelConfig) -> bool:
-    """Return whether a run has the built-in set's labels, so that pictures like those of its training can be rendered."""
+    """Return whether a run has the built-in set's labels, so that pictures like its training's can be rendered."""
     from homomorph.data import avatars
 
     return config.groups == avatars.GROUPS
