@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from homomorph_cli import (
+    align,
     batch,
     bench,
     edit,
@@ -47,7 +48,7 @@ def main(
 
 
 for command in (
-    *(render.render, label.label, train.train, evaluate.evaluate, export.export, serve.serve),
+    *(render.render, align.align, label.label, train.train, evaluate.evaluate, export.export, serve.serve),
     *(morph.morph, edit.edit, grid.grid, translate.translate, batch.batch, ui.ui),
 ):
     app.command()(command)

@@ -14,6 +14,7 @@ from homomorph_client.version import install_hint
 
 _EXTRAS = {
     "render": ("render pictures", "train"),
+    "align": ("align faces", "align"),
     "train": ("train", "train"),
     "evaluate": ("evaluate runs", "train"),
     "label": ("label pictures", "train"),

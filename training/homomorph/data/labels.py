@@ -1,4 +1,4 @@
-"""Reads a labelled folder: its groups, its attributes, and the labels of its pictures.
+"""Reads and writes a labelled folder: its groups, its attributes, and the labels of its pictures.
 
 A data folder holds `groups.yaml`, a table of labels (`attributes.csv`, CelebA's own files and others, see `tables`) and
 pictures, in `images/` or anywhere below the folder. Parquet files with pictures inside are unpacked first.
@@ -6,9 +6,10 @@ pictures, in `images/` or anywhere below the folder. Parquet files with pictures
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -191,6 +192,34 @@ def _named_pictures(
             )
         left_out.append(f"{_count(len(missing), 'row')} without a picture, such as {written}")
     return np.asarray(rows, np.int64), names, left_out
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that a folder can be written without losing anything.
+
+    Raises:
+        DataError: it exists and is not empty, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} already exists; give a new folder, nothing is overwritten")
+
+
+def write_labels(
+    folder: Path, groups: Mapping[str, Sequence[str]], rows: Iterable[tuple[str, Sequence[int | str]]]
+) -> None:
+    """Write `attributes.csv` and `groups.yaml`.
+
+    Args:
+        folder: the data folder.
+        groups: attributes of each group.
+        rows: names of pictures, each with its labels in the order of the groups' attributes: 0, 1, or "" if unknown.
+    """
+    with (folder / ATTRIBUTES_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", *(name for names in groups.values() for name in names)])
+        writer.writerows([name, *labels] for name, labels in rows)
+    plain = {group: list(names) for group, names in groups.items()}
+    (folder / GROUPS_FILE).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 
 def _count(number: int, thing: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import multiprocessing
 import os
 import signal
@@ -13,10 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from homomorph.data import avatars
-from homomorph.data.labels import ATTRIBUTES_FILE, GROUPS_FILE, IMAGES_FOLDER
+from homomorph.data.labels import IMAGES_FOLDER, check_new_folder, write_labels
 from homomorph.data.provenance import Provenance, write_provenance
 from homomorph.data.styles import Style, find_style
 from homomorph.errors import DataError
@@ -78,8 +76,7 @@ def render_set(
         raise DataError(f"--size must be from 16 to 4096 pixels, not {size}")
     if seed < 0:
         raise DataError(f"--seed must not be negative, not {seed}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} already exists; give a new folder, nothing is overwritten")
+    check_new_folder(folder)
     if not 0 <= between <= 1:
         raise DataError(f"--between must be from 0 to 1, not {between:g}")
     if between and style != avatars.STYLE:
@@ -89,18 +86,15 @@ def render_set(
     with replacing(folder) as partial:
         images = partial / IMAGES_FOLDER
         images.mkdir(parents=True)
-        with (
-            (partial / ATTRIBUTES_FILE).open("w", newline="", encoding="utf-8") as file,
-            _render_processes(workers) as render_all,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["image", *(name for names in drawn.groups.values() for name in names)])
+
+        def rendered() -> Iterator[_Rendered]:
             jobs = ((images, drawn, seed, index, size, between) for index in range(count))
-            for done, (name, labels) in enumerate(render_all(jobs), start=1):
-                writer.writerow([name, *labels])
+            for done, row in enumerate(render_all(jobs), start=1):
+                yield row
                 report(Progress("rendering", done, count, {"pictures/s": done / (time.perf_counter() - began)}))
-        groups = {group: list(names) for group, names in drawn.groups.items()}
-        (partial / GROUPS_FILE).write_text(yaml.safe_dump(groups, sort_keys=False), encoding="utf-8")
+
+        with _render_processes(workers) as render_all:
+            write_labels(partial, drawn.groups, rendered())
         write_provenance(partial, Provenance(style, seed, size))
 
 
