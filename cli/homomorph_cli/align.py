@@ -37,9 +37,9 @@ def align(
     print(f"{len(outcome.written)} pictures of {size}x{size} pixels in {out}")
     if outcome.several:
         name = next(iter(outcome.several))
-        print(f"{len(outcome.several)} show several faces, of which the largest is taken, such as {name}")
+        print(f"the largest of several faces is taken: {len(outcome.several)}, such as {name}")
     if outcome.left_out:
         name, reason = next(iter(outcome.left_out.items()))
-        print(f"{len(outcome.left_out)} were left out, such as {name}: {reason}")
+        print(f"left out: {len(outcome.left_out)}, such as {name}: {reason}")
     if outcome.several or outcome.left_out:
         print(f"{out / NOTES_FILE} lists them all")

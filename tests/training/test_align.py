@@ -67,7 +67,10 @@ def test_a_labelled_folder_stays_one(homomorph: Callable[..., Any], tmp_path: Pa
     (folder / "images" / "more").mkdir(parents=True)
     photograph.save(folder / "images" / "a.jpg")
     photograph.convert("L").rotate(20).save(folder / "images" / "a.webp")
-    photograph.save(folder / "images" / "more" / "b.png")
+    two = Image.new("RGB", (300, 500), "teal")
+    two.paste(photograph.resize((120, 140)), (0, 0))
+    two.paste(photograph, (20, 180))
+    two.save(folder / "images" / "more" / "b.png")
     Image.new("RGB", (64, 64), "grey").save(folder / "images" / "wall.png")
     (folder / "images" / "torn.png").write_bytes((folder / "images" / "more" / "b.png").read_bytes()[:9000])
     (folder / "groups.yaml").write_text("expression: [smiling]\nglasses: [round]\n")
@@ -77,7 +80,7 @@ def test_a_labelled_folder_stays_one(homomorph: Callable[..., Any], tmp_path: Pa
     outcome = homomorph("align", folder, "--out", out, "--size", 32)
     assert outcome.code == 0
     assert "3 pictures of 32x32 pixels in" in outcome.out
-    assert "2 were left out, such as " in outcome.out
+    assert "the largest of several faces is taken: 1, such as more/b.png\nleft out: 2, such as " in outcome.out
     data = read_labelled(out)
     assert [data.name(row) for row in range(2)] == ["a.png", "more/b.png"]
     np.testing.assert_array_equal(data.labels, [[1, UNKNOWN], [0, 1]])
@@ -85,6 +88,9 @@ def test_a_labelled_folder_stays_one(homomorph: Callable[..., Any], tmp_path: Pa
     assert {Image.open(path).size for path in data.paths} == {(32, 32)}
     with (out / "align.csv").open() as file:
         notes = dict(csv.reader(file))
+    assert notes["more/b.png"] == "2 faces, the largest is taken"
+    one, largest = (np.array(Image.open(out / "images" / name), dtype=float) for name in ("a.png", "more/b.png"))
+    assert np.abs(one - largest)[12:26, 9:23].mean() < 12
     assert notes["wall.png"] == "left out: no face is found"
     assert "torn.png cannot be decoded" in notes["torn.png"]
 
