@@ -19,8 +19,9 @@ from homomorph.errors import DataError
 from homomorph_client.pictures import fit_picture
 
 
-def _batches(data: LabelledPictures, probability: float = 1.0) -> PairedBatches:
-    return PairedBatches(data, batch_size=8, picture_size=32, jitter=Jitter(probability=probability), seed=1)
+def _batches(data: LabelledPictures, probability: float = 1.0, flip: float = 0.0) -> PairedBatches:
+    jitter = Jitter(probability=probability, flip=flip)
+    return PairedBatches(data, batch_size=8, picture_size=32, jitter=jitter, seed=1)
 
 
 def test_a_step_has_one_batch(data: LabelledPictures) -> None:
@@ -123,14 +124,22 @@ def test_pictures_are_moved_by_the_augmentation_alone(data: LabelledPictures) ->
     assert share_original(moved) < 0.2
 
 
-def test_the_placement_repeats_the_augmentation(data: LabelledPictures) -> None:
-    still, moved = _batches(data, 0.0)[0], _batches(data, 1.0)[0]
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_the_placement_repeats_the_augmentation(data: LabelledPictures, flip: float) -> None:
+    still, moved = _batches(data, 0.0)[0], _batches(data, 1.0, flip)[0]
     assert torch.equal(still.labels, moved.labels)
     originals = still.pictures.float()
     grid = torch.nn.functional.affine_grid(moved.placement, list(originals.shape), align_corners=False)
     placed = torch.nn.functional.grid_sample(originals, grid, padding_mode="border", align_corners=False)
     assert (moved.pictures - originals).abs().mean() > 3
     assert (moved.pictures - placed).abs().mean() < 0.5
+
+
+def test_flipped_pictures_are_mirrored(data: LabelledPictures) -> None:
+    still, flipped = _batches(data, 0.0)[0].pictures, _batches(data, 0.0, flip=1.0)[0].pictures
+    assert torch.equal(flipped, still.flip(3))
+    some = torch.cat([_batches(data, 0.0, flip=0.5)[step].placement[:, 0, 0] for step in range(20)])
+    assert 0.3 < (some < 0).float().mean() < 0.7
 
 
 def test_pictures_are_moved_alike_but_for_random_pairs_in_one_batch_of_four(data: LabelledPictures) -> None:

@@ -31,25 +31,32 @@ class Jitter:
     """Largest rotation in degrees."""
     probability: float = 0.75
     """Share of the pictures that are moved at all."""
+    flip: float = 0.0
+    """Share of the pictures that are mirrored; for sets whose labels do not tell left from right."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ConfigError(f"jitter.probability must be from 0 to 1, not {self.probability}")
+        for name in ("probability", "flip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"jitter.{name} must be from 0 to 1, not {getattr(self, name)}")
         if min(self.shift, self.scale, self.rotation_deg) < 0 or self.scale >= 1:
             raise ConfigError("jitter.shift, scale and rotation_deg must not be negative, and scale below 1")
 
 
 def positional_augmentation(jitter: Jitter) -> A.Compose:
-    """Shift, scale and rotate. The area outside the picture repeats its edge, because hair and backgrounds continue."""
+    """Mirror, shift, scale and rotate.
+
+    The area outside the picture repeats its edge, because hair and backgrounds continue.
+    """
     return A.Compose(
         [
+            *([A.HorizontalFlip(p=jitter.flip)] if jitter.flip else []),
             A.Affine(
                 translate_percent={"x": (-jitter.shift, jitter.shift), "y": (-jitter.shift, jitter.shift)},
                 scale=(1 - jitter.scale, 1 + jitter.scale),
                 rotate=(-jitter.rotation_deg, jitter.rotation_deg),
                 border_mode=cv2.BORDER_REPLICATE,
                 p=jitter.probability,
-            )
+            ),
         ],
         keypoint_params=A.KeypointParams(format="xy", remove_invisible=False),
     )
