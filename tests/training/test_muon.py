@@ -56,3 +56,24 @@ def test_it_learns_where_inputs_differ_much_in_size() -> None:
         return loss.item()
 
     assert error(Muon) < 0.5 * error(torch.optim.SGD)
+
+
+def test_adam_takes_over_after_some_updates_and_a_saved_state_says_when() -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(32, 32))
+
+    def update(optimizer: Muon) -> torch.Tensor:
+        before = weight.detach().clone()
+        optimizer.param_groups[0]["lr"] = 0.01
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+        return weight.detach() - before
+
+    optimizer = Muon([weight], updates=2)
+    for _ in range(2):
+        assert torch.linalg.svdvals(update(optimizer)).min() > 0.003
+    later = Muon([weight], updates=2)
+    later.load_state_dict(optimizer.state_dict())
+    for one in (optimizer, later):
+        # Adam's first step: its whole rate, in the direction of the gradient's sign.
+        torch.testing.assert_close(update(one).abs(), torch.full_like(weight, 0.01), rtol=0.01, atol=0)

@@ -15,7 +15,9 @@ _VECTOR_SHARE = 0.3
 _DECAY = 0.95
 """Decay of Muon's momentum."""
 _BETAS = (0.9, 0.99)
-"""Adam's decays."""
+"""Adam's decays beside Muon."""
+_ADVERSARIAL_BETAS = (0.5, 0.99)
+"""Adam's decays after Muon: a gradient of yesterday's critic is worth little."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -27,9 +29,15 @@ class Muon(torch.optim.Optimizer):
     (`torch.optim.Muon` takes matrices only.)
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Take the parameters; the training loop sets the learning rate `lr` of the only group before each step."""
+    def __init__(self, parameters: Iterable[nn.Parameter], *, updates: int | None = None) -> None:
+        """Take the parameters; the training loop sets the learning rate `lr` of the only group before each step.
+
+        Args:
+            parameters: of a network.
+            updates: number of Muon's updates, after which Adam makes all updates; None: Muon makes them to the end.
+        """
         super().__init__(parameters, {"lr": 0.0})
+        self._updates = updates
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -38,14 +46,27 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if min(len(parameter), parameter[0].numel()) >= _SMALLEST_SIDE and parameter.ndim > 1:
+                if self._muon_is_over(parameter):
+                    self._adam_update(parameter, parameter.grad, group["lr"], _ADVERSARIAL_BETAS)
+                elif min(len(parameter), parameter[0].numel()) >= _SMALLEST_SIDE and parameter.ndim > 1:
                     self._orthogonal_update(parameter, parameter.grad, group["lr"])
                 else:
-                    self._adam_update(parameter, parameter.grad, _VECTOR_SHARE * group["lr"])
+                    self._adam_update(parameter, parameter.grad, _VECTOR_SHARE * group["lr"], _BETAS)
+
+    def _muon_is_over(self, parameter: nn.Parameter) -> bool:
+        """Count this update, and drop what Muon's phase remembers when it ends."""
+        if self._updates is None:
+            return False
+        state = self.state[parameter]
+        done = state.setdefault("updates", torch.zeros(()))
+        if done == self._updates:
+            self.state[parameter] = {"updates": done}
+        done += 1
+        return bool(done > self._updates)
 
     def _orthogonal_update(self, parameter: nn.Parameter, gradient: Tensor, rate: float) -> None:
         state = self.state[parameter]
-        if not state:
+        if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(gradient, 1 - _DECAY)
         # Nesterov: what the momentum will be if the next gradient is like this one.
@@ -53,9 +74,9 @@ class Muon(torch.optim.Optimizer):
         rows, columns = matrix.shape
         parameter.add_(_orthogonal(matrix).view_as(parameter), alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
-    def _adam_update(self, parameter: nn.Parameter, gradient: Tensor, rate: float) -> None:
+    def _adam_update(self, parameter: nn.Parameter, gradient: Tensor, rate: float, betas: tuple[float, float]) -> None:
         state = self.state[parameter]
-        if not state:
+        if "step" not in state:
             state |= {
                 "step": torch.zeros(()),
                 "exp_avg": torch.zeros_like(parameter),
@@ -63,10 +84,10 @@ class Muon(torch.optim.Optimizer):
             }
         state["step"] += 1
         step = state["step"].item()
-        mean = state["exp_avg"].lerp_(gradient, 1 - _BETAS[0])
-        square = state["exp_avg_sq"].lerp_(gradient.square(), 1 - _BETAS[1])
-        deviation = (square / (1 - _BETAS[1] ** step)).sqrt_().add_(1e-8)
-        parameter.addcdiv_(mean, deviation, value=-rate / (1 - _BETAS[0] ** step))
+        mean = state["exp_avg"].lerp_(gradient, 1 - betas[0])
+        square = state["exp_avg_sq"].lerp_(gradient.square(), 1 - betas[1])
+        deviation = (square / (1 - betas[1] ** step)).sqrt_().add_(1e-8)
+        parameter.addcdiv_(mean, deviation, value=-rate / (1 - betas[0] ** step))
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 KEPT, WHOLE = 0, 1
 """The two kinds of composed frames, and their index in `Draws.scores`."""
+_PARTLY = 0.3
+"""Share of the frames of whose groups the critic sees less than the whole strength."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Draws:
     the picture itself; [2, B, G, B]."""
     swapped: Tensor
     """Whether another picture stands in for that picture in that group of a kept frame, bool [B, G]."""
+    strengths: Tensor
+    """How far the groups of the whole frame of each pair move, in (0, 1], [P]; all 1 where no critic judges it."""
     start: Tensor
     """Strengths at which the way of each pair of all groups starts, 0/1, [P, K]."""
     moving: Tensor
@@ -48,8 +52,19 @@ def draw(
     with_critic: bool,
     with_fronts: bool,
     penalised: bool,
+    swap: float,
 ) -> Draws:
-    """Draw one step of B pictures and K branches; `generator` is on the CPU."""
+    """Draw one step of B pictures and K branches.
+
+    Args:
+        pictures: B.
+        branches: K.
+        generator: on the CPU.
+        with_critic: see `Draws`.
+        with_fronts: see `Draws`.
+        penalised: see `Draws`.
+        swap: largest share of a kept frame's groups that come from other pictures.
+    """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
@@ -57,17 +72,20 @@ def draw(
     groups = branches - 1
     scores = uniform(2, pictures, groups, pictures) * (1 - torch.eye(pictures).unsqueeze(1))
     # From frames that keep nearly all of their picture's own features to frames that keep none of a group's.
-    swapped = uniform(pictures, groups) < uniform(pictures, 1)
+    swapped = uniform(pictures, groups) < swap * uniform(pictures, 1)
     # Half of the ways move all branches from a to b. The others move some, while some of the rest stand at b already.
     some, rest = (uniform(pictures, branches) < 0.5 for _ in range(2))
     everything = uniform(pictures, 1) < 0.5
     moving = some | everything
+    # Only whole strengths say which labels a frame shows, so most are whole.
+    partly = (uniform(pictures) < _PARTLY) & torch.tensor(with_critic)
     return Draws(
         with_critic=with_critic,
         with_fronts=with_fronts,
         penalised=penalised,
         scores=scores,
         swapped=swapped,
+        strengths=torch.where(partly, uniform(pictures), 1.0),
         start=(rest & ~moving).float(),
         moving=moving.float(),
         # Next to the ends nothing is to be seen of a front.

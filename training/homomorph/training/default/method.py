@@ -7,7 +7,9 @@ for a picture that agrees with it in all labels of group i. Two kinds are traine
 
     kept    base t, and for each group a picture that agrees with t in it: shows t, so a T_i carries its labels alone
     whole   base a, and for the groups that move a picture that agrees with b, for the others one that agrees with a.
-            Where labels say all of a picture, all groups move and it shows b. Elsewhere a critic judges it
+            Where labels say all of a picture, all groups move and it shows b. Elsewhere a critic judges it: whether
+            it looks real, and at whole strengths, whether it shows the labels. Then a pair of all groups is judged on
+            the way from a to b, where all branches move
 
 A frame on the way, D(F_a + sum_i u_i T_i + v sum_{i in S} T_i), has branches S that move and others that stand at
 u_i = 0 or 1. It shall look like no mixture of two shapes. Groups are of two kinds. Some blend, such as colours: half
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +36,7 @@ from homomorph.data.batches import ALL_GROUPS
 from homomorph.data.labels import LabelledPictures
 from homomorph.models.config import RESIDUAL, ModelConfig
 from homomorph.models.critics import LabelCritic
+from homomorph.models.label_readers import LabelReaders
 from homomorph.models.morph import MorphModel
 from homomorph.training.default import losses
 from homomorph.training.default.draws import KEPT, WHOLE, Draws, draw
@@ -43,8 +47,12 @@ from homomorph.training.morph_method import MorphMethod, NormalisedBatch
 from homomorph.training.muon import Muon
 from homomorph.training.parallel import Processes
 from homomorph.training.settings import MorphPreset
+from homomorph.training.updates import rate_share
 
 _log = logging.getLogger(__name__)
+
+_READERS_RATE = 1e-3
+"""Adam's learning rate for the readers."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +75,25 @@ class Morphs:
     """What that frame comes from; no gradient reaches it. The same shape."""
     after: Tensor
     """What that frame goes to; no gradient reaches it. The same shape."""
+    read: Tensor
+    """The labels that the readers find in T_i(F_a), as logits, [P, L]; none without readers."""
 
 
 class Networks(nn.Module):
     """Everything that a step updates or reads; its state is the training state on disk."""
 
     critic: LabelCritic
+    readers: LabelReaders
 
-    def __init__(self, config: ModelConfig, *, with_critic: bool) -> None:
+    def __init__(self, config: ModelConfig, *, with_critic: bool, with_readers: bool) -> None:
         super().__init__()
         self.model = MorphModel(config)
         self.mean = MorphModel(config).eval().requires_grad_(False)
         self.mean.load_state_dict(self.model.state_dict())
         if with_critic:
             self.critic = LabelCritic(len(config.attributes))
+        if with_readers:
+            self.readers = LabelReaders(config)
 
 
 class DefaultMethod(MorphMethod[Draws, Morphs]):
@@ -112,7 +125,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             _log.warning("recipe.blended names %s, which the data does not have", ", ".join(unknown))
         self._recipe = recipe
         self.critics = ("critic",) if recipe.has_critic else ()
-        nets = Networks(self.config, with_critic=recipe.has_critic).to(self.device)
+        nets = Networks(self.config, with_critic=recipe.has_critic, with_readers=recipe.read > 0).to(self.device)
         self.networks = self._nets = nets.to(memory_format=torch.channels_last)
         self.model, self.mean_model = self._nets.model, self._nets.mean
         self._rates = {
@@ -120,14 +133,20 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             "model.branches": preset.learning_rate * recipe.branch_rate,
             "model.decoder": preset.learning_rate,
         } | dict.fromkeys(self.critics, preset.critic_learning_rate)
+        self._judged_from = math.ceil(recipe.critic_from * steps) if recipe.has_critic else steps
+        """Step at which the critic joins."""
+        before = self._judged_from if recipe.has_critic else None
         self.optimizers = {
-            "model.encoder": Muon(self.model.encoder.parameters()),
+            "model.encoder": Muon(self.model.encoder.parameters(), updates=before),
             "model.branches": torch.optim.Adam(self.model.branches.parameters(), betas=(0.9, 0.99), fused=True),
-            "model.decoder": Muon(self.model.decoder.parameters()),
+            "model.decoder": Muon(self.model.decoder.parameters(), updates=before),
         } | {
             name: torch.optim.Adam(nets.get_submodule(name).parameters(), betas=(0.5, 0.99), fused=True)
             for name in self.critics
         }
+        if recipe.read > 0:
+            self._rates["readers"] = _READERS_RATE
+            self.optimizers["readers"] = torch.optim.Adam(nets.readers.parameters(), betas=(0.9, 0.99), fused=True)
         self.weights = recipe.weights
         self.critic_weights = {"judgement": 1.0, "classifier": 1.0, "penalty": recipe.penalty * recipe.penalty_every}
         self.settings |= {"recipe": dataclasses.asdict(recipe)}
@@ -149,8 +168,12 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         return self._recipe.phase(step / self._steps)
 
     def learning_rate(self, name: str, step: int) -> float:
-        """Let all rates fall alike."""
-        return self._rates[name] * self.rate_share(step)
+        """Let all rates fall alike; where a critic joins, rates fall before it joins, and rise and fall again."""
+        before = self._judged_from
+        if step < before:
+            return self._rates[name] * rate_share(step, before)
+        rate = self._recipe.judged_rate if name.startswith("model.") else self._rates[name]
+        return rate * rate_share(step - before, self._steps - before)
 
     def draw(self, batch: NormalisedBatch, step: int, generator: torch.Generator) -> Draws:
         """Draw who stands in for whom, and the ways of the frames on the way."""
@@ -159,9 +182,10 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             len(batch.pictures),
             len(self.config.branches),
             generator,
-            with_critic=recipe.has_critic and step >= recipe.critic_from * self._steps,
+            with_critic=step >= self._judged_from,
             with_fronts=self.phase(step) == FRONTS,
             penalised=step % recipe.penalty_every == 0,
+            swap=recipe.swap,
         )
         return drawn.to(self.device)
 
@@ -171,10 +195,9 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         encoded = model.encoder(batch.pictures)
         deltas = model.deltas(encoded[source], encoded[target])
         agree = self._agree(batch)
-        features = [
-            self._composed(encoded, source, self._kept(batch, agree, draws)),
-            self._composed(encoded, source, self._moved(batch, agree, draws)),
-        ]
+        features = [self._composed(encoded, source, self._kept(batch, agree, draws))]
+        if self._recipe.arrive > 0 or draws.with_critic:
+            features.append(self._whole(batch, encoded, deltas, agree, draws))
         none = batch.pictures[:0]
         before = after = none
         if draws.with_fronts:
@@ -184,15 +207,19 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             strengths = start + draws.times.unsqueeze(1) * moving
             # What lies between is D's task alone: E and the T_i learn from composed frames.
             features.append((encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)).detach())
-        kept, whole, *rest = model.decoder(torch.cat(features)).split([len(part) for part in features])
-        between = rest[0] if rest else none
-        return Morphs(encoded[source], encoded[target], deltas, kept, whole, between, before, after)
+        kept, *rest = model.decoder(torch.cat(features)).split([len(part) for part in features])
+        between = rest.pop() if draws.with_fronts else none
+        whole = rest.pop() if rest else none
+        features_a, read = encoded[source], torch.empty(0)
+        if self._recipe.read > 0:
+            read = self._nets.readers({group: model.branches[group](features_a) for group in self.config.groups})
+        return Morphs(features_a, encoded[target], deltas, kept, whole, between, before, after, read)
 
     def critic_terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs, update: int) -> dict[str, Tensor]:
         """Real pictures against frames, label by label; the classifier; and the gradient's penalty now and then."""
         if not draws.with_critic:
             return {}
-        critic, (shown, counts) = self._nets.critic, self._shown_labels(batch)
+        critic, (shown, counts) = self._nets.critic, self._shown_labels(batch, draws)
         pictures = torch.cat([batch.pictures, output.whole.detach(), output.between.detach()])
         real, whole, between = critic(pictures).split(len(batch.pictures), len(output.whole), len(output.between))
         labels, known = batch.labels, batch.known
@@ -224,14 +251,16 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         if recipe.arrive > 0:
             # The frame's labels are those of b, and known.
             shown = torch.maximum(self._agree(batch)[batch.source, batch.target].float(), self._moving_whole(batch))
-            counts = alike * shown.amin(dim=1) * batch.known[batch.target].amin(dim=1)
+            counts = self._arrived(batch, draws) * alike * shown.amin(dim=1) * batch.known[batch.target].amin(dim=1)
             terms["arrive"] = losses.arrive_loss(
                 output.whole, pictures_a, pictures_b, counts, weights[batch.target], recipe.focus
             )
-        if recipe.keep > 0:
+        if recipe.keep > 0 and len(output.whole):
             terms["keep"] = losses.keep_loss(output.whole, pictures_a, one_group)
+        if recipe.read > 0:
+            terms["read"] = attribute_loss(output.read, batch.labels[batch.source], batch.known[batch.source])
         if draws.with_critic:
-            terms |= self._judged(batch, output)
+            terms |= self._judged(batch, draws, output)
         if draws.with_fronts:
             frames = output.between, output.before, output.after
             mirror = losses.mirror_of(batch.placement[batch.source])
@@ -276,6 +305,16 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         stay, move = (self._stand_ins(agree, draws.scores[WHOLE], side) for side in (batch.source, batch.target))
         return torch.where(self._moving_whole(batch) > 0, move, stay)
 
+    def _whole(self, batch: NormalisedBatch, encoded: Tensor, deltas: Tensor, agree: Tensor, draws: Draws) -> Tensor:
+        """Return the features of each pair's whole frame, at the strengths that the critic shall see, [P, C, h, w]."""
+        own = encoded[batch.source]
+        moved = self._composed(encoded, batch.source, self._moved(batch, agree, draws)) - own
+        if not self._recipe.has_critic:
+            return own + moved
+        every = batch.group == ALL_GROUPS
+        strengths = torch.where(every, draws.times, draws.strengths).view(-1, 1, 1, 1)
+        return own + strengths * torch.where(every.view(-1, 1, 1, 1), deltas.sum(dim=1), moved)
+
     def _composed(self, features: Tensor, base: Tensor, pictures: Tensor) -> Tensor:
         """F_base + sum_i T_i(F_i - F_base) over the groups: base [N], pictures [N, G] -> features [N, C, h, w]."""
         composed = own = features[base]
@@ -283,7 +322,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             composed = composed + self._nets.model.branches[group](features[column] - own)
         return composed
 
-    def _shown_labels(self, batch: NormalisedBatch) -> tuple[Tensor, Tensor]:
+    def _shown_labels(self, batch: NormalisedBatch, draws: Draws) -> tuple[Tensor, Tensor]:
         """Return the labels that each pair's whole frame shall show, and what each label counts.
 
         Labels that move count two thirds together, the others a third; unknown ones count nothing. [P, L] each.
@@ -294,11 +333,13 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         shares = sum(
             share * part / part.sum(dim=1, keepdim=True).clamp(min=1) for share, part in ((1, taken), (0.5, 1 - taken))
         )
-        return labels_a + taken * (labels_b - labels_a), (known_a + taken * (known_b - known_a)) * shares
+        # Of a frame on the way nobody knows which labels it shows.
+        known = (known_a + taken * (known_b - known_a)) * self._arrived(batch, draws).unsqueeze(1)
+        return labels_a + taken * (labels_b - labels_a), known * shares
 
-    def _judged(self, batch: NormalisedBatch, output: Morphs) -> dict[str, Tensor]:
+    def _judged(self, batch: NormalisedBatch, draws: Draws, output: Morphs) -> dict[str, Tensor]:
         """What the critic says of the frames, for E, the T_i and D."""
-        shown, counts = self._shown_labels(batch)
+        shown, counts = self._shown_labels(batch, draws)
         frames = torch.cat([output.whole, output.between])
         whole, between = self._nets.critic(frames).split(len(output.whole), len(output.between))
         return {
@@ -318,6 +359,12 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         named = torch.ones_like(own)
         named[:, -1] = 0
         return torch.where((batch.group == ALL_GROUPS).unsqueeze(1), named, own)
+
+    def _arrived(self, batch: NormalisedBatch, draws: Draws) -> Tensor:
+        """Whether each pair's whole frame is at the whole strength of what moves, bool [P]."""
+        if not self._recipe.has_critic:
+            return torch.ones_like(batch.group, dtype=torch.bool)
+        return (draws.strengths == 1) & (batch.group != ALL_GROUPS)
 
     def _moving_whole(self, batch: NormalisedBatch) -> Tensor:
         """1 for the groups that move in a pair's whole frame, all of them where only b says what is right; [P, G]."""

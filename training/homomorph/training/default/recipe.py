@@ -18,6 +18,7 @@ TERMS = (
     "labels",
     "keep",
     "total",
+    "read",
     "front",
     "share",
     "symmetry",
@@ -44,6 +45,8 @@ class DefaultRecipe:
     """A morph of one group stays near a."""
     total: float = 0.3
     """All T_i together reach b."""
+    read: float = 0.0
+    """Linear readers find each group's labels in its T_i's part of a picture's features."""
     front: float = 2.0
     """Each place of a frame on the way shows what it showed before a change or what it shows after it; for D alone."""
     share: float = 1.0
@@ -57,6 +60,8 @@ class DefaultRecipe:
     alike, a mouth as much as hair."""
     focus: float = 0.5
     """What the places where a and b differ count in `arrive`, beside all places."""
+    swap: float = 1.0
+    """Largest share of a kept frame's groups that come from other pictures. Each frame draws its own share below it."""
     penalty: float = 0.04
     """R1, the critic's squared gradient on real pictures."""
     penalty_every: int = 16
@@ -66,6 +71,9 @@ class DefaultRecipe:
     start with."""
     critic_from: float = 0.1
     """Share of the steps that are done when the critic joins: it would tell first, blurred pictures by their blur."""
+    judged_rate: float = 2e-4
+    """Learning rate of E, the T_i and D once the critic has joined. Then Adam updates them all: Muon would make the
+    noise of the critic's gradient as large as its signal."""
     fronts_from: float = 0.6
     """Share of the steps that are done when frames on the way join."""
 
