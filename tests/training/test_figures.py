@@ -16,6 +16,12 @@ def test_errors_of_a_constant_difference() -> None:
     shown = truth + np.array([10, 0], dtype=np.uint8)[:, None, None, None]
     assert figures.squared_error(shown, truth).tolist() == [100, 0]
     assert figures.absolute_error(truth, shown).tolist() == [10, 0]
+    # Of a rare label, the pairs at hand may hold no two values.
+    assert (
+        figures.squared_error(shown[:0], truth[:0]).tolist()
+        == figures.absolute_error(truth[:0], shown[:0]).tolist()
+        == []
+    )
     assert figures.psnr(shown, truth) == pytest.approx([20 * np.log10(25.5), 100])
 
 

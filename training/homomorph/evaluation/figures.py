@@ -26,14 +26,14 @@ MAX_PSNR = 100.0
 def squared_error(pictures: Pictures, truth: Pictures) -> Array:
     """Mean squared pixel error in grey levels squared: uint8 [N, ...] twice -> [N]."""
     difference = pictures.astype(np.float64) - truth
-    error: Array = np.square(difference).reshape(len(difference), -1).mean(axis=1)
+    error: Array = np.square(difference).mean(axis=tuple(range(1, difference.ndim)))
     return error
 
 
 def absolute_error(pictures: Pictures, others: Pictures) -> Array:
     """Mean absolute pixel difference in grey levels: uint8 [N, ...] twice -> [N]."""
     difference = np.abs(pictures.astype(np.float64) - others)
-    error: Array = difference.reshape(len(difference), -1).mean(axis=1)
+    error: Array = difference.mean(axis=tuple(range(1, difference.ndim)))
     return error
 
 
