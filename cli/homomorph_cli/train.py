@@ -33,8 +33,8 @@ def train(
         str | None,
         typer.Option(
             show_default="avatars64 or cyclegan64",
-            help="Networks, picture size, recipe, batch, steps and rates: avatars64, avatars128, celeba128, published; "
-            "cyclegan64, cyclegan256; or a YAML file of your own.",
+            help="Networks, picture size, recipe, batch, steps and rates: avatars64, avatars128, faces, celeba128, "
+            "published; cyclegan64, cyclegan256; or a YAML file of your own.",
         ),
     ] = None,
     recipe: Annotated[

@@ -45,7 +45,7 @@ def test_any_multiple_of_the_stride(model: MorphModel, height: int, width: int) 
 
 
 @pytest.mark.parametrize("groups", [1, 2, 7])
-@pytest.mark.parametrize("preset", ["avatars64", "avatars128", "celeba128"])
+@pytest.mark.parametrize("preset", ["avatars64", "avatars128", "faces", "celeba128"])
 def test_branches_start_as_complementary_projections(preset: str, groups: int) -> None:
     network = read_preset(preset).network
     assert isinstance(network, CompactConfig)
