@@ -446,6 +446,7 @@ def test_the_mirror_axis_moves_with_the_picture(way: tuple[torch.Tensor, torch.T
         ({"front": -1.0}, r"recipe\.front must not be negative"),
         ({"fronts_from": 1.5}, r"recipe\.fronts_from is a share"),
         ({"critic_from": 2}, r"recipe\.critic_from is a share"),
+        ({"swap": 1.5}, r"recipe\.swap is a share"),
         ({"penalty_every": 0}, r"recipe\.penalty_every must be at least 1"),
     ],
 )

@@ -27,7 +27,7 @@ from homomorph.training.method import Method
 from homomorph.training.parallel import Processes
 from homomorph.training.settings import MorphPreset
 from homomorph.training.strips import group_strips
-from homomorph.training.updates import mean_decay, rate_share
+from homomorph.training.updates import mean_decay
 
 _log = logging.getLogger(__name__)
 
@@ -115,10 +115,6 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
         share = occurrence(data)
         if constant := [n for n, value in zip(self.config.attributes, share, strict=True) if not 0 < value < 1]:
             _log.warning("nothing can be learned of labels that all pictures share: %s", ", ".join(constant))
-
-    def rate_share(self, step: int) -> float:
-        """Return the share of the largest learning rate in this step."""
-        return rate_share(step, self._steps)
 
     def mean_decay(self, step: int) -> float:
         """Return the decay of the weights' running mean."""

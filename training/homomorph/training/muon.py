@@ -17,7 +17,7 @@ _DECAY = 0.95
 _BETAS = (0.9, 0.99)
 """Adam's decays beside Muon."""
 _ADVERSARIAL_BETAS = (0.5, 0.99)
-"""Adam's decays after Muon: a gradient of yesterday's critic is worth little."""
+"""Adam's decays after Muon, of which the first is small: a critic changes, and its old gradients are soon wrong."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -26,7 +26,7 @@ class Muon(torch.optim.Optimizer):
     Muon replaces the momentum of a weight matrix by the nearest matrix whose singular values are all near 1, so that
     rare directions of the gradient are learned as fast as frequent ones (Jordan et al., "Muon: an optimizer for hidden
     layers", 2024). The kernel of a convolution is the matrix [output channels, input channels * height * width].
-    (`torch.optim.Muon` takes matrices only.)
+    (`torch.optim.Muon` takes matrices only.) Adam can take over all weights after a number of updates.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, updates: int | None = None) -> None:
@@ -46,23 +46,20 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if self._muon_is_over(parameter):
+                if self._updates is not None and self._count(parameter) > self._updates:
                     self._adam_update(parameter, parameter.grad, group["lr"], _ADVERSARIAL_BETAS)
                 elif min(len(parameter), parameter[0].numel()) >= _SMALLEST_SIDE and parameter.ndim > 1:
                     self._orthogonal_update(parameter, parameter.grad, group["lr"])
                 else:
                     self._adam_update(parameter, parameter.grad, _VECTOR_SHARE * group["lr"], _BETAS)
 
-    def _muon_is_over(self, parameter: nn.Parameter) -> bool:
-        """Count this update, and drop what Muon's phase remembers when it ends."""
-        if self._updates is None:
-            return False
-        state = self.state[parameter]
-        done = state.setdefault("updates", torch.zeros(()))
+    def _count(self, parameter: nn.Parameter) -> int:
+        """Return the number of this update. After Muon's last one, forget the moments: Adam starts with its own."""
+        done = self.state[parameter].setdefault("updates", torch.zeros(()))
         if done == self._updates:
             self.state[parameter] = {"updates": done}
         done += 1
-        return bool(done > self._updates)
+        return int(done)
 
     def _orthogonal_update(self, parameter: nn.Parameter, gradient: Tensor, rate: float) -> None:
         state = self.state[parameter]

@@ -28,7 +28,7 @@ TERMS = (
 
 @dataclass(frozen=True)
 class DefaultRecipe:
-    """Nine weights, one a term (`losses.py` has the equations). A term of weight 0 is not computed."""
+    """Ten weights, one a term (`losses.py` has the equations). A term of weight 0 is not computed."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -38,7 +38,7 @@ class DefaultRecipe:
     arrive: float = 0.0
     """A morph with all labels of b is b; for pictures of which labels say nearly all, as drawings."""
     real: float = 0.0
-    """The critic takes frames for real pictures."""
+    """The critic takes whole frames and frames on the way for real pictures."""
     labels: float = 0.0
     """The critic finds in whole frames the labels that they should show."""
     keep: float = 0.0
@@ -72,8 +72,7 @@ class DefaultRecipe:
     critic_from: float = 0.1
     """Share of the steps that are done when the critic joins: it would tell first, blurred pictures by their blur."""
     judged_rate: float = 2e-4
-    """Learning rate of E, the T_i and D once the critic has joined. Then Adam updates them all: Muon would make the
-    noise of the critic's gradient as large as its signal."""
+    """Learning rate of E, the T_i and D once the critic has joined. From then on Adam updates them all."""
     fronts_from: float = 0.6
     """Share of the steps that are done when frames on the way join."""
 
@@ -82,7 +81,7 @@ class DefaultRecipe:
             value = getattr(self, item.name)
             if isinstance(value, float | int) and not value >= 0:
                 raise ConfigError(f"recipe.{item.name} must not be negative, it is {value}")
-        for name in ("critic_from", "fronts_from"):
+        for name in ("critic_from", "fronts_from", "swap"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"recipe.{name} is a share, at most 1, not {getattr(self, name)}")
         if self.penalty_every < 1:

@@ -22,6 +22,7 @@ from homomorph.training.parallel import Processes
 from homomorph.training.published import losses
 from homomorph.training.published.recipe import PublishedRecipe
 from homomorph.training.settings import MorphPreset
+from homomorph.training.updates import rate_share
 
 PHI, MORPHS = "phi", "morphs"
 """Phases: first the small Phi learns the labels, then all other networks learn."""
@@ -144,7 +145,7 @@ class PublishedMethod(MorphMethod[Draws, Morphs | None]):
 
     def learning_rate(self, name: str, step: int) -> float:
         """Return the rate: that of E, the T_i and D falls, that of the critics is constant."""
-        return self._rates[name] * (self.rate_share(step) if name.startswith("model.") else 1.0)
+        return self._rates[name] * (rate_share(step, self._steps) if name.startswith("model.") else 1.0)
 
     def draw(self, batch: NormalisedBatch, step: int, generator: torch.Generator) -> Draws:
         """Draw the strengths and the positions of the gradient penalty."""
