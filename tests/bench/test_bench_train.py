@@ -21,7 +21,7 @@ from homomorph_bench import train
 NETWORK = CompactConfig(
     feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
 )
-ALL_TERMS = DefaultRecipe(arrive=1, real=1, labels=1, keep=1)
+ALL_TERMS = DefaultRecipe(arrive=1, real=1, labels=1, keep=1, read=1)
 PRESET = MorphPreset(picture_size=32, network=NETWORK, batch_size=4)
 
 
