@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -176,3 +177,15 @@ class _NeverArrives:
 def test_a_batch_that_cannot_be_sent_is_not_waited_for() -> None:
     with pytest.raises(DataError, match="a process that reads pictures ended"):
         next(load_batches(_NeverArrives(), range(3), 1, {}))  # type: ignore[type-var]
+
+
+@pytest.mark.timeout(60)
+def test_workers_start_although_opencv_has_threads(data: LabelledPictures) -> None:
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        cv2.warpAffine(np.zeros((999, 999, 3), np.uint8), np.eye(2, 3), (999, 999))  # which starts them
+        next(load_batches(_batches(data), range(3), 1, {}))
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(threads)

@@ -6,9 +6,10 @@ import logging
 import multiprocessing.queues
 import os
 import signal
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
+import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -58,7 +59,7 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
         prefetch_factor=8 if workers else None,
     )
     try:
-        for batch in loader:
+        for batch in _start(loader):
             for index in sorted(batch.bad.keys() - bad.keys()):
                 bad[index] = batch.bad[index]
                 _log.warning("skipped: %s", bad[index])
@@ -76,6 +77,18 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
         ) from error
 
 
+def _start(loader: DataLoader[B]) -> Iterator[B]:
+    """Start the workers without OpenCV's threads.
+
+    A forked worker knows of these threads, but has none of them: `setNumThreads` and every filter would wait for ever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    batches = iter(loader)
+    cv2.setNumThreads(threads)
+    return batches
+
+
 def default_workers() -> int:
     """Return the default number of processes that read pictures: one for every two cores, at least 1, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
@@ -89,8 +102,6 @@ def report_skipped(count: int, data: LabelledPictures) -> None:
 
 def _begin_worker(_: int) -> None:
     """Let a worker use one core, so that the networks have the others, and let it outlive signals to its group."""
-    import cv2
-
     # Ctrl-C reaches every process of a terminal, and service managers stop all of a service's: the process that takes
     # the batches finishes its step first. It also ends its workers by SIGTERM when it ends, and then waits for them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -99,5 +110,4 @@ def _begin_worker(_: int) -> None:
     # If /dev/shm is full, a batch cannot be sent. By default it would be lost, and the other process would wait for it.
     queue: Any = multiprocessing.queues.Queue
     queue._on_queue_feeder_error = staticmethod(lambda *_: os._exit(1))
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)
