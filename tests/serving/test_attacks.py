@@ -198,6 +198,29 @@ def test_keys_are_not_in_the_list_of_processes(server: TritonServer) -> None:
         assert server.keys.shared_memory.encode() not in command
 
 
+@pytest.mark.parametrize("kind", ["missing", "no library"])
+def test_a_server_whose_guard_is_not_loaded_does_not_start(
+    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    library = tmp_path / "librequest_guard.so"
+    if kind == "no library":
+        library.write_bytes(bytes(64))
+    monkeypatch.setattr("homomorph_export.serving.server.build_guard", lambda: library)
+    server = TritonServer(sizes, models=["size"], log=tmp_path / "log")
+    with pytest.raises(ServerError, match=r"the server did not start: object '.*guard.so' from LD_PRELOAD cannot be"):
+        server.start()
+    assert processes(server.id) == {}
+
+
+def test_a_guard_in_a_folder_whose_name_separates_paths(
+    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a:b"))
+    with TritonServer(sizes, models=["size"]) as server:
+        assert "librequest_guard.so" in Path(f"/proc/{processes(server.id)['tritonserver']}/maps").read_text()
+        assert server.loaded() == ["size"], "the control key is the launcher's"
+
+
 def test_other_users_cannot_read_its_memory(server: TritonServer) -> None:
     files = [*Path("/dev/shm").glob(f"{server.id}_*"), key_file(server.ports["grpc"])]
     assert len(files) > 1

@@ -47,9 +47,15 @@ from homomorph_export.serving.log import failure_reason
             "/x/tritonserver: error while loading shared libraries: libb64.so: cannot open shared object file\n",
             "error while loading shared libraries: libb64.so: cannot open shared object file",
         ),
+        (
+            "ERROR: ld.so: object '/x/guard.so' from LD_PRELOAD cannot be preloaded (failed to map segment): ignored.\n"
+            'Bad option: "--grpc-restricted-protocol".\n',
+            "object '/x/guard.so' from LD_PRELOAD cannot be preloaded (failed to map segment), and it must be: put it "
+            "where programs may run, or delete it, and it is made again",
+        ),
         ("", "its log names no error"),
     ],
-    ids=["model", "error", "glog", "cuda", "uncaught", "driver-helper", "symbol", "library", "empty"],
+    ids=["model", "error", "glog", "cuda", "uncaught", "driver-helper", "symbol", "library", "preload", "empty"],
 )
 def test_failure_reason(log: str, reason: str) -> None:
     assert failure_reason(log) == reason

@@ -45,35 +45,27 @@ class ControlError(HomomorphError):
 
 @dataclass(frozen=True)
 class Keys:
-    """The random keys of one start. The server gets their values through its environment."""
+    """The random keys of one start."""
 
     control: str = field(default_factory=lambda: secrets.token_hex(16))
     shared_memory: str = field(default_factory=lambda: secrets.token_hex(16))
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment variables from which `request_guard.c` inserts the keys."""
-        return {"HOMOMORPH_CONTROL_KEY": self.control, "HOMOMORPH_SHARED_MEMORY_KEY": self.shared_memory}
-
-    def arguments(self, *, http: bool, http_is_open: bool, hidden: bool) -> list[str]:
+    def arguments(self, *, http: bool, http_is_open: bool) -> list[str]:
         """Return the arguments of tritonserver that restrict its calls.
 
         Args:
             http: whether the server also listens for HTTP.
             http_is_open: whether clients may request morphs over HTTP.
-            hidden: whether the arguments name the environment variables instead of the keys.
         """
-        control, shared_memory = (
-            (f"@{name}" for name in self.environment()) if hidden else (self.control, self.shared_memory)
-        )
         control_apis = ",".join(_CONTROL_APIS)
         words = [
-            f"--grpc-restricted-protocol={control_apis}:{CONTROL_KEY}={control}",
-            f"--grpc-restricted-protocol=shared-memory:{SHARED_MEMORY_KEY}={shared_memory}",
+            f"--grpc-restricted-protocol={control_apis}:{CONTROL_KEY}={self.control}",
+            f"--grpc-restricted-protocol=shared-memory:{SHARED_MEMORY_KEY}={self.shared_memory}",
         ]
         if http:
             http_apis = ",".join(_CONTROL_APIS if http_is_open else (*_CONTROL_APIS, *_OTHER_APIS))
-            words.append(f"--http-restricted-api={http_apis}:{CONTROL_KEY}={control}")
-            words.append(f"--http-restricted-api=shared-memory:{SHARED_MEMORY_KEY}={shared_memory}")
+            words.append(f"--http-restricted-api={http_apis}:{CONTROL_KEY}={self.control}")
+            words.append(f"--http-restricted-api=shared-memory:{SHARED_MEMORY_KEY}={self.shared_memory}")
         return words
 
 

@@ -1,4 +1,4 @@
-"""Build the library of `request_guard.c`, which refuses requests that would crash a model's process."""
+"""The library of `request_guard.c`: refuses requests that would crash a model's process, and hides keys."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from homomorph_client.files import cache_folder
+from homomorph_client.errors import OutputError
+from homomorph_client.files import cache_folder, replacing
 
 _LOGGER = logging.getLogger(__name__)
 _SOURCE = "request_guard.c"
@@ -35,10 +36,7 @@ def build_guard() -> Path | None:
     if library.exists():
         return library
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        # Build in a temporary folder and rename, so that no other process loads an incomplete file.
-        with tempfile.TemporaryDirectory(dir=library.parent) as scratch, resources.as_file(source) as path:
-            built = Path(scratch) / _LIBRARY_FILE
+        with replacing(library) as built, resources.as_file(source) as path:
             words = [*_compiler(), "-O2", "-shared", "-fPIC", "-o", str(built), str(path), "-ldl"]
             subprocess.run(
                 words,
@@ -48,13 +46,33 @@ def build_guard() -> Path | None:
                 text=True,
                 timeout=_BUILD_TIMEOUT_S,
             )
-            built.replace(library)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, OutputError, subprocess.SubprocessError) as error:
         said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
         reason = (said or str(error)).strip().splitlines()[-1]
         _LOGGER.warning("the server runs without its request guard, which a C compiler builds (%s)", reason)
         return None
     return library
+
+
+def hide(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Move the values of arguments into environment variables, from which the library takes them.
+
+    Other users can read a process's arguments but not its environment. A tritonserver that runs without the library
+    gets no values. It refuses such restrictions and ends, so it is never open to others.
+
+    Args:
+        arguments: words such as `--option=value`.
+
+    Returns:
+        The words, such as `--option=@HOMOMORPH_ARGUMENT_0`, and the environment variables.
+    """
+    hidden, environment = [], {}
+    for number, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        name = f"HOMOMORPH_ARGUMENT_{number}"
+        hidden.append(f"{option}=@{name}")
+        environment[name] = value
+    return hidden, environment
 
 
 def _compiler() -> list[str]:

@@ -34,6 +34,11 @@ def failure_reason(log: str, code: int = 0) -> str:
     errors = [error for error in errors if not any(words in error for words in _HARMLESS)]
     if errors:
         return errors[-1]
+    ignored = re.search(
+        r"^ERROR: ld\.so: (object '.*?' from LD_PRELOAD cannot be preloaded .*): ignored", log, re.MULTILINE
+    )
+    if ignored:
+        return f"{ignored[1]}, and it must be: put it where programs may run, or delete it, and it is made again"
     if code > 128:
         return ended_by(code - 128)
     return "its log names no error"

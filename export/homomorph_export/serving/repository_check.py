@@ -15,8 +15,9 @@ from homomorph_export.errors import ExportError
 from homomorph_export.flavours import PYTHON, Flavour
 from homomorph_export.manifest import check_weights
 
-_SAFE_PATH = re.compile(r"[\w./+=,@%:-]+", re.ASCII)
-"""Triton's Python backend (24.10) passes paths to a shell without quotes; other characters could run commands."""
+_SAFE_PATH = re.compile(r"[\w./+=,@%-]+", re.ASCII)
+"""Triton's Python backend (24.10) passes paths to a shell without quotes; other characters could run commands. A colon
+would split the path of a library to preload."""
 _SAFE_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
@@ -55,7 +56,7 @@ def check_repository(repository: Path, models: Sequence[str], flavour: Flavour =
 
 
 def is_safe(path: Path) -> bool:
-    """Whether a shell takes an unquoted path literally."""
+    """Whether a shell takes an unquoted path literally, and the loader a path to preload."""
     return bool(_SAFE_PATH.fullmatch(str(path)))
 
 

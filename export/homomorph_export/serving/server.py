@@ -32,7 +32,7 @@ from homomorph_export.serving.control import Control, ControlError, GrpcControl,
 from homomorph_export.serving.devices import choose_cores, visible_devices
 from homomorph_export.serving.distribution import environment, find_backend, find_distribution, link_backends
 from homomorph_export.serving.engine_choice import AUTO, TORCHSCRIPT, check_engine, measured_engines
-from homomorph_export.serving.guard import build_guard
+from homomorph_export.serving.guard import build_guard, hide
 from homomorph_export.serving.log import ended_by, failure_reason
 from homomorph_export.serving.ports import LOOPBACK, choose_ports
 from homomorph_export.serving.repository_check import check_repository, is_safe, with_called_models
@@ -313,7 +313,9 @@ class TritonServer:
                 stop_timeout_s=self._stop_timeout_s,
                 start_timeout_s=self._start_timeout_s,
             )
-            command = self._command(distribution, backend, guard)
+            restrictions = self.keys.arguments(http="http" in self.ports, http_is_open=self._http_is_open)
+            restrictions, hidden_values = hide(restrictions) if guard else (restrictions, {})
+            command = self._command(distribution, backend, guard, restrictions)
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", keeper.__file__, self._settings.to_json(), *command],
                 stdin=subprocess.PIPE,
@@ -321,7 +323,7 @@ class TritonServer:
                 stderr=log,
                 bufsize=0,  # `select` does not see lines in a buffer
                 env=environment(distribution, backend)
-                | self.keys.environment()
+                | hidden_values
                 | {
                     "HOMOMORPH_CACHE_MIB": str(self._cache_mib),
                     "HOMOMORPH_ENGINE": self.engine,
@@ -331,7 +333,9 @@ class TritonServer:
                 start_new_session=True,  # Ctrl-C reaches only the launcher, which then stops the server properly
             )
 
-    def _command(self, distribution: Path, backend: Path | None, guard: Path | None) -> list[str]:
+    def _command(
+        self, distribution: Path, backend: Path | None, guard: Path | None, restrictions: list[str]
+    ) -> list[str]:
         """Return the words of tritonserver's command, and create the files that it names in the scratch folder."""
         Path(self._settings.heartbeats).mkdir()
         backends = self._scratch / "backends"
@@ -358,7 +362,7 @@ class TritonServer:
             "--disable-auto-complete-config",
             *([f"--cache-config=local,size={self._cache_mib << 20}"] if self._cache_mib else []),
             *(self._tls.arguments() if self._tls else []),
-            *self.keys.arguments(http="http" in self.ports, http_is_open=self._http_is_open, hidden=guard is not None),
+            *restrictions,
             f"--exit-timeout-secs={max(1, int(self._stop_timeout_s))}",
             f"--allow-http={str('http' in addresses).lower()}",
             *(f"--{service}-address={host}" for service, (host, _) in addresses.items()),
