@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from homomorph.runs.label_features import load_label_features
 from homomorph.runs.run import load_model, resolve_run
@@ -58,6 +60,32 @@ def test_the_drawings_are_the_ensembles(models: tuple[Model, ...], drawing: str,
     drawn = [[word.strip() for word in line.split("-->")] for line in DRAWINGS[drawing].splitlines()]
     assert {word for words in drawn for word in words} == {step.model for step in steps}
     assert {pair for words in drawn for pair in pairwise(words)} == set(arrows(steps))
+
+
+# A size of a tensor in perf_analyzer's form, and in trtexec's, in a command that names the model.
+COMMANDS = [
+    (model, tensor, [int(length) for length in re.split("[,x]", shape)])
+    for page in sorted(PAGE.parent.rglob("*.md"))
+    for command in page.read_text().replace("\\\n", "").splitlines()
+    if (named := re.search(r"perf_analyzer -m (\w+)|--onnx=triton_repo/(\w+)/", command))
+    for model in named.groups()
+    if model
+    for tensor, shape in re.findall(r"\b([A-Z]+):([\dx,]+)", command)
+]
+
+
+def test_there_are_commands_with_shapes() -> None:
+    assert {model for model, _, _ in COMMANDS} == {"morph", "decoder"}
+
+
+@pytest.mark.parametrize(("model", "tensor", "shape"), COMMANDS)
+def test_shapes_in_commands_of_the_pages_are_the_models(model: str, tensor: str, shape: list[int]) -> None:
+    text = (REPOSITORY / model / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    (dims,) = (list(served.dims) for served in config.input if served.name == tensor)
+    shape = shape[len(shape) - len(dims) :]  # trtexec's shapes begin with the batch
+    assert len(shape) == len(dims)
+    assert all(dim in (-1, length) for dim, length in zip(dims, shape, strict=True)), f"{dims} in triton_repo"
 
 
 def arrows(steps: tuple[Step, ...]) -> Iterator[tuple[str, str]]:
