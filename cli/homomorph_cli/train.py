@@ -14,8 +14,13 @@ from homomorph_client.errors import HomomorphError
 if TYPE_CHECKING:
     from homomorph.progress import Progress
 
-_DISPLAYED = ("reconstruction", "conditional", "front", "phi", "phi3", "pixel", "adversarial", "cycle", "pictures/s")
-"""Terms that are shown while training, where a method has them; TensorBoard has all."""
+_DISPLAYED = (
+    *("reconstruction", "arrive", "labels", "front"),  # default
+    *("phi", "phi3", "pixel"),  # published
+    *("adversarial", "cycle"),  # cyclegan
+    "pictures/s",
+)
+"""Figures that are shown while training, where a recipe has them; TensorBoard has all."""
 
 
 def train(
@@ -67,8 +72,8 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Run folder, or the name of a shipped model, to start from instead of random weights; of other groups "
-            "than yours, E and D alone are taken."
+            help="Run folder, or the name of a shipped model, to start from instead of random weights: E, D, and the "
+            "T_i of the groups that both have."
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from homomorph.data.render_set import render_set
-from homomorph.training.default.recipe import DefaultRecipe
+from homomorph.progress import Progress
+from homomorph.training.default.recipe import TERMS, DefaultRecipe
+from homomorph_cli.train import _few
 
 SMALL_CYCLEGAN = ("--set", "filters=2", "--set", "discriminator_filters=2", "--steps", 1, "--workers", 0)
 
@@ -94,6 +96,11 @@ def test_a_preset_can_be_a_file_and_options_go_over_it(
     outcome = homomorph("train", data, "--out", tmp_path / "run", "--preset", preset, "--resume")
     assert outcome.code == 2
     assert "was trained with another preset, recipe, steps" in outcome.err
+
+
+def test_progress_shows_the_terms_that_matter() -> None:
+    displayed = _few(Progress("training", 1, 2, dict.fromkeys([*TERMS, "pictures/s"], 1.0))).figures
+    assert set(displayed) == {"reconstruction", "arrive", "labels", "front", "pictures/s"}
 
 
 def test_a_cyclegan_is_trained_for_one_attribute(homomorph: Callable[..., Any], data: Path, tmp_path: Path) -> None:
