@@ -42,6 +42,9 @@ ADAPTER = yaml.safe_load((DEPLOY / "prometheus" / "adapter-values.yaml").read_te
 PAGE = (DEPLOY.parent / "docs" / "deployment.md").read_text()
 SCRAPE = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
 
+MINIMUM = (26, 7)
+"""Oldest release of Triton that NVIDIA's bulletins of 2026 do not tell to update."""
+
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which builds overlays, is missing")
 
 
@@ -50,6 +53,12 @@ def built(overlay: str) -> list[dict[str, Any]]:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     return list(yaml.safe_load_all(result.stdout))
+
+
+def release(text: str) -> tuple[int, int]:
+    """Return the release of the one image of Triton in a text."""
+    ((year, month),) = re.findall(r"nvcr\.io/nvidia/tritonserver:(\d+)\.(\d+)-py3\b", text)
+    return int(year), int(month)
 
 
 def the(kind: str, documents: list[dict[str, Any]]) -> dict[str, Any]:
@@ -170,8 +179,7 @@ def test_the_service_has_morphs_alone() -> None:
 
 def test_the_image_is_of_a_release_without_the_known_faults() -> None:
     (image,) = read("kustomization")["images"]
-    year, month = map(int, image["newTag"].removesuffix("-py3").split("."))
-    assert (year, month) >= (25, 7)
+    assert release(f"{image['name']}:{image['newTag']}") >= MINIMUM
 
 
 def test_pods_have_bounds_on_memory_and_disk() -> None:
@@ -192,11 +200,30 @@ def test_the_request_guard_is_loaded_where_there_is_one() -> None:
     assert "create configmap homomorph-guard --from-file=librequest_guard.so" in PAGE
 
 
-def test_no_line_of_the_docs_publishes_a_port_to_the_network() -> None:
-    pages = [DEPLOY.parent / "README.md", *(DEPLOY.parent / "docs").rglob("*.md")]
-    published = [port for page in pages for port in re.findall(r"docker run.*? -p (\S+)", page.read_text())]
+PAGES = [DEPLOY.parent / "README.md", *sorted((DEPLOY.parent / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        command
+        for page in PAGES
+        for command in re.findall(r"\bdocker run\b(?! --shm).*", re.sub(r"\\\n\s*", "", page.read_text()))
+    ],
+)
+def test_docker_opens_a_server_to_this_machine_and_for_morphs_alone(command: str) -> None:
+    published = re.findall(r"\s(?:-p|--publish)[ =]?(\S+)", command)
     assert published
-    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert not re.search(r"\s(?:-P|--publish-all|--net|--network)\b", command)
+    assert release(command) >= MINIMUM
+    assert "--allow-http=false" in command
+    (restricted,) = re.findall(r"--grpc-restricted-protocol=(\S+?):homomorph-control=\$\(", command)
+    assert set(restricted.split(",")) == {"model-repository", "shared-memory", "trace", "logging"}
+
+
+def test_every_page_with_docker_is_read() -> None:
+    assert sum(page.read_text().count("docker run --rm") for page in PAGES) == 3
 
 
 @needs_kubectl
