@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 CYCLEGAN ?= smiling64
 SOURCES := client training export benchmarks cli tests
 
-.PHONY: help setup lock ops demo test test-slow soak lint format docs bench comparison screenshot clean
+.PHONY: help setup lock ops demo test test-slow soak lint format docs bench tables comparison screenshot clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ docs: $(STAMP) ## Build the documentation into out/docs; a broken link is an err
 
 bench: $(STAMP) ops ## Measure the operator (results in out/bench)
 	$(BIN)/homomorph bench kernel --out out/bench
+
+tables: $(STAMP) ## Write the tables of docs/ again from benchmarks/results
+	$(BIN)/python -m homomorph_bench.page_tables docs benchmarks/results
 
 comparison: $(STAMP) ## Measure all systems, and write docs/comparison.md again (CYCLEGAN=RUN for another one)
 	@test -d data/held_out || $(BIN)/homomorph render data/held_out --count 6000 --size 64 --seed 1

@@ -81,6 +81,11 @@ def write(records: Sequence[Record], folder: Path) -> Path:
     return path
 
 
+def read(folder: Path) -> list[Record]:
+    """Read `results.json` of a folder."""
+    return [Record(**record) for record in json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))]
+
+
 def table(records: Sequence[Record], title: str) -> Table:
     """Lay the records out for a terminal."""
     result = Table(title=title)

@@ -8,6 +8,7 @@ this text is replaced
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,32 @@ DISPLAYED_FRAMES = (0, 2, 5, 8, 10)
 """Indices of the frames that a page shows of each strip. Half of the frames halve the file size."""
 
 
-def check_page(page: Path) -> str:
+def check_page(page: Path, sections: Iterable[str] = SECTIONS) -> str:
     """Read a page.
 
     Raises:
-        DataError: the page does not exist, or lacks the marks of a section.
+        DataError: the page does not exist, or lacks the marks of one of the sections.
     """
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{page} is no page that figures can be written into: {error}") from error
-    for section in SECTIONS:
+    for section in sections:
         if len(_section(section).findall(text)) != 1:
             raise DataError(f"{page} must have <!-- {section} --> once, and <!-- end --> after it")
+    return text
+
+
+def replace_sections(page: Path, sections: Mapping[str, str]) -> str:
+    """Return the text of a page with other sections between its marks.
+
+    Raises:
+        DataError: as `check_page`.
+    """
+    text = check_page(page, sections)
+    for section, content in sections.items():
+        (found,) = _section(section).finditer(text)
+        text = f"{text[: found.start(2)]}\n{content}\n{text[found.end(2) :]}"
     return text
 
 
@@ -57,7 +71,7 @@ def write_page(page: Path, evaluation: Evaluation) -> None:
     Raises:
         DataError: as `check_page`.
     """
-    text = check_page(page)
+    check_page(page)  # before a picture is written
     results = evaluation.results
     rows = [(name, values) for name, values, _, part in table_rows(results) if not part]
     sections = {
@@ -68,10 +82,7 @@ def write_page(page: Path, evaluation: Evaluation) -> None:
         "strips": "\n\n".join(_strips(page, evaluation)),
         "curves": _curves(page, results),
     }
-    for section, content in sections.items():
-        (found,) = _section(section).finditer(text)
-        text = f"{text[: found.start(2)]}\n{content}\n{text[found.end(2) :]}"
-    write_text(page, text)
+    write_text(page, replace_sections(page, sections))
 
 
 def _section(name: str) -> re.Pattern[str]:
