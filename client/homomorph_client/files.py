@@ -16,8 +16,10 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from homomorph_client.errors import OutputError
 
@@ -215,6 +217,22 @@ def _flush_one(path: Path) -> None:
 def cache_folder() -> Path:
     """Return homomorph's folder in the user's cache, for files that can be made again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "homomorph"
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading, if it is a regular file. Opening a pipe would wait for a process that writes into it.
+
+    Raises:
+        OSError: it is a folder (IsADirectoryError), a pipe or a device, does not exist, or cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def sha256(path: Path) -> str:

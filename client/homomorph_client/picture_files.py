@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from homomorph_client import png
 from homomorph_client.colours import from_code_points
 from homomorph_client.containers import boxed_profile, code_points, counting_from_black
 from homomorph_client.errors import PictureError
+from homomorph_client.files import open_regular
 from homomorph_client.picture_warnings import quietly, warn
 
 _FORMATS = (
@@ -139,26 +139,17 @@ def _read_regular(path: Path) -> bytes:
 def _open_regular(path: Path) -> IO[bytes]:
     """Open a file. Refuses files that are not regular or too large."""
     try:
-        # Opening a pipe would block until a process writes into it.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        file = open_regular(path)
     except FileNotFoundError as error:
         raise PictureError(f"there is no file {path}") from error
     except ValueError as error:
         raise PictureError(f"{str(path)!r} is no name of a file: {error}") from error
     except OSError as error:
         raise PictureError(f"{path} cannot be opened: {error.strerror}") from error
-    found = os.fstat(handle)
-    problem = None
-    if stat.S_ISDIR(found.st_mode):
-        problem = "is a folder: give a picture file"
-    elif not stat.S_ISREG(found.st_mode):
-        problem = "is no regular file: give a picture file"
-    elif found.st_size > _MAX_FILE_BYTES:
-        problem = f"has more than {_MAX_FILE_BYTES >> 20} MiB"
-    if problem:
-        os.close(handle)
-        raise PictureError(f"{path} {problem}")
-    return os.fdopen(handle, "rb")
+    if os.fstat(file.fileno()).st_size > _MAX_FILE_BYTES:
+        file.close()
+        raise PictureError(f"{path} has more than {_MAX_FILE_BYTES >> 20} MiB")
+    return file
 
 
 def _formats(data: bytes, name: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from tritonclient.grpc.model_config_pb2 import (
     ModelQueuePolicy,
 )
 
+from homomorph.text_files import read_text
 from homomorph_export.contract import MAX_BATCH_SIZE, MAX_QUEUE, QUEUE_TIMEOUT_S, Model, Step
 from homomorph_export.flavours import AOTI, GPU, LIBTORCH, ONNX, PYTHON, TENSORRT, Flavour
 
@@ -122,10 +123,11 @@ def read_config(path: Path) -> ModelConfig:
     """Read a `config.pbtxt`.
 
     Raises:
-        OSError: it cannot be read.
+        FileNotFoundError: there is none.
+        ValueError: it is no regular file, too large, not in UTF-8, or cannot be read.
         text_format.ParseError: it is not one.
     """
-    config: ModelConfig = text_format.Parse(path.read_text(), ModelConfig())
+    config: ModelConfig = text_format.Parse(read_text(path, ValueError), ModelConfig())
     return config
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from homomorph.text_files import read_json
 from homomorph_client.files import sha256
 from homomorph_client.names import HOMOMORPH
 from homomorph_export.contract import MANIFEST_FILE
@@ -79,15 +80,23 @@ def exports(repository: Path) -> dict[str, Record]:
     """
     path = repository / MANIFEST_FILE
     try:
-        latest = json.loads(path.read_text())
+        latest = read_json(path, ValueError)
         records: list[Record] = [latest, *latest.pop("others", ())]
-        if any(not _NAME.fullmatch(name) for record in records for name in record["models"]):
-            raise ValueError("the name of a model is none")
+        for record in records:
+            _check_record(record)
         return {record.get("method", HOMOMORPH): record for record in records}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(f"{path} is damaged ({error}): delete it together with the folders that it lists") from error
+
+
+def _check_record(record: Record) -> None:
+    if any(not _NAME.fullmatch(name) for name in record["models"]):
+        raise ValueError("the name of a model is none")
+    files = record.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(checksum, str) for checksum in files.values()):
+        raise ValueError("`files` must map the paths of files to their checksums")
 
 
 def check_weights(repository: Path) -> None:

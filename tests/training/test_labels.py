@@ -295,7 +295,7 @@ def test_bad_labels_are_refused(folder: Path, name: str, text: str, message: str
         ("a: " + "{a: " * 20_000, "nested too deeply"),
         ("glasses: [no, round]", "does not read 'False' as a name"),
         ("glasses: [2020-13-01 25:61:00]", "groups.yaml"),
-        ("x" * 2**21, "more than 1 MiB"),
+        ("x" * 2**21, "more than 256 KiB"),
     ],
 )
 def test_bad_groups_are_refused(folder: Path, text: str, message: str) -> None:

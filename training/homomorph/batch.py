@@ -25,6 +25,7 @@ from homomorph.data.parquet_pictures import picture_of, read_rows
 from homomorph.data.picture_names import PictureNames
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
+from homomorph.text_files import read_text
 from homomorph_client.errors import PictureError
 from homomorph_client.files import write_text
 from homomorph_client.output import write_output
@@ -167,7 +168,7 @@ def check_results(out: Path, work: Work, kind: Format) -> str:
     settings = json.dumps({**work.settings(), "format": kind}, indent=2, sort_keys=True) + "\n"
     file = out / _SETTINGS_FILE
     if file.is_file():
-        if file.read_text(encoding="utf-8") != settings:
+        if read_text(file, DataError) != settings:
             raise DataError(f"{out} holds results of other settings ({_SETTINGS_FILE}): give a new folder")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} already holds something else: give a new folder")

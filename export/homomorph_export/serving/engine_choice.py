@@ -18,6 +18,7 @@ from pathlib import Path
 
 from homomorph.environment import cpu_name
 from homomorph.progress import Progress, Report, silent
+from homomorph.text_files import read_json
 from homomorph_client.errors import OutputError, ServerError
 from homomorph_client.files import sha256, write_text
 from homomorph_client.names import MORPH
@@ -115,7 +116,7 @@ def measured_engines(repository: Path, *, cores: int, report: Report = silent) -
 def _kept(path: Path, manifest: str) -> dict[str, dict[str, float]]:
     """Return earlier measurements of the same export, by machine; none if the file is damaged."""
     try:
-        kept = json.loads(path.read_text())
+        kept = read_json(path, ValueError)
         if kept["manifest"] != manifest:
             return {}
         return {

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import yaml
@@ -23,6 +23,7 @@ from homomorph.data.picture_names import PictureNames
 from homomorph.data.tables import TABLE_FILES, UNKNOWN, LabelTable, find_table, read_table
 from homomorph.errors import ConfigError, DataError
 from homomorph.models.config import check_groups
+from homomorph.text_files import read_yaml
 from homomorph_client.picture_files import is_picture
 
 __all__ = ["UNKNOWN", "LabelledPictures", "read_groups", "read_labelled"]
@@ -30,8 +31,6 @@ __all__ = ["UNKNOWN", "LabelledPictures", "read_groups", "read_labelled"]
 IMAGES_FOLDER = "images"
 ATTRIBUTES_FILE = "attributes.csv"
 GROUPS_FILE = "groups.yaml"
-
-_MAX_GROUPS_BYTES = 2**20
 
 
 class _PicturePaths(Sequence[Path]):
@@ -263,7 +262,12 @@ def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: the file is missing, is not such a mapping, or has invalid names.
     """
-    content = _read_yaml(file)
+    try:
+        content = read_yaml(file, DataError)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise DataError(f"{file} must map group names to lists of attributes, as `glasses: [round, square]`")
     for name in (name for group, names in content.items() for name in (group, *names)):
@@ -275,44 +279,3 @@ def read_groups(file: Path) -> dict[str, tuple[str, ...]]:
     except ConfigError as error:
         raise DataError(f"{file}: {error}") from error
     return groups
-
-
-def _read_yaml(file: Path) -> Any:
-    """Read a small YAML file. References and duplicate keys are errors."""
-    try:
-        if file.exists() and not file.is_file():
-            raise DataError(f"{file} is no regular file")
-        if file.exists() and file.stat().st_size > _MAX_GROUPS_BYTES:
-            raise DataError(f"{file} has more than {_MAX_GROUPS_BYTES >> 20} MiB: it names no groups")
-        return yaml.load(file.read_text(encoding="utf-8-sig"), _PlainLoader)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"there is no {file}: it names the attributes of each group, as `glasses: [round, square]`"
-        ) from error
-    except _UnwantedError as error:
-        raise DataError(f"{file}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not YAML: {error}") from error
-    except RecursionError as error:
-        raise DataError(f"{file} is nested too deeply") from error
-    except ValueError as error:  # an invalid number or date
-        raise DataError(f"{file} is not YAML: {error}") from error
-
-
-class _UnwantedError(yaml.YAMLError):
-    """Valid YAML with a feature that we refuse."""
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Refuses references, which can expand without limit, and duplicate keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise _UnwantedError("references (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [str(key.value) for key, _ in node.value]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise _UnwantedError(f"{twice[0]!r} stands in it twice: put both lists into one")
-        return super().construct_mapping(node, deep)

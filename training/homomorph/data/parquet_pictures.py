@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from homomorph.errors import DataError
-from homomorph_client.files import cache_folder, replacing
+from homomorph_client.files import cache_folder, open_regular, replacing
 
 _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 _ROWS = 256
@@ -57,6 +57,7 @@ def count_row_groups(file: Path) -> int:
     import pyarrow.parquet as pq
 
     try:
+        open_regular(file).close()
         return int(pq.ParquetFile(file).metadata.num_row_groups)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
@@ -74,6 +75,7 @@ def read_rows(file: Path, *, row_group: int | None = None) -> Iterator[dict[str,
     except ImportError as error:
         raise DataError(f"{file} needs pyarrow: pip install 'homomorph-interpolation[tables]'") from error
     try:
+        open_regular(file).close()
         if file.suffix == ".arrow":
             batches = iter(pa.ipc.open_stream(pa.memory_map(str(file))))
         else:

@@ -7,7 +7,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from homomorph.errors import DataError
+from homomorph.errors import ConfigError, DataError
+from homomorph.models.config import checked
+from homomorph.text_files import read_json
 
 _PROVENANCE_FILE = "render.json"
 
@@ -36,9 +38,9 @@ def read_provenance(folder: Path) -> Provenance | None:
         DataError: the file does not say what a rendered set's says.
     """
     path = folder / _PROVENANCE_FILE
-    if not path.is_file():
-        return None
     try:
-        return Provenance(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        return checked(Provenance, read_json(path, ConfigError))
+    except FileNotFoundError:
+        return None
+    except ConfigError as error:
         raise DataError(f"{path} is not what `homomorph render` writes: {error}") from error

@@ -193,6 +193,8 @@ def checked(kind: type[C], values: object, *, strict: bool = True) -> C:
     try:
         # Validates as JSON, so that lists are accepted as tuples.
         return TypeAdapter(kind).validate_json(json.dumps(values), strict=strict)
+    except RecursionError as error:
+        raise ConfigError("it is nested too deeply") from error
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise ConfigError(f"it holds what JSON cannot: {error}") from error

@@ -9,13 +9,14 @@ from homomorph.errors import CheckpointError
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.models.translator import Translator
-from homomorph.runs.run import CONFIG_FILE, load_config_and_model, read_json
+from homomorph.runs.run import CONFIG_FILE, load_config_and_model
+from homomorph.text_files import read_json
 
 
 def is_cyclegan(folder: Path) -> bool:
     """Return whether a folder is a CycleGAN's run; a folder that cannot be read is not."""
     try:
-        return bool(read_json(folder / CONFIG_FILE).get("method") == CycleGANConfig.method)
+        return bool(read_json(folder / CONFIG_FILE, CheckpointError).get("method") == CycleGANConfig.method)
     except (OSError, CheckpointError):
         return False
 
@@ -37,6 +38,6 @@ def load_translator(runs: Sequence[Path]) -> Translator:
         ConfigError: as `Translator`.
     """
     for run in runs:
-        if (run / CONFIG_FILE).is_file() and "groups" in read_json(run / CONFIG_FILE):
+        if (run / CONFIG_FILE).is_file() and "groups" in read_json(run / CONFIG_FILE, CheckpointError):
             raise CheckpointError(f"{run} is no CycleGAN's run: `homomorph morph --run {run}` morphs with it")
     return Translator([load_cyclegan(run) for run in runs])

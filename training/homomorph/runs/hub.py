@@ -19,7 +19,8 @@ from homomorph.models.config import ModelConfig
 from homomorph.runs.cyclegan import is_cyclegan
 from homomorph.runs.label_features import LABEL_FEATURES_FILE
 from homomorph.runs.record import METRICS_FILE, TRAINING_FILE, read_record
-from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, read_json, resolve_run
+from homomorph.runs.run import CONFIG_FILE, MODEL_FILE, resolve_run
+from homomorph.text_files import read_json
 from homomorph_client.files import sha256
 from homomorph_client.version import DISTRIBUTION, install_hint
 
@@ -115,8 +116,8 @@ def _model_card(run: Path, repository: str) -> str:
 
     name = repository.rpartition("/")[2]
     try:
-        config = read_json(run / CONFIG_FILE)
-        metrics = read_json(run / METRICS_FILE) if (run / METRICS_FILE).is_file() else {}
+        config = read_json(run / CONFIG_FILE, CheckpointError)
+        metrics = read_json(run / METRICS_FILE, CheckpointError) if (run / METRICS_FILE).is_file() else {}
     except OSError as error:
         raise CheckpointError(f"{run} is not a finished run: {error}") from error
     meta = metrics.get("meta", {})

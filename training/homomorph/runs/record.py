@@ -12,6 +12,7 @@ import torch
 
 from homomorph.environment import environment
 from homomorph.errors import CheckpointError
+from homomorph.text_files import read_json
 from homomorph_client.files import write_text
 
 TRAINING_FILE = "training.json"
@@ -58,8 +59,8 @@ def read_record(run: Path) -> TrainingRecord | None:
     """
     file = run / TRAINING_FILE
     try:
-        return TrainingRecord(**json.loads(file.read_text()))
+        return TrainingRecord(**read_json(file, CheckpointError))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except TypeError as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error

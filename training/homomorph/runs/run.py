@@ -22,16 +22,15 @@ from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.config import ModelConfig
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.morph import MorphModel
+from homomorph.text_files import read_json
 from homomorph_client.errors import OutputError
-from homomorph_client.files import replacing, write_text
+from homomorph_client.files import open_regular, replacing, write_text
 from homomorph_client.version import WEIGHTS
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 _CHECKSUM = "sha256"
 """Metadata key of a safetensors file for the `checksum` of its tensors."""
-
-_MAX_JSON_BYTES = 2**20
 
 Model: TypeAlias = MorphModel | CycleGAN
 """Networks with their configuration."""
@@ -108,7 +107,7 @@ def load_config_and_model(folder: Path, read_config: Callable[[dict[str, Any]], 
         CheckpointError: a file is missing or damaged, or the weights belong to another configuration.
     """
     try:
-        config = read_config(read_json(folder / CONFIG_FILE))
+        config = read_config(read_json(folder / CONFIG_FILE, CheckpointError))
         state, _ = load_tensors(folder / MODEL_FILE)
         # Only shapes: compare a possibly damaged configuration with the weights before allocating memory for it.
         with torch.device("meta"):
@@ -128,26 +127,6 @@ def load_config_and_model(folder: Path, read_config: Callable[[dict[str, Any]], 
     return model.eval().requires_grad_(False)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a small JSON file that holds an object.
-
-    Raises:
-        CheckpointError: the file is too large, nested too deeply, or no JSON object.
-        OSError: the file cannot be read.
-    """
-    if file.stat().st_size > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{file} has more than {_MAX_JSON_BYTES >> 20} MiB")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise CheckpointError(f"{file} is nested too deeply") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must hold an object, not a {type(content).__name__}")
-    return content
-
-
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file that `save_tensors` wrote.
 
@@ -159,6 +138,7 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         FileNotFoundError: there is no such file.
     """
     try:
+        open_regular(file).close()
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
             metadata: dict[str, str] = opened.metadata() or {}

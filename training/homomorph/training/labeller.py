@@ -26,6 +26,7 @@ from homomorph.data.loading import load_batches, report_skipped
 from homomorph.data.tables import UNKNOWN
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
+from homomorph.text_files import read_json
 from homomorph.training.losses import attribute_loss
 from homomorph_client.errors import PictureError
 from homomorph_client.files import replacing
@@ -116,10 +117,10 @@ def label_set(
 def _is_accuracy(file: Path) -> bool:
     """Whether an earlier `label_set` wrote the file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(file, DataError)
+    except (FileNotFoundError, DataError):
         return False
-    return isinstance(content, dict) and content.keys() == {"pictures", "trained_on", "held_out", "attributes"}
+    return content.keys() == {"pictures", "trained_on", "held_out", "attributes"}
 
 
 def _train(

@@ -11,12 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field
 
 from homomorph.data.augmented import Jitter
 from homomorph.errors import ConfigError
 from homomorph.models.config import Family, checked
+from homomorph.text_files import parse_yaml, read_yaml
 from homomorph.training.cyclegan.recipe import CycleGANPreset
 from homomorph.training.default.recipe import DefaultRecipe
 from homomorph.training.published.recipe import PublishedRecipe
@@ -98,7 +98,7 @@ def read_preset(name: str, changes: Sequence[str] = (), *, recipe: str | None = 
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {change}: {parent} is a value, and has none of its own")
-        place[last] = _yaml(text, f"--set {change}")
+        place[last] = parse_yaml(text, f"--set {change}", ConfigError)
     if (rate := _LEARNING_RATES.get(_recipe_of(values))) and values.get("method") == "homomorph":
         values.setdefault("learning_rate", rate)
     try:
@@ -115,25 +115,19 @@ def _recipe_of(values: dict[str, Any]) -> str:
 
 def _read(name: str) -> dict[str, Any]:
     if name in preset_names():
-        content = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+        values = parse_yaml((_folder() / f"{name}.yaml").read_text(encoding="utf-8"), name, ConfigError)
     elif name.endswith((".yaml", ".yml")):
         try:
-            content = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"preset {name} cannot be read: {error}") from error
+            values = read_yaml(Path(name), ConfigError)
+        except FileNotFoundError as error:
+            raise ConfigError(f"preset {name} cannot be read: there is no such file") from error
+        except ValueError as error:  # a path with a zero byte
+            raise ConfigError(f"preset {name!r} cannot be read: {error}") from error
     else:
         raise ConfigError(f"there is no preset {name!r}: give one of {', '.join(preset_names())}, or a YAML file")
-    values = _yaml(content, name)
     if not isinstance(values, dict):
         raise ConfigError(f"preset {name} must map names to values, as presets/avatars64.yaml does")
     return values
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _folder() -> Any:
