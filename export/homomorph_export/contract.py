@@ -24,7 +24,8 @@ MAX_PICTURE_SIZE = 2048
 MAX_STEPS = 256
 """Largest number S of frames of one request."""
 MAX_PIXELS = 1 << 24
-"""Largest B * S * H * W of one request: 256 frames of 256x256, or 4 frames of 2048x2048."""
+"""Largest B * S * H * W of one request: 256 frames of 256x256, or 4 frames of 2048x2048. It also bounds B * H * W of
+models without S, and B * P * H * W of those that take P pictures at once."""
 MAX_QUEUE = 128
 """Requests that may wait for one model; those beyond are refused at once."""
 QUEUE_TIMEOUT_S = 60
@@ -151,7 +152,8 @@ class Model:
     def checks(self) -> dict[str, Any]:
         """Return the limits that `backend/model.py` checks requests against, as values that JSON can hold."""
         axes = {dim.letter: dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, Axis)}
-        frames = next((letters for letters in (["S", "h", "w"], ["S", "H", "W"]) if {*letters} <= axes.keys()), None)
+        sides = next((letters for letters in ("hw", "HW") if {*letters} <= axes.keys()), "")
+        count = next((letter for letter in "SP" if letter in axes), "")
         return {
             "dims": {
                 tensor.name: [dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims]
@@ -159,6 +161,8 @@ class Model:
             },
             "axes": {letter: [axis.minimum, axis.maximum, axis.multiple_of] for letter, axis in axes.items()},
             "ranges": {tensor.name: list(tensor.range) for tensor in self.inputs if tensor.range is not None},
-            # Limits the memory of one request. The limits of S, H and W alone would allow too much.
-            "pixels": {"axes": frames, "stride": axes[frames[1]].stride, "maximum": MAX_PIXELS} if frames else None,
+            # Limits the memory of one request. The limits of the axes alone would allow too much.
+            "pixels": {"axes": [*count, *sides], "stride": axes[sides[0]].stride, "maximum": MAX_PIXELS}
+            if sides
+            else None,
         }

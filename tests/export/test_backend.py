@@ -248,6 +248,7 @@ def test_refusals_say_what_is_wrong(backend, repository: Path, change: dict[str,
         ((1, 33, 32, 3), "IMAGE: H must be a multiple of 8 from 8 to 2048, not 33"),
         ((1, 32, 2056, 3), "IMAGE: W must be a multiple of 8 from 8 to 2048, not 2056"),
         ((1, 0, 32, 3), "IMAGE: H must be a multiple of 8 from 8 to 2048, not 0"),
+        ((5, 2048, 2048, 3), "IMAGE: too many pictures for their size: 5 of 2048x2048 pixels are 20971520 pixels, not"),
     ],
 )
 def test_pictures_of_a_bad_size_are_refused(backend, repository: Path, shape: tuple[int, ...], message: str):

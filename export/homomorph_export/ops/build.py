@@ -26,6 +26,8 @@ from pathlib import Path
 
 import torch
 
+from homomorph_client.errors import OutputError
+from homomorph_client.files import replacing
 from homomorph_export.errors import OperatorError
 from homomorph_export.ops.nvcc import Nvcc, find_nvcc
 
@@ -56,9 +58,7 @@ def build() -> Path:
     if path.exists():
         return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Built aside and renamed, so that several builds at once do not load each other's halves.
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        with replacing(path) as built, tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             nvcc = find_nvcc()
             try:
                 compile_with_cmake(Path(scratch), _cuda_options(nvcc))
@@ -68,8 +68,8 @@ def build() -> Path:
                 raise OperatorError(
                     f"{error} (with {nvcc.path}; an empty CUDACXX leaves the CUDA kernel out)"
                 ) from error
-            (Path(scratch) / LIBRARY_FILE).replace(path)
-    except OSError as error:
+            (Path(scratch) / LIBRARY_FILE).replace(built)
+    except (OSError, OutputError) as error:
         raise OperatorError(f"the operator's library cannot be built into {path.parent}: {error}") from error
     return path
 

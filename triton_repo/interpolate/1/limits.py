@@ -49,8 +49,8 @@ def check(tensors: dict[str, Tensor], checks: dict[str, Any]) -> None:
     Triton itself checks types, the number of axes and the lengths of fixed axes.
 
     Raises:
-        RequestError: the length of an axis is out of bounds or differs between inputs, there are too many frames for
-            their size, or a value is out of range.
+        RequestError: the length of an axis is out of bounds or differs between inputs, there are too many frames or
+            pictures for their size, or a value is out of range.
     """
     first: dict[str, tuple[str, int]] = {}  # by axis: the first input with this axis, and its length
     for name, tensor in tensors.items():
@@ -65,13 +65,15 @@ def check(tensors: dict[str, Tensor], checks: dict[str, Any]) -> None:
             if length != first_length:
                 raise RequestError(f"{name}: {dim} must be {first_length} as in {first_name}, not {length}")
     if checks["pixels"]:
-        (name, steps), (_, height), (_, width) = (first[axis] for axis in checks["pixels"]["axes"])
-        frames = steps * tensors[name].shape[0]
-        height, width = height * checks["pixels"]["stride"], width * checks["pixels"]["stride"]
-        if frames * height * width > checks["pixels"]["maximum"]:
+        axes, stride, maximum = checks["pixels"]["axes"], checks["pixels"]["stride"], checks["pixels"]["maximum"]
+        lengths = [first[axis][1] for axis in axes]
+        name = first[axes[0]][0]
+        count = tensors[name].shape[0] * math.prod(lengths[:-2])
+        height, width = (length * stride for length in lengths[-2:])
+        if count * height * width > maximum:
             raise RequestError(
-                f"{name}: too many frames for their size: {frames} of {height}x{width} pixels are "
-                f"{frames * height * width} pixels, not at most {checks['pixels']['maximum']}"
+                f"{name}: too many {'frames' if axes[0] == 'S' else 'pictures'} for their size: {count} of "
+                f"{height}x{width} pixels are {count * height * width} pixels, not at most {maximum}"
             )
     for name, (low, high) in checks["ranges"].items():
         values = tensors[name]
