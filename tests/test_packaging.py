@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -161,6 +162,26 @@ def test_missing_peers_are_said_before_anything_is_measured(
 def test_the_version_can_be_asked_for(homomorph: Any) -> None:
     outcome = homomorph("--version")
     assert (outcome.code, outcome.out) == (0, f"homomorph {__version__}\n")
+
+
+def test_a_shell_can_complete_commands_and_options() -> None:
+    for words, expected in (("homomorph gri", "grid"), ("homomorph morph --ste", "--steps")):
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv = ['homomorph']; from homomorph_cli.main import run; run()",
+        ]
+        shell = {"_HOMOMORPH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        completed = subprocess.run(command, env={**os.environ, **shell}, capture_output=True, text=True, check=False)
+        assert completed.stdout.split() == [expected], completed.stderr
+
+
+@pytest.mark.slow
+def test_the_pages_build_into_a_site_without_a_broken_link(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", ROOT / "docs", tmp_path]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (built.returncode, built.stderr) == (0, "")
+    assert (tmp_path / "index.html").exists()
 
 
 def test_each_target_of_the_makefile_is_a_script_that_a_shell_can_read() -> None:
