@@ -1,4 +1,4 @@
-"""Measure the time from a slider's movement to the new frame on the screen: python tests/ui/slider_time.py
+"""Measure the time from a slider's movement to the new frame on the screen: python tests/ui/slider_time.py out/ui
 
 The processor time hardly depends on what else the machine does; the other times do.
 """
@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from screenshot import DESKTOP, started
+
+from homomorph.environment import environment
+from homomorph_bench.results import Record, write
 
 MOVEMENTS = 100
 GROUPS = ("mouth", "hair-colour", "glasses", "skin")
@@ -29,7 +34,7 @@ RECORD = """() => {
 
 
 def main() -> None:
-    """Drag sliders of the page by the mouse, and print how long each new frame took."""
+    """Drag sliders of the page by the mouse; print how long each new frame took, and write `results.json`."""
     with started() as (browser, address, process):
         page = browser.new_page(viewport=DESKTOP)
         page.goto(address)
@@ -42,11 +47,35 @@ def main() -> None:
             drag(page, f"#slider-{group}", places, MOVEMENTS // len(GROUPS))
         columns = list(zip(*page.evaluate("window.frames_ms"), strict=True))
         used_s = processor_s(process) - before_s
-    total, *parts = columns
-    print(f"{len(total)} frames: median {median(total):.0f} ms, 95 % within {quantiles(total, n=20)[-1]:.0f} ms")
-    for name, times in zip(("waiting", "transfer", "model", "drawing"), parts, strict=True):
-        print(f"  {name}: median {median(times):.0f} ms")
-    print(f"processor time of homomorph ui: {1000 * used_s / len(total):.0f} ms a frame")
+    measured = records(columns, processor_ms=1000 * used_s / len(columns[0]))
+    for record in measured:
+        print(f"{record.name}: {record.value:.0f} ms")
+    print(write(measured, Path(sys.argv[1])))
+
+
+def records(columns: Sequence[Sequence[float]], *, processor_ms: float) -> list[Record]:
+    """Return a record for each part of a frame's time, after the whole.
+
+    Args:
+        columns: milliseconds of each frame: all, waiting, transfer, model, drawing.
+        processor_ms: processor time of `homomorph ui`, for one frame.
+    """
+    whole, total_ms = "slider to screen, median", median(columns[0])
+    meta = {"frames": len(columns[0]), **environment()}
+
+    def record(name: str, value_ms: float, spread: float = 0.0) -> Record:
+        return Record(name, value_ms, "ms", whole, total_ms / value_ms if value_ms else 0.0, spread, meta)
+
+    quarters = quantiles(columns[0], n=4)
+    return [
+        record(whole, total_ms, (quarters[2] - quarters[0]) / total_ms),
+        record("slider to screen, 95 % within", quantiles(columns[0], n=20)[-1]),
+        *(
+            record(f"{name}, median", median(times))
+            for name, times in zip(("waiting", "transfer", "model", "drawing"), columns[1:], strict=True)
+        ),
+        record("processor time of homomorph ui, mean", processor_ms),
+    ]
 
 
 def drag(page: Any, slider: str, shares: Any, movements: int) -> None:
