@@ -23,13 +23,13 @@ from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import measure_method
+from homomorph.evaluation.measured_pairs import all_pairs
 from homomorph.evaluation.methods import Homomorph, LatentBlend, PixelBlend, SlerpBlend
 from homomorph.evaluation.redrawn import Redrawn
 from homomorph.evaluation.references import frechet_floor
 from homomorph.evaluation.report import write_report
 from homomorph.evaluation.single_group import GROUP_FRAMES, WORST
 from homomorph.evaluation.table import format_figure
-from homomorph.evaluation.tasks import whole_task
 from homomorph.models.blending import spherical
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel
@@ -147,8 +147,8 @@ def test_the_truth_scores_one(held_out: HeldOut, evaluator: Evaluator, monkeypat
     # The oracle finds its truth by the picture, so it cannot morph moved ones.
     monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
     distance = judge_distance(evaluator)
-    tasks = [whole_task(Oracle(held_out), held_out)]
-    oracle = measure_method(tasks, held_out, evaluator, distance, displayed_pairs=[0, 1])
+    measured_pairs = [all_pairs(Oracle(held_out), held_out)]
+    oracle = measure_method(measured_pairs, held_out, evaluator, distance, displayed_pairs=[0, 1])
     assert oracle.figures["counterfactual"] == pytest.approx(dict.fromkeys(avatars.GROUPS, 1.0))
     assert oracle.figures["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     assert oracle.figures["background"] == {"reconstruction": 0, "morph": 0}
@@ -177,8 +177,8 @@ def test_reconstructions_of_either_side_count_for_frechet(held_out: HeldOut, eva
             return pictures if (held_out.source == pictures[0]).all(axis=(1, 2, 3)).any() else 255 - pictures
 
     distance = judge_distance(evaluator)
-    tasks = [whole_task(LosesTargets(), held_out)]
-    taken = measure_method(tasks, held_out, evaluator, distance, displayed_pairs=[0]).figures
+    measured_pairs = [all_pairs(LosesTargets(), held_out)]
+    taken = measure_method(measured_pairs, held_out, evaluator, distance, displayed_pairs=[0]).figures
     assert taken["reconstruction"] == {"psnr": pytest.approx(100), "ssim": pytest.approx(1, abs=1e-4)}
     shown_as = evaluator.judge(np.concatenate([held_out.source, 255 - held_out.target]))[1]
     real = evaluator.judge(np.concatenate([held_out.source, held_out.target]))[1]

@@ -19,9 +19,9 @@ from homomorph.evaluation.evaluator import Evaluator
 from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.held_out import HeldOut, read_held_out
 from homomorph.evaluation.measure import measure_method
+from homomorph.evaluation.measured_pairs import all_pairs, translated_pairs
 from homomorph.evaluation.page import SECTIONS
 from homomorph.evaluation.path import PATH_FRAMES
-from homomorph.evaluation.tasks import translation_tasks, whole_task
 from homomorph.evaluation.translation import SWITCH_AT, Translation, directions_of
 from homomorph.models.config import ModelConfig
 from homomorph.models.cyclegan import CycleGAN
@@ -98,22 +98,22 @@ def test_only_pairs_that_differ_its_way_count(
 ) -> None:
     monkeypatch.setattr("homomorph.evaluation.measure.moved_picture", lambda augment, picture: picture)
     directions = directions_of(("dark_skin", "not_dark_skin"), held_out.groups)
-    tasks = translation_tasks(cyclegan, directions, held_out)
-    assert [task.rows.tolist() for task in tasks] == [
+    measured_pairs = translated_pairs(cyclegan, directions, held_out)
+    assert [measured.rows.tolist() for measured in measured_pairs] == [
         np.flatnonzero(direction.applies(held_out)).tolist() for direction in directions
     ]
     torch.manual_seed(0)
     evaluator = Evaluator(held_out.labels.shape[1], widths=(8, 8, 8)).eval()
-    object.__setattr__(tasks[0], "method", Painter(held_out, cyclegan))
+    object.__setattr__(measured_pairs[0], "method", Painter(held_out, cyclegan))
     taken = measure_method(
-        tasks[:1],
+        measured_pairs[:1],
         held_out,
         evaluator,
         judge_distance(evaluator),
-        displayed_pairs=tasks[0].rows[:2].tolist(),
+        displayed_pairs=measured_pairs[0].rows[:2].tolist(),
     )
-    assert taken.pairs == len(tasks[0].rows)
-    assert taken.displayed_pairs == tasks[0].rows[:2].tolist()
+    assert taken.pairs == len(measured_pairs[0].rows)
+    assert taken.displayed_pairs == measured_pairs[0].rows[:2].tolist()
     figures = taken.figures
     assert figures["counterfactual"] == {"skin": pytest.approx(1)}
     assert figures["jump"] == pytest.approx(PATH_FRAMES - 1)
@@ -129,7 +129,7 @@ def test_only_pairs_that_differ_its_way_count(
     # Its probability is what it was below the switch, and what it came to from there on.
     (along,) = taken.direction_responses.values()
     assert np.ptp(along[:5]) == np.ptp(along[5:]) == 0
-    whole = whole_task(Painter(held_out, cyclegan), held_out, directions)
+    whole = all_pairs(Painter(held_out, cyclegan), held_out, directions)
     assert list(whole.columns) == list(held_out.groups)
 
 

@@ -16,8 +16,8 @@ from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.inception import find_inception
 from homomorph.evaluation.judge import train_judge
+from homomorph.evaluation.measured_pairs import all_pairs
 from homomorph.evaluation.methods import PixelBlend
-from homomorph.evaluation.tasks import whole_task
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_labels_count_where_reconstructions_are_read_rightly(pictures: np.ndarra
         {"light": ("bright",), "other": ("one",)},
         pictures[:2], pictures[-2:], labels_a, labels_b, pictures, np.zeros((60, 2), np.uint8),
     )  # fmt: skip
-    chunk = make_chunk(whole_task(PixelBlend(), held_out), held_out, np.arange(2), Misreader())
+    chunk = make_chunk(all_pairs(PixelBlend(), held_out), held_out, np.arange(2), Misreader())
     assert chunk.labels_a.tolist() == [[0, 0], [UNKNOWN, 0]]
     assert chunk.labels_b.tolist() == [[1, 1], [1, UNKNOWN]]
     # Preservation is held against what is read before the move, right or wrong.

@@ -30,10 +30,10 @@ from homomorph.evaluation.chunk import make_chunk
 from homomorph.evaluation.ghost import collect_ghost_frames, ghost_figures
 from homomorph.evaluation.held_out import HeldOut, read_held_out, seed_of
 from homomorph.evaluation.judge import Judge, JudgeChoice, train_judge
+from homomorph.evaluation.measured_pairs import all_pairs
 from homomorph.evaluation.methods import Homomorph
 from homomorph.evaluation.pair_values import PairValues
 from homomorph.evaluation.redrawn import GHOST_STRENGTHS
-from homomorph.evaluation.tasks import whole_task
 from homomorph.models.morph import MorphModel
 from homomorph.progress import Report, silent
 
@@ -94,10 +94,10 @@ def prepare_checkpoint_figures(
 def _measure(model: MorphModel, held_out: HeldOut, judge: Judge) -> dict[str, float]:
     groups = list(held_out.groups)
     values = PairValues()
-    task = whole_task(Homomorph(model), held_out)
+    measured = all_pairs(Homomorph(model), held_out)
     generator = np.random.default_rng(0)
-    for start in range(0, len(task.rows), _PAIR_CHUNK):
-        chunk = make_chunk(task, held_out, task.rows[start : start + _PAIR_CHUNK], judge)
+    for start in range(0, len(measured.rows), _PAIR_CHUNK):
+        chunk = make_chunk(measured, held_out, measured.rows[start : start + _PAIR_CHUNK], judge)
         # One morph gives all frames of a pair: each group alone at 1, then all groups together.
         together = np.concatenate(
             [np.tile(GHOST_STRENGTHS, (len(chunk.rows), 1)), generator.random((len(chunk.rows), 2))], axis=1

@@ -1,4 +1,4 @@
-"""Some pairs of a task, with the values that all figures need."""
+"""Some of the pairs that a method is measured on, with the values that all figures need."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from homomorph.data.labels import UNKNOWN
 from homomorph.evaluation.figures import Labels, Pictures
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.judge import Judge
-from homomorph.evaluation.methods import Method
-from homomorph.evaluation.tasks import Task
+from homomorph.evaluation.measured_pairs import MeasuredPairs
+from homomorph.evaluation.methods import ComparedMethod
 from homomorph.models.config import RESIDUAL
 
 
@@ -21,7 +21,7 @@ from homomorph.models.config import RESIDUAL
 class Chunk:
     """B pairs."""
 
-    task: Task
+    measured: MeasuredPairs
     held_out: HeldOut
     rows: NDArray[np.intp]
     """Numbers of the pairs, [B]."""
@@ -37,9 +37,9 @@ class Chunk:
     """Labels that the judge should still read outside a group that moves, [B, L]."""
 
     @property
-    def method(self) -> Method:
+    def method(self) -> ComparedMethod:
         """The method that is measured."""
-        return self.task.method
+        return self.measured.method
 
     @cached_property
     def a(self) -> Pictures:
@@ -63,18 +63,18 @@ class Chunk:
         return strengths
 
 
-def make_chunk(task: Task, held_out: HeldOut, rows: NDArray[np.intp], judge: Judge) -> Chunk:
+def make_chunk(measured: MeasuredPairs, held_out: HeldOut, rows: NDArray[np.intp], judge: Judge) -> Chunk:
     """Reconstruct the pictures of some pairs, and find which of their labels count."""
     a, b = held_out.source[rows], held_out.target[rows]
-    reconstructed_a = task.method.reconstruct(a)
-    reconstructed_b = None if reconstructed_a is None or task.method.switches else task.method.reconstruct(b)
+    reconstructed_a = measured.method.reconstruct(a)
+    reconstructed_b = None if reconstructed_a is None or measured.method.switches else measured.method.reconstruct(b)
     labels_a, labels_b = held_out.labels_a[rows], held_out.labels_b[rows]
     preserved = labels_a
     if judge.reads_reconstructions:
         # A method that switches shows a picture as it is.
-        first = a if reconstructed_a is None or task.method.switches else reconstructed_a
+        first = a if reconstructed_a is None or measured.method.switches else reconstructed_a
         preserved = (judge.judge(first)[0] > 0.5).astype(np.uint8)
         read_b = judge.judge(b if reconstructed_b is None else reconstructed_b)[0] > 0.5
         labels_a = np.where(preserved == labels_a, labels_a, UNKNOWN).astype(np.uint8)
         labels_b = np.where(read_b == labels_b, labels_b, UNKNOWN).astype(np.uint8)
-    return Chunk(task, held_out, rows, reconstructed_a, reconstructed_b, labels_a, labels_b, preserved)
+    return Chunk(measured, held_out, rows, reconstructed_a, reconstructed_b, labels_a, labels_b, preserved)

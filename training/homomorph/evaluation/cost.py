@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from homomorph.evaluation.held_out import HeldOut
-from homomorph.evaluation.methods import Method
+from homomorph.evaluation.methods import ComparedMethod
 from homomorph.models.config import RESIDUAL
 from homomorph.runs.record import TrainingRecord
 
@@ -21,7 +21,7 @@ _WARM_UP = 3
 _BYTES = 4  # of a weight in float32
 
 
-def frame_times(methods: Mapping[str, Method], held_out: HeldOut) -> dict[str, float]:
+def frame_times(methods: Mapping[str, ComparedMethod], held_out: HeldOut) -> dict[str, float]:
     """Time a frame of each method, pictures in and out, with the strengths of all groups rising together.
 
     A method that switches has one frame in a morph, the changed picture; the others have `FRAMES`.
@@ -43,7 +43,7 @@ def frame_times(methods: Mapping[str, Method], held_out: HeldOut) -> dict[str, f
     return {name: statistics.median(values) for name, values in times_ms.items()}
 
 
-def cost(method: Method, *, frame_time: float, training: TrainingRecord | None) -> dict[str, float]:
+def cost(method: ComparedMethod, *, frame_time: float, training: TrainingRecord | None) -> dict[str, float]:
     """Gather the figure `cost`.
 
     Args:

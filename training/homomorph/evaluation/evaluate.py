@@ -23,12 +23,12 @@ from homomorph.evaluation.held_out import HeldOut, read_held_out, seed_of
 from homomorph.evaluation.inception import find_inception
 from homomorph.evaluation.judge import Accuracy, Judge, JudgeChoice, train_judge
 from homomorph.evaluation.measure import measure_method
+from homomorph.evaluation.measured_pairs import MeasuredPairs, all_pairs, translated_pairs
 from homomorph.evaluation.methods import PixelBlend, methods_of
 from homomorph.evaluation.path import PATH_FRAMES
 from homomorph.evaluation.references import frechet_drawn, frechet_ends, frechet_floor
 from homomorph.evaluation.report import write_report
 from homomorph.evaluation.results import MethodResult
-from homomorph.evaluation.tasks import Task, translation_tasks, whole_task
 from homomorph.evaluation.translation import Direction, directions_of
 from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.morph import MorphModel
@@ -139,7 +139,7 @@ def evaluate(
     first_pairs = range(min(STRIPS, len(held_out.source)))
     results = {
         name: measure_method(
-            column.tasks,
+            column.measured_pairs,
             held_out,
             trained_judge,
             d,
@@ -208,7 +208,7 @@ class _Column:
 
     training: TrainingRecord | None
     """What its networks cost to train; None if that is not known."""
-    tasks: list[Task]
+    measured_pairs: list[MeasuredPairs]
 
 
 def _columns(
@@ -220,13 +220,13 @@ def _columns(
 ) -> dict[str, _Column]:
     """Return the methods to compare, by their names in the table."""
     every = list(dict.fromkeys(direction for found in directions.values() for direction in found))
-    columns = {"pixel": _Column(_NO_TRAINING, [whole_task(PixelBlend(), held_out, every)])}
+    columns = {"pixel": _Column(_NO_TRAINING, [all_pairs(PixelBlend(), held_out, every)])}
     for index, (run, model) in enumerate(morphs.items()):
         for name, method in methods_of(model).items():
-            columns[_column_name(name, run, index)] = _Column(records[run], [whole_task(method, held_out, every)])
+            columns[_column_name(name, run, index)] = _Column(records[run], [all_pairs(method, held_out, every)])
     for index, (run, cyclegan) in enumerate(translations.items()):
-        tasks = translation_tasks(cyclegan, directions[run], held_out)
-        columns[_column_name("cyclegan", run, index)] = _Column(records[run], tasks)
+        measured_pairs = translated_pairs(cyclegan, directions[run], held_out)
+        columns[_column_name("cyclegan", run, index)] = _Column(records[run], measured_pairs)
     return columns
 
 
@@ -247,11 +247,11 @@ def _notes(asked_pairs: int, held_out: HeldOut, no_lpips: str, no_inception: str
 
 def _examples(columns: dict[str, _Column], held_out: HeldOut) -> list[Example]:
     found = {
-        direction.name: Example(direction.name, direction.group, int(task.rows[0]))
+        direction.name: Example(direction.name, direction.group, int(measured.rows[0]))
         for column in columns.values()
-        for task in column.tasks
-        if task.method.switches
-        for direction in task.directions
+        for measured in column.measured_pairs
+        if measured.method.switches
+        for direction in measured.directions
     }
     group = next(iter(held_out.groups))
     return list(found.values()) or [Example(group, group, 0)]
@@ -259,11 +259,13 @@ def _examples(columns: dict[str, _Column], held_out: HeldOut) -> list[Example]:
 
 def _add_costs(results: dict[str, MethodResult], columns: dict[str, _Column], held_out: HeldOut) -> float | None:
     """Add the figure `cost` to each method's; return the milliseconds that a frame of `_REFERENCE` takes."""
-    times_ms = frame_times({name: column.tasks[0].method for name, column in columns.items()}, held_out)
+    times_ms = frame_times({name: column.measured_pairs[0].method for name, column in columns.items()}, held_out)
     reference_ms = times_ms.get(_REFERENCE)
     for name, column in columns.items():
         frame_time = times_ms[name] / reference_ms if reference_ms else math.nan
-        results[name].figures["cost"] = cost(column.tasks[0].method, frame_time=frame_time, training=column.training)
+        results[name].figures["cost"] = cost(
+            column.measured_pairs[0].method, frame_time=frame_time, training=column.training
+        )
     return reference_ms
 
 
@@ -296,9 +298,11 @@ def _frechet_references(columns: dict[str, _Column], held_out: HeldOut, judge: J
         "frechet_drawn": _plain(frechet_drawn(held_out, judge)),
         "frechet_ends": _plain(frechet_ends(held_out, judge)),
         "frechet_floor_of_translations": {
-            name: _plain(frechet_floor(held_out, judge, np.concatenate([task.rows for task in column.tasks])))
+            name: _plain(
+                frechet_floor(held_out, judge, np.concatenate([measured.rows for measured in column.measured_pairs]))
+            )
             for name, column in columns.items()
-            if column.tasks[0].method.switches
+            if column.measured_pairs[0].method.switches
         },
     }
 

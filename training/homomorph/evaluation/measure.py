@@ -17,6 +17,7 @@ from homomorph.evaluation.ghost import collect_ghosts, collect_group_ghosts, gho
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.inception import InceptionDistance
 from homomorph.evaluation.judge import Judge
+from homomorph.evaluation.measured_pairs import MeasuredPairs
 from homomorph.evaluation.pair_values import PairValues
 from homomorph.evaluation.path import collect_path, path_figures
 from homomorph.evaluation.reconstruction import collect_reconstruction, reconstruction_figures
@@ -29,7 +30,6 @@ from homomorph.evaluation.single_group import (
     collect_residual,
     group_figures,
 )
-from homomorph.evaluation.tasks import Task
 from homomorph.progress import Progress, Report, silent
 
 PAIR_CHUNK = 16
@@ -37,7 +37,7 @@ PAIR_CHUNK = 16
 
 
 def measure_method(
-    tasks: Sequence[Task],
+    measured_pairs: Sequence[MeasuredPairs],
     held_out: HeldOut,
     judge: Judge,
     distance: Distance,
@@ -51,28 +51,28 @@ def measure_method(
     """Measure all figures of one method.
 
     Args:
-        tasks: the method's task, or one task for each direction of a CycleGAN.
+        measured_pairs: the method's pairs, or those of each direction of a CycleGAN.
         held_out: pairs, and the truth where it is known.
         judge: trained.
         distance: d.
-        displayed_pairs: numbers of the pairs whose frames are kept, if they are in a task.
+        displayed_pairs: numbers of the pairs whose frames are kept, if the method is measured on them.
         lpips: measures the figure `lpips`; None to leave that out.
         inception: measures the figure `fid`; None to leave that out.
         stage: name of the method in progress reports.
         report: called after each chunk of pairs.
     """
-    groups = [group for group in held_out.groups if any(group in task.columns for task in tasks)]
+    groups = [group for group in held_out.groups if any(group in measured.columns for measured in measured_pairs)]
     values, strips = PairValues(), _Strips(groups)
     worst = {group: WorstFrames() for group in groups}
     generator = np.random.default_rng(0)
     augment = positional_augmentation(Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=1))
-    done, total = 0, sum(len(task.rows) for task in tasks)
-    for task in tasks:
-        for start in range(0, len(task.rows), PAIR_CHUNK):
-            chunk = make_chunk(task, held_out, task.rows[start : start + PAIR_CHUNK], judge)
+    done, total = 0, sum(len(measured.rows) for measured in measured_pairs)
+    for measured in measured_pairs:
+        for start in range(0, len(measured.rows), PAIR_CHUNK):
+            chunk = make_chunk(measured, held_out, measured.rows[start : start + PAIR_CHUNK], judge)
             collect_reconstruction(values, chunk, judge, lpips)
             path = collect_path(values, chunk, judge, distance, generator, inception)
-            if not task.method.switches:
+            if not measured.method.switches:
                 collect_ghosts(values, chunk, path)
             displayed = np.isin(chunk.rows, displayed_pairs)
             strips.add_path(chunk, displayed, path)
@@ -135,7 +135,7 @@ def _collect_groups(
     strengths = np.linspace(0, 1, GROUP_FRAMES)
     shifted_a, shifted_b = _shifted(augment, chunk.rows, chunk.a, 0), _shifted(augment, chunk.rows, chunk.b, 1)
     morphs: GroupMorphs | None = None
-    for group in chunk.task.columns:
+    for group in chunk.measured.columns:
         alone = chunk.strengths(group, strengths)
         # Without groups, every group's slider is the same one.
         if morphs is None or method.has_groups:

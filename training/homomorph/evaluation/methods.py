@@ -15,7 +15,7 @@ from homomorph.models.morph import MorphModel, interpolate, parameter_counts
 from homomorph.models.pixels import from_normalised, normalise
 
 
-class Method(Protocol):
+class ComparedMethod(Protocol):
     """A way to morph. Methods without groups have one slider for everything, moved by the largest strength."""
 
     has_groups: bool
@@ -128,6 +128,6 @@ class Homomorph(_ModelMethod):
         return interpolate(source, self.model.deltas(source, target), strengths)
 
 
-def methods_of(model: MorphModel) -> dict[str, Method]:
+def methods_of(model: MorphModel) -> dict[str, ComparedMethod]:
     """Return the methods that use one model, by their names."""
     return {"latent": LatentBlend(model), "slerp": SlerpBlend(model), "homomorph": Homomorph(model)}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from homomorph.evaluation import figures
 from homomorph.evaluation.chunk import Chunk
 from homomorph.evaluation.figures import Pictures
-from homomorph.evaluation.methods import Method
+from homomorph.evaluation.methods import ComparedMethod
 from homomorph.evaluation.pair_values import PairValues
 from homomorph.evaluation.results import Figures
 from homomorph.models.config import RESIDUAL
@@ -67,7 +67,7 @@ def collect_group(
         morphs: of this group.
         path: frames with all strengths equal, of which the first and the last are a and b, uint8 [B, S, 3, H, W].
     """
-    columns, probabilities = chunk.task.columns[group], morphs.probabilities
+    columns, probabilities = chunk.measured.columns[group], morphs.probabilities
     values.add(f"transfer.{group}", figures.transfer(probabilities[:, -1], chunk.labels_a, chunk.labels_b, columns))
     values.add(
         f"preservation.{group}",
@@ -75,7 +75,7 @@ def collect_group(
     )
     shifted = figures.transfer(morphs.shifted_probabilities, chunk.labels_a, chunk.labels_b, columns)
     values.add(f"shifted.{group}", shifted)
-    for direction in chunk.task.directions:
+    for direction in chunk.measured.directions:
         if direction.group == group:
             along = probabilities[direction.applies(chunk.held_out)[chunk.rows], :, direction.column]
             values.add(f"direction.{direction.name}", (along[:, -1] > 0.5) == direction.value)
@@ -148,7 +148,7 @@ def group_figures(values: PairValues, groups: list[str]) -> Figures:
 
 
 def _collect_counterfactual(
-    values: PairValues, method: Method, name: str, source: Pictures, morphed: Pictures, truth: Pictures
+    values: PairValues, method: ComparedMethod, name: str, source: Pictures, morphed: Pictures, truth: Pictures
 ) -> NDArray[np.float64]:
     """Compare with the truth, [B, 3, H, W] each; returns the errors of the morphs, [B]."""
     after = figures.squared_error(morphed, truth)

@@ -1,4 +1,4 @@
-"""The tasks that methods are measured on: pairs, groups and labels."""
+"""The pairs that methods are measured on, with groups and labels."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from homomorph.errors import DataError
 from homomorph.evaluation.held_out import HeldOut
-from homomorph.evaluation.methods import Method
+from homomorph.evaluation.methods import ComparedMethod
 from homomorph.evaluation.translation import Direction, Translation
 from homomorph.models.cyclegan import CycleGAN
 
 
 @dataclass(frozen=True)
-class Task:
+class MeasuredPairs:
     """A method, and the pairs and groups that it is measured on."""
 
-    method: Method
+    method: ComparedMethod
     rows: NDArray[np.intp]
     """Numbers of the pairs."""
     columns: dict[str, slice]
@@ -28,23 +28,23 @@ class Task:
     """Changes of one attribute, in which it is compared with CycleGANs on the same pairs."""
 
 
-def whole_task(method: Method, held_out: HeldOut, directions: Sequence[Direction] = ()) -> Task:
-    """Return the task of moving every group of every pair."""
+def all_pairs(method: ComparedMethod, held_out: HeldOut, directions: Sequence[Direction] = ()) -> MeasuredPairs:
+    """Return all pairs, each with every group."""
     columns = {group: held_out.columns(group) for group in held_out.groups}
-    return Task(method, np.arange(len(held_out.source)), columns, tuple(directions))
+    return MeasuredPairs(method, np.arange(len(held_out.source)), columns, tuple(directions))
 
 
-def translation_tasks(model: CycleGAN, directions: Sequence[Direction], held_out: HeldOut) -> list[Task]:
-    """Return a task for each direction of a CycleGAN: its attribute, in the pairs in which it changes from a to b.
+def translated_pairs(model: CycleGAN, directions: Sequence[Direction], held_out: HeldOut) -> list[MeasuredPairs]:
+    """Return for each direction of a CycleGAN its attribute, and the pairs in which it changes from a to b.
 
     Raises:
         DataError: there is no such pair for one of the directions.
     """
-    tasks = []
+    measured_pairs = []
     for direction in directions:
         rows = np.flatnonzero(direction.applies(held_out))
         if not len(rows):
             raise DataError(f"no pair goes the way {direction.name} from a to b: give more --pairs")
         columns = {direction.group: slice(direction.column, direction.column + 1)}
-        tasks.append(Task(Translation(model, direction.name), rows, columns, (direction,)))
-    return tasks
+        measured_pairs.append(MeasuredPairs(Translation(model, direction.name), rows, columns, (direction,)))
+    return measured_pairs
