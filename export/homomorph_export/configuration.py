@@ -108,15 +108,15 @@ def first_line(method: str) -> str:
     return f"{_OURS}, of a run of the method {method}.\n"
 
 
-def is_ours(folder: Path, line: str = "") -> bool:
+def is_ours(folder: Path, line: str | None = None) -> bool:
     """Return whether an export has written a model's folder.
 
     Args:
         folder: the model's.
-        line: expected first line of the configuration; empty: accept that of any method.
+        line: expected first line of the configuration; None accepts that of any method.
     """
     path = folder / PYTHON.config_file
-    return path.is_file() and path.read_text(errors="replace").startswith(line or _OURS)
+    return path.is_file() and path.read_text(errors="replace").startswith(_OURS if line is None else line)
 
 
 def read_config(path: Path) -> ModelConfig:

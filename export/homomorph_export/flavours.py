@@ -15,16 +15,16 @@ class Flavour:
     """Folder of the backend among Triton's backends."""
     library: str
     """File of the backend's library, in that folder."""
-    platform: str
-    """Value of `platform` in a configuration; empty for the Python backend, which is named in `backend`."""
+    platform: str | None
+    """Value of `platform` in a configuration; None for the Python backend, which is named in `backend`."""
     model_file: str
     """File that the backend loads from a model's version folder."""
     threads_parameter: str
     """Name of the configuration's parameter for the threads of one operation."""
     kind: str = "CPU"
     """Where its instances are: on the CPU, or on each GPU."""
-    accelerator: str = ""
-    """ONNX Runtime's execution accelerator on a GPU; empty: its default."""
+    accelerator: str | None = None
+    """ONNX Runtime's execution accelerator on a GPU; None is its default."""
 
     @property
     def config_file(self) -> str:
@@ -33,7 +33,7 @@ class Flavour:
         return "config.pbtxt" if self is PYTHON else f"configs/{self.name}.pbtxt"
 
 
-PYTHON = Flavour("python", "python", "libtriton_python.so", "", "model.py", "intra_op_threads")
+PYTHON = Flavour("python", "python", "libtriton_python.so", None, "model.py", "intra_op_threads")
 """The default: the only backend in nvidia-pytriton."""
 LIBTORCH = Flavour(
     "libtorch", "pytorch", "libtriton_pytorch.so", "pytorch_libtorch", "model.pt", "INTRA_OP_THREAD_COUNT"

@@ -191,3 +191,8 @@ def test_presets_name_networks_that_there_are() -> None:
         assert CycleGANConfig(("a", "not_a"), preset.generator, preset.filters, preset.picture_size).stride >= 4
     with pytest.raises(ConfigError, match="l_cycle must not be negative"):
         CycleGANPreset(l_cycle=-1)
+
+
+def test_a_preset_without_an_attribute_is_refused(data: LabelledPictures) -> None:
+    with pytest.raises(ConfigError, match="a CycleGAN needs an attribute"):
+        make_method(data, dataclasses.replace(TINY, attribute=None))

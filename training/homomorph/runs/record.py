@@ -34,8 +34,8 @@ class TrainingRecord:
     """The resolved configuration: networks, recipe, batch, rates, steps, seed."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of homomorph, Python and torch in the last session."""
-    data: str = ""
-    """SHA-256 of the names, sizes and labels of the pictures."""
+    data: str | None = None
+    """SHA-256 of the names, sizes and labels of the pictures; None if it is not known."""
 
 
 def machine(device: torch.device) -> str:

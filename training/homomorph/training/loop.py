@@ -40,7 +40,7 @@ def train(
     resume: bool = False,
     checkpoint_every: int = 500,
     workers: int = 1,
-    data_hash: str = "",
+    data_hash: str | None = None,
     processes: Processes | None = None,
     report: Report = silent,
     held_out_figures: Callable[[Any], Mapping[str, float]] | None = None,

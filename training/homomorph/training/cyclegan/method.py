@@ -101,9 +101,11 @@ class CycleGANMethod(Method[Pictures, Draws, Translated]):
             processes: device and precision; one process alone.
 
         Raises:
-            ConfigError: there are several processes.
+            ConfigError: the preset names no attribute, or there are several processes.
             DataError: the attribute does not divide the pictures.
         """
+        if preset.attribute is None:
+            raise ConfigError("a CycleGAN needs an attribute, the label that divides the pictures")
         self._processes = processes or Processes()
         if self._processes.count > 1:
             raise ConfigError("a CycleGAN trains in one process: start it without torchrun")

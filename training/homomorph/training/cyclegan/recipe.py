@@ -16,7 +16,7 @@ class CycleGANPreset:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    attribute: str = ""
+    attribute: str | None = None
     """The label that divides the pictures into two domains; `homomorph train --attribute` names it."""
     method: Literal["cyclegan"] = "cyclegan"
     generator: str = "resnet_9blocks"
