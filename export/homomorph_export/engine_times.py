@@ -69,7 +69,7 @@ def _load(name: str, file: Path, precision: str) -> Any:
 
 
 def _morph(parts: Sequence[Callable[..., Any]], size: Sequence[int]) -> Callable[[], torch.Tensor]:
-    """Return a function that encodes two pictures and decodes three frames three times, as tasks of `Morpher` do."""
+    """Return a function that encodes two pictures and decodes three frames three times, as `MorphRunner` does."""
     encode, decode = parts
     noise = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 255
     pictures = interpolate(noise, tuple(size), mode="bilinear").to(torch.uint8).movedim(1, -1).contiguous()

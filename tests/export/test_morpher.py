@@ -61,7 +61,7 @@ def scheduler(morphers):
 def test_who_goes_first(morphers, decodes_together: bool, expected: list[list[float]]):
     """In the order of arrival, but the urgent before all others."""
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
+    morpher = morphers.MorphRunner(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     morpher.decodes_together = decodes_together
     answers = [networks.ask(morpher, 1)]
     networks.started.acquire()
@@ -78,7 +78,7 @@ def test_who_goes_first(morphers, decodes_together: bool, expected: list[list[fl
 def test_a_short_one_overtakes_a_long_one_that_is_computed(morphers, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(morphers, "PIXELS_PER_TASK", 8 * 64)
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
+    morpher = morphers.MorphRunner(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     morpher.pixel_s = 1.0  # that long was taken by earlier ones
     long = networks.ask(morpher, 1, frames=32)
     networks.started.acquire()
@@ -94,7 +94,7 @@ def test_a_short_one_overtakes_a_long_one_that_is_computed(morphers, monkeypatch
 
 def test_requests_beyond_the_bound_are_refused_and_a_failure_is_one_requests_own(morphers, scheduler):
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=2, max_queue_s=60)
+    morpher = morphers.MorphRunner(networks, threads=1, device=torch.device("cpu"), max_queue_size=2, max_queue_s=60)
     answers = [networks.ask(morpher, 1)]
     networks.started.acquire()
     answers += [networks.ask(morpher, 2), networks.ask(morpher, 3)]
@@ -112,7 +112,7 @@ def test_requests_beyond_the_bound_are_refused_and_a_failure_is_one_requests_own
 
 def test_who_waits_for_too_long_is_not_computed(morphers, scheduler):
     networks, counted = Recorder(), []
-    morpher = morphers.Morpher(
+    morpher = morphers.MorphRunner(
         networks,
         threads=1,
         device=torch.device("cpu"),
@@ -144,7 +144,7 @@ def test_who_waits_for_too_long_is_not_computed(morphers, scheduler):
 
 def test_what_could_not_be_answered_in_time_is_not_begun(morphers, scheduler):
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=2, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
+    morpher = morphers.MorphRunner(networks, threads=2, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     morpher.pixel_s = 1.0  # a frame of 8x8 pixels would take 32 s on both threads
     first = networks.ask(morpher, 1, timeout_s=40)  # too long even alone: it gets its chance
     networks.started.acquire()
@@ -159,7 +159,7 @@ def test_what_could_not_be_answered_in_time_is_not_begun(morphers, scheduler):
 def test_what_is_of_no_use_any_more_is_not_computed_to_its_end(morphers, scheduler, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(morphers, "PIXELS_PER_TASK", 8 * 64)
     networks = Recorder()
-    morpher = morphers.Morpher(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
+    morpher = morphers.MorphRunner(networks, threads=1, device=torch.device("cpu"), max_queue_size=8, max_queue_s=60)
     long = networks.ask(morpher, 1, frames=32, timeout_s=2)
     networks.started.acquire()
     time.sleep(2.1)

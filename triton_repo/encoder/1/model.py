@@ -59,7 +59,7 @@ class TritonPythonModel:
         start_heartbeat()
 
     def _start_morpher(self, name: str, folder: Path, threads: int, parameters: dict[str, str]) -> None:
-        """Start the `Morpher`, which computes each request separately."""
+        """Start the `MorphRunner`, which computes each request separately."""
         morpher, scheduler, metrics = map(importlib.import_module, ("morpher", "scheduler", "metrics"))
         self.error_codes = {
             RequestError: pb_utils.TritonError.INVALID_ARG,
@@ -71,7 +71,7 @@ class TritonPythonModel:
         threads = threads if self.device.type == "cpu" else 2
         engine = os.environ.get("HOMOMORPH_ENGINE", "torchscript")
         self.metrics = metrics.Metrics(name, engine)
-        self.morpher = morpher.Morpher(
+        self.morpher = morpher.MorphRunner(
             self._parts(engine, folder, threads, parameters["precision"]),
             threads=threads,
             device=self.device,
@@ -120,7 +120,7 @@ class TritonPythonModel:
         return responses
 
     def _submit(self, request: Any) -> None:
-        """Pass a request to the `Morpher`, which sends its response when it is computed."""
+        """Pass a request to the `MorphRunner`, which sends its response when it is computed."""
         sender = request.get_response_sender()
 
         def send(response: Any) -> None:

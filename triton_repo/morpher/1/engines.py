@@ -22,7 +22,7 @@ Run = Callable[..., Any]
 
 
 class EngineParts:
-    """Parts of a joint model, with the methods that `Morpher` calls: E and D in an engine, the rest in TorchScript."""
+    """A joint model with the methods that `MorphRunner` calls: E and D in an engine, the rest in TorchScript."""
 
     def __init__(self, module: Any, engine: str, folders: Mapping[str, Path], *, threads: int, precision: str) -> None:
         """Load the files.

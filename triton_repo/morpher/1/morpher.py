@@ -1,8 +1,8 @@
 """Compute morphs from pictures, and answer each request as soon as its own frames are decoded.
 
-`model.py` beside this file passes requests to a `Morpher`, and `scheduler.py` decides which task runs next. A morph has
-three kinds of tasks: encode pictures, mix their features, and decode a few frames. If several requests wait, they are
-encoded and mixed together, which takes less time.
+`model.py` beside this file passes requests to a `MorphRunner`, and `scheduler.py` decides which task runs next. A morph
+has three kinds of tasks: encode pictures, mix their features, and decode a few frames. Waiting requests are encoded and
+mixed together, which takes less time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Morph(Job):
         return self.frames * self.source.shape[1:3].numel()
 
 
-class Morpher:
+class MorphRunner:
     """Runs the networks of one joint model for any number of callers."""
 
     def __init__(
