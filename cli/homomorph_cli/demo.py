@@ -5,6 +5,7 @@ python -m homomorph_cli.demo docs/source.png docs/target.png --out out
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import sys
 import time
@@ -68,9 +69,8 @@ def demo(
         f"{count} frames of {width}x{height} pixels over gRPC: median {statistics.median(latencies_ms):.1f} ms "
         f"({min(latencies_ms):.1f} to {max(latencies_ms):.1f} ms in {len(latencies_ms)} requests after warm-up)"
     )
-    typer.echo(
-        f"to move the sliders yourself: {Path(sys.executable).parent}/homomorph ui {source} {target} --run {run}"
-    )
+    page = [Path(sys.executable).parent / "homomorph", "ui", source, target, "--run", run]
+    typer.echo(f"to move the sliders yourself: {shlex.join(map(str, page))}")
 
 
 def _each_group_alone(
