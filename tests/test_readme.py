@@ -1,4 +1,4 @@
-"""The commands and programs of the README work as they stand."""
+"""The commands and programs of the README and of docs/tasks/call.md work as they stand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
@@ -19,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
 PROGRAMS = [block for kind, block in BLOCKS if kind == "python"]
+CALLS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tasks" / "call.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_there_is_something_to_try() -> None:
@@ -58,16 +61,23 @@ def committed() -> set[str]:
 
 
 @pytest.mark.server
-def test_the_program_runs_on_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_programs_run_on_the_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = export_run("avatars64", tmp_path / "triton_repo")
     assert kept_in_version_control([*manifest.files, "manifest.json"]) == committed()
     for name in committed():
         assert (tmp_path / "triton_repo" / name).read_text() == (ROOT / "triton_repo" / name).read_text(), name
     monkeypatch.chdir(ROOT)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
+    served: dict[str, Any] = {}
+    local: dict[str, Any] = {}
     with TritonServer(tmp_path / "triton_repo", models=("morph", "edit")) as server:
         exec(PROGRAMS[0].replace("127.0.0.1:8001", server.grpc_url), names)
-    assert names["frames"].shape == (9, 64, 64, 3)  # type: ignore[attr-defined]
-    assert names["blond"].shape == (3, 64, 64, 3)  # type: ignore[attr-defined]
-    assert names["pink"].shape == (5, 64, 64, 3)  # type: ignore[attr-defined]
-    assert names["grid"].shape == (5, 5, 64, 64, 3)  # type: ignore[attr-defined]
+        exec(CALLS[0].replace("127.0.0.1:8001", server.grpc_url), served)
+    exec(CALLS[1], local)
+    assert names["frames"].shape == (9, 64, 64, 3)
+    assert names["blond"].shape == (3, 64, 64, 3)
+    assert names["pink"].shape == (5, 64, 64, 3)
+    assert names["grid"].shape == (5, 5, 64, 64, 3)
+    assert served["colours"].shape == (3, 64, 64, 3)
+    assert served["pink"].shape == (5, 64, 64, 3)
+    assert np.abs(served["frames"].astype(int) - local["frames"]).max() <= 1
