@@ -78,15 +78,16 @@ def load_batches(batches: Batches[B], steps: range, workers: int, bad: dict[int,
 
 
 def _start(loader: DataLoader[B]) -> Iterator[B]:
-    """Start the workers without OpenCV's threads.
+    """Start the workers while OpenCV has no threads.
 
-    A forked worker knows of these threads, but has none of them: `setNumThreads` and every filter would wait for ever.
+    A fork copies OpenCV's list of threads but not the threads. In such a worker, `setNumThreads` and filters never end.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    batches = iter(loader)
-    cv2.setNumThreads(threads)
-    return batches
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def default_workers() -> int:
