@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +88,11 @@ def test_demo_goes_the_whole_way(
     from homomorph_cli.one_line_errors import run_app
 
     run = served.repository.parent / "run"
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    pictures = [shutil.copy(file, folder) for file in files]
     folders = ["--run", run, "--repository", tmp_path / "repository", "--out", tmp_path / "out"]
-    monkeypatch.setattr(sys, "argv", ["demo", *map(str, [*files, *folders])])
+    monkeypatch.setattr(sys, "argv", ["demo", *map(str, [*pictures, *folders])])
     with pytest.raises(SystemExit) as exited:
         run_app(app)
     assert not exited.value.code
@@ -98,4 +103,8 @@ def test_demo_goes_the_whole_way(
     rows, strips = len(served.model.config.branches), sheet[:, -9 * 64 :]
     assert strips.shape == ((1 + rows) * 64, 9 * 64, 3)
     assert np.abs(strips[:64] - strip).max() <= 1
-    assert re.search(r"9 frames of 64x64 pixels over gRPC: median \d+\.\d ms", capsys.readouterr().out)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.search(r"9 frames of 64x64 pixels over gRPC: median \d+\.\d ms", "\n".join(lines))
+    program, *words = shlex.split(lines[-1].partition(": ")[2])
+    assert Path(program).name == "homomorph"
+    assert words == ["ui", *map(str, pictures), "--run", str(run)]
