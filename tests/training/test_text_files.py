@@ -1,10 +1,9 @@
-"""Files that anybody may have written: one line of the package's own error, in bounded time, whatever they hold."""
+"""Damaged and hostile files give one line of the package's own error, in bounded time."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def test_nobody_waits_for_a_pipe(tmp_path: Path, name: str) -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", [name for name in READERS if name.endswith((".json", ".yaml"))])
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 40 + b"1" + b"}" * 40, b"\xff", b"x" * 2**21])
-def test_what_is_none_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+def test_damaged_files_give_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     read, kind = READERS[name]
     with pytest.raises(kind, match=name) as caught:
@@ -66,7 +65,7 @@ BOMB = "a: [&a x]\n" + "".join(
 @pytest.mark.parametrize(
     "text", [BOMB, "steps: 2024-13-01", "steps: 1\nsteps: 2", "recipe: " + "{a: " * 300 + "}" * 300]
 )
-def test_yaml_that_no_preset_has(tmp_path: Path, text: str) -> None:
+def test_unwanted_yaml_in_a_preset_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "preset.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"preset\.yaml") as caught:
         read_preset(str(tmp_path / "preset.yaml"))
@@ -76,17 +75,17 @@ def test_yaml_that_no_preset_has(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "change", ["steps=2024-13-01", "recipe=" + "[" * 2000, "a" + ".a" * 2000 + "=1", "a=[&x 1, *x]"]
 )
-def test_set_takes_no_such_yaml_either(change: str) -> None:
+def test_unwanted_yaml_in_a_setting_is_refused(change: str) -> None:
     with pytest.raises(ConfigError):
         read_preset("avatars64", [change])
 
 
-def test_many_groups_are_read_in_time(tmp_path: Path) -> None:
-    (tmp_path / "groups.yaml").write_text("".join(f"g{number}: [a{number}]\n" for number in range(8000)))
-    begin = time.process_time()
-    with pytest.raises(DataError, match="8000 groups are more than"):
+# Comparing all names with each other would take longer.
+@pytest.mark.timeout(15)
+def test_as_many_groups_as_fit_into_a_file_are_read(tmp_path: Path) -> None:
+    (tmp_path / "groups.yaml").write_text("".join(f"g{number}: [a{number}]\n" for number in range(14500)))
+    with pytest.raises(DataError, match="14500 groups are more than"):
         read_groups(tmp_path / "groups.yaml")
-    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("files", [[], {"a.pt": 1}, "a.pt"])
