@@ -50,8 +50,8 @@ from homomorph_export.serving.log import failure_reason
         (
             "ERROR: ld.so: object '/x/guard.so' from LD_PRELOAD cannot be preloaded (failed to map segment): ignored.\n"
             'Bad option: "--grpc-restricted-protocol".\n',
-            "object '/x/guard.so' from LD_PRELOAD cannot be preloaded (failed to map segment), and it must be: put it "
-            "where programs may run, or delete it, and it is made again",
+            "object '/x/guard.so' from LD_PRELOAD cannot be preloaded (failed to map segment). Allow programs in its "
+            "folder, or delete it: the next start builds it again",
         ),
         ("", "its log names no error"),
     ],

@@ -38,7 +38,7 @@ def failure_reason(log: str, code: int = 0) -> str:
         r"^ERROR: ld\.so: (object '.*?' from LD_PRELOAD cannot be preloaded .*): ignored", log, re.MULTILINE
     )
     if ignored:
-        return f"{ignored[1]}, and it must be: put it where programs may run, or delete it, and it is made again"
+        return f"{ignored[1]}. Allow programs in its folder, or delete it: the next start builds it again"
     if code > 128:
         return ended_by(code - 128)
     return "its log names no error"
