@@ -9,6 +9,7 @@ this text is replaced
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from homomorph.evaluation.page import replace_sections
 from homomorph_bench.kernel import BASELINE, COPY, ONE_HOT, OPERATOR
 from homomorph_bench.kernel_summary import summarise
 from homomorph_bench.results import Record, read
+from homomorph_client.errors import HomomorphError
 from homomorph_client.files import write_text
 
 _COST_OF_A_CORE = 0.05
@@ -240,10 +242,18 @@ def _table(heading: str, lines: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Write all tables of `PAGES`."""
-    docs, results = map(Path, sys.argv[1:])
-    for name in PAGES:
-        write_text(docs / name, with_tables(docs / name, results))
+    """Write all tables of `PAGES`; if one cannot be made, write none."""
+    parser = argparse.ArgumentParser(description="Write the tables of measured results into the pages.")
+    parser.add_argument("docs", type=Path, help="folder of the pages")
+    parser.add_argument("results", type=Path, help="folder with a folder of results for each benchmark")
+    words = parser.parse_args()
+    try:
+        texts = {words.docs / name: with_tables(words.docs / name, words.results) for name in PAGES}
+    except (HomomorphError, OSError) as error:
+        print(f"page_tables: {error}", file=sys.stderr)
+        sys.exit(2)
+    for page, text in texts.items():
+        write_text(page, text)
 
 
 if __name__ == "__main__":
