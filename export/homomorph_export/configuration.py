@@ -67,7 +67,8 @@ def model_config(
     steps = model.python_steps if flavour is PYTHON and model.python_steps else model.steps
     if flavour is AOTI:
         steps = tuple(map(_by_place, steps))
-    parameters = dict(model.client_parameters)
+    checks = model.checks([tensor.name for tensor in config.input])
+    parameters = {**model.client_parameters, "checks": json.dumps(checks)}
     if model.is_ensemble:
         config.platform = "ensemble"
         for step in steps:
@@ -148,9 +149,9 @@ def _backend_parameters(model: Model, flavour: Flavour, precision: str, threads:
     """Return the parameters that a backend reads from a model's configuration."""
     if flavour not in (PYTHON, GPU):
         return {flavour.threads_parameter: str(threads or _THREADS)}
-    # This backend is ours. It counts the server's cores, and makes checks that the other backends do not make.
+    # This backend is ours. It counts the server's cores.
     share = "all" if model.joint else "half"
-    parameters = {flavour.threads_parameter: str(threads or share), "checks": json.dumps(model.checks())}
+    parameters = {flavour.threads_parameter: str(threads or share)}
     if model.joint:  # it has a queue of its own
         parameters |= {"max_queue_size": str(MAX_QUEUE), "queue_timeout_s": str(QUEUE_TIMEOUT_S)}
         parameters["precision"] = precision  # an engine may need it, as ONNX files of a bf16 export are float32

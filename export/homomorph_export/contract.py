@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -149,18 +149,25 @@ class Model:
         """Whether Triton itself runs the steps; otherwise a Python model asks for them."""
         return bool(self.steps) and not self.streams
 
-    def checks(self) -> dict[str, Any]:
-        """Return the limits that `backend/model.py` checks requests against, as values that JSON can hold."""
+    def checks(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the limits of requests, as values that JSON can hold.
+
+        `serving/request_guard.c` and `serving/backend/limits.py` check requests against them.
+
+        Args:
+            names: names of the inputs in a configuration, in their order; None: their own names.
+        """
+        inputs = dict(zip(names or [tensor.name for tensor in self.inputs], self.inputs, strict=True))
         axes = {dim.letter: dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, Axis)}
         sides = next((letters for letters in ("hw", "HW") if {*letters} <= axes.keys()), "")
         count = next((letter for letter in "SP" if letter in axes), "")
         return {
             "dims": {
-                tensor.name: [dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims]
-                for tensor in self.inputs
+                name: [dim.letter if isinstance(dim, Axis) else dim for dim in tensor.dims]
+                for name, tensor in inputs.items()
             },
             "axes": {letter: [axis.minimum, axis.maximum, axis.multiple_of] for letter, axis in axes.items()},
-            "ranges": {tensor.name: list(tensor.range) for tensor in self.inputs if tensor.range is not None},
+            "ranges": {name: list(tensor.range) for name, tensor in inputs.items() if tensor.range is not None},
             # Limits the memory of one request. The limits of the axes alone would allow too much.
             "pixels": {"axes": [*count, *sides], "stride": axes[sides[0]].stride, "maximum": MAX_PIXELS}
             if sides

@@ -291,9 +291,18 @@ def test_a_client_learns_what_it_must_know_from_the_configuration(repository: Pa
     assert (served.max_steps, served.max_strength) == (MAX_STEPS, MAX_STRENGTH)
 
 
-def test_checks_survive_the_configuration(repository: Path):
-    parameters = read(repository, "interpolator").parameters
-    assert json.loads(parameters["checks"].string_value) == MODELS["interpolator"].checks()
+@pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
+def test_every_configuration_has_the_limits_that_the_guard_checks(model: Model):
+    for flavour in flavours(model, onnx=True):
+        parameters = model_config(model, flavour).parameters
+        assert json.loads(parameters["checks"].string_value) == model.checks(), flavour.name
+
+
+def test_limits_of_a_backend_that_knows_tensors_by_place_have_its_names():
+    parameters = model_config(MODELS["interpolator"], AOTI).parameters
+    checks = json.loads(parameters["checks"].string_value)
+    assert list(checks["dims"]) == ["INPUT__0", "INPUT__1", "INPUT__2"]
+    assert list(checks["ranges"]) == ["INPUT__2"]
 
 
 def test_an_axis_means_the_same_in_all_tensors():

@@ -1,4 +1,4 @@
-"""The library of `request_guard.c`: refuses requests that would crash a model's process, and hides keys."""
+"""The library of `request_guard.c`: refuses requests that crash a model's process or break its limits; hides keys."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _BUILD_TIMEOUT_S = 120.0
 def build_guard() -> Path | None:
     """Return the library, compiled once and kept in the user's cache; without a compiler, warn and return None.
 
-    A server without it works. But some malformed requests crash its models' processes, and the list of processes shows
-    the keys of its restricted calls.
+    A server without it works. But some malformed requests crash its models' processes, only the Python flavour checks
+    sizes and values, and the list of processes shows the keys of its restricted calls.
     """
     source = resources.files("homomorph_export.serving") / _SOURCE
     text = source.read_bytes()
