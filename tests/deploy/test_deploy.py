@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +21,17 @@ import promql_parser
 import pytest
 import typer
 import yaml
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.morph import MorphModel
 from homomorph.runs.run import save_model
 from homomorph_cli.main import app
 from homomorph_export.exporter import export_run
-from homomorph_export.serving.distribution import environment, find_distribution
+from homomorph_export.serving.distribution import environment, find_distribution, link_backends
+from homomorph_export.serving.guard import build_guard
+from homomorph_export.serving.ports import choose_ports
 from homomorph_export.serving.server import TritonServer
 
 try:
@@ -42,6 +50,10 @@ ADAPTER = yaml.safe_load((DEPLOY / "prometheus" / "adapter-values.yaml").read_te
 PAGE = (DEPLOY.parent / "docs" / "deployment.md").read_text()
 SCRAPE = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
 
+GUARD = "/guard/librequest_guard.so"
+"""Where containers have the request guard."""
+PROTOCOLS = {"model-repository", "shared-memory", "trace", "logging"}
+"""Calls that need a key."""
 MINIMUM = (26, 7)
 """Oldest release of Triton that NVIDIA's bulletins of 2026 do not tell to update."""
 
@@ -149,9 +161,12 @@ def test_triton_knows_every_argument() -> None:
 def test_clients_of_a_pod_may_only_ask_for_morphs() -> None:
     (container,) = the("Deployment", built("base"))["spec"]["template"]["spec"]["containers"]
     assert "--allow-http=false" in container["args"]
-    (restricted,) = (word.partition("=")[2] for word in container["args"] if "restricted-protocol" in word)
-    protocols, _, key = restricted.partition(":")
-    assert set(protocols.split(",")) == {"model-repository", "shared-memory", "trace", "logging"}
+    assert "--grpc-restricted-protocol=@RESTRICTED" in container["args"]
+    names = [variable["name"] for variable in container["env"]]
+    assert names.index("CONTROL_KEY") < names.index("RESTRICTED"), "a value may name only variables before it"
+    values = {variable["name"]: variable.get("value") for variable in container["env"]}
+    protocols, _, key = values["RESTRICTED"].partition(":")
+    assert set(protocols.split(",")) == PROTOCOLS
     assert key == "homomorph-control=$(CONTROL_KEY)"
     assert {"name": "CONTROL_KEY", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}} in container["env"]
 
@@ -190,14 +205,62 @@ def test_pods_have_bounds_on_memory_and_disk() -> None:
     assert all("sizeLimit" in volume["emptyDir"] for volume in spec["volumes"] if "emptyDir" in volume)
 
 
-def test_the_request_guard_is_loaded_where_there_is_one() -> None:
+def test_pods_insist_on_the_request_guard() -> None:
     spec = read("deployment")["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "guard")
     (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "guard")
     assert {"name": "LD_PRELOAD", "value": f"{mount['mountPath']}/librequest_guard.so"} in container["env"]
-    assert volume["configMap"] == {"name": "homomorph-guard", "optional": True}
+    assert volume["configMap"] == {"name": "homomorph-guard"}, "not an optional one"
     assert "create configmap homomorph-guard --from-file=librequest_guard.so" in PAGE
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("guarded", [True, False], ids=["guard", "no guard"])
+def test_a_pods_arguments_want_the_request_guard(tmp_path: Path, guarded: bool) -> None:
+    """Triton starts with the pod's arguments and environment, and only where the guard is loaded."""
+    (container,) = read("deployment")["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "repository" / "morph" / "1").mkdir(parents=True)
+    config = 'backend: "python" max_batch_size: 8 output [{ name: "Y" data_type: TYPE_FP32 dims: [1] }]'
+    (tmp_path / "repository" / "morph" / "config.pbtxt").write_text(config)
+    (tmp_path / "repository" / "morph" / "1" / "model.py").write_text("class TritonPythonModel: pass")
+    ports = choose_ports("127.0.0.1", {"grpc": None, "metrics": None})
+    distribution = find_distribution()
+    variables = {variable["name"]: variable.get("value", "a-pods-id") for variable in container["env"]}
+    variables["RESTRICTED"] = variables["RESTRICTED"].replace("$(CONTROL_KEY)", variables["CONTROL_KEY"])
+    (tmp_path / "backends").mkdir()
+    link_backends(distribution, tmp_path / "backends")
+    guard = build_guard()
+    assert guard is not None
+    variables["LD_PRELOAD"] = str(guard if guarded else tmp_path / "librequest_guard.so")
+    log = tmp_path / "log"
+    server = subprocess.Popen(
+        [
+            *(str(distribution / "bin" / "tritonserver"), f"--backend-directory={tmp_path / 'backends'}"),
+            *(word.replace("$(MODEL_REPOSITORY)", str(tmp_path / "repository")) for word in container["args"]),
+            *("--grpc-address=127.0.0.1", f"--grpc-port={ports['grpc']}"),
+            *("--metrics-address=127.0.0.1", f"--metrics-port={ports['metrics']}"),
+        ],
+        env=environment(distribution) | variables,
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a process group of its own, with the model's process
+    )
+    try:
+        while server.poll() is None and "Started Metrics Service" not in log.read_text():
+            time.sleep(0.1)
+        assert (server.poll() is None) == guarded, log.read_text()
+        if guarded:
+            with InferenceServerClient(f"127.0.0.1:{ports['grpc']}") as triton:
+                assert triton.is_model_ready("morph")
+                with pytest.raises(InferenceServerException, match="restricted"):
+                    triton.get_model_repository_index()
+                key = {"triton-grpc-protocol-homomorph-control": "a-pods-id"}
+                assert triton.get_model_repository_index(headers=key).models
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 PAGES = [DEPLOY.parent / "README.md", *sorted((DEPLOY.parent / "docs").rglob("*.md"))]
@@ -218,8 +281,12 @@ def test_docker_opens_a_server_to_this_machine_and_for_morphs_alone(command: str
     assert not re.search(r"\s(?:-P|--publish-all|--net|--network)\b", command)
     assert release(command) >= MINIMUM
     assert "--allow-http=false" in command
-    (restricted,) = re.findall(r"--grpc-restricted-protocol=(\S+?):homomorph-control=\$\(", command)
-    assert set(restricted.split(",")) == {"model-repository", "shared-memory", "trace", "logging"}
+    assert "--grpc-restricted-protocol=@RESTRICTED" in command
+    (restricted,) = re.findall(r" -e RESTRICTED=(\S+?):homomorph-control=\$\(", command)
+    assert set(restricted.split(",")) == PROTOCOLS
+    # Unlike `-v`, this mount makes Docker refuse a file that does not exist.
+    assert f'--mount type=bind,source="$PWD/librequest_guard.so",target={GUARD},readonly' in command
+    assert re.search(rf'\benv LD_PRELOAD="?{GUARD}\b', command)
 
 
 def test_every_page_with_docker_is_read() -> None:
@@ -286,6 +353,10 @@ def test_compose_serves_what_kubernetes_does_and_its_files_exist() -> None:
     file = DEPLOY / "compose" / "compose.yaml"
     compose = yaml.safe_load(file.read_text())
     services = compose["services"]
+    *others, guard = services["triton"]["volumes"]
+    assert (guard["type"], guard["target"], guard["bind"]) == ("bind", GUARD, {"create_host_path": False})
+    assert f"-o {Path(guard['source']).name} export/homomorph_export/serving/request_guard.c" in file.read_text()
+    services["triton"]["volumes"] = others
     for service in services.values():
         mounted = [volume.split(":")[0] for volume in service.get("volumes", [])]
         assert all((file.parent / path).resolve().exists() for path in mounted), mounted
@@ -302,7 +373,10 @@ def test_compose_serves_what_kubernetes_does_and_its_files_exist() -> None:
     ours, theirs = services["triton"]["command"][2], pod["containers"][0]["args"]
     for argument in theirs:
         if not argument.startswith(("--model-repository", "--grpc-max-connection")):
-            assert argument.replace("$(CONTROL_KEY)", "") in ours
+            assert argument in ours
+    variables = {variable["name"]: variable.get("value", "") for variable in pod["containers"][0]["env"]}
+    assert f" LD_PRELOAD={GUARD} exec tritonserver" in ours
+    assert ours.startswith("RESTRICTED=" + variables["RESTRICTED"].replace("$(CONTROL_KEY)", "$$(cat"))
 
     recipe = (file.parent / "Dockerfile").read_text()
     copied = {name for line in re.findall(r"^COPY (?!--)(.*) \S+$", recipe, re.MULTILINE) for name in line.split()}
