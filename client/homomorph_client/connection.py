@@ -231,7 +231,7 @@ class Connection:
         if any(words in reason for words in _OVERLOADED):
             return OverloadedError(f"the server at {self.name} is overloaded: ask again later ({reason})")
         if code is grpc.StatusCode.CANCELLED:
-            return RequestError("the request was given up: its client was closed")
+            return RequestError("the request was cancelled: its client was closed")
         if code is grpc.StatusCode.NOT_FOUND and "has no available versions" in reason:
             return ServerUnavailableError(f"the server at {self.name} is stopping: ask another, or later ({reason})")
         if "is not healthy" in reason:
@@ -253,9 +253,9 @@ class Connection:
             return (
                 "another server is there, or this is Triton's HTTP port: give the port of its gRPC, 8001 unless chosen"
             )
-        variable, proxy = _environments_proxy()
-        if self.proxy is None and proxy and not all(_goes_past_proxy(_split(url)[0]) for url in self.urls):
-            host = _split(self.urls[0])[0]
+        found = _environments_proxy() if self.proxy is None else None
+        if found is not None and not all(_goes_past_proxy(_split(url)[0]) for url in self.urls):
+            host, (variable, proxy) = _split(self.urls[0])[0], found
             return (
                 f"gRPC goes through the proxy of the environment, {variable}={proxy}: list {host} in no_proxy, or give "
                 'proxy="" for none'
@@ -300,12 +300,12 @@ def _trace_headers() -> dict[str, str]:
     return headers
 
 
-def _environments_proxy() -> tuple[str, str]:
-    """Return the variable that gRPC takes its proxy from, and the proxy; empty if there is none."""
+def _environments_proxy() -> tuple[str, str] | None:
+    """Return the variable that gRPC takes its proxy from, and the proxy; None if no variable is set."""
     for variable in _PROXIES:
         if proxy := os.environ.get(variable):
             return variable, proxy
-    return "", ""
+    return None
 
 
 def _goes_past_proxy(host: str) -> bool:
@@ -328,7 +328,7 @@ def _address(url: str, family: socket.AddressFamily) -> str:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ServerUnavailableError(f"{host} has no address beside those of the other servers: {error}") from error
+        raise ServerUnavailableError(f"the name {host} cannot be resolved: {error}") from error
     return str(found[0][4][0])
 
 

@@ -224,6 +224,7 @@ def test_lpips_is_that_of_torchmetrics(held_out: HeldOut) -> None:
 def test_without_weights_lpips_is_not_taken_and_nothing_is_downloaded(torch_home: Path) -> None:
     lpips, reason = find_lpips("auto", 32)
     assert lpips is None
+    assert reason is not None
     assert "there is no file" in reason
     with pytest.raises(ConfigError, match=r"there is no file .*alexnet-owt-7be5be79\.pth"):
         find_lpips("lpips", 32)

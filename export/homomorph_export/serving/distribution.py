@@ -53,8 +53,8 @@ def ensure_triton(report: Report = silent) -> None:
         make_triton_folder()
 
 
-def _distribution_here() -> tuple[Path | None, str]:
-    """Return this environment's folder that holds tritonserver; or None, and the reason why it cannot be used."""
+def _distribution_here() -> tuple[Path | None, str | None]:
+    """Return the folder of this environment that holds tritonserver; or None, and the reason why there is none."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         return None, f"to serve, {install_hint('serve')}: nvidia-pytriton is not installed"
@@ -62,7 +62,7 @@ def _distribution_here() -> tuple[Path | None, str]:
     if int(numpy.partition(".")[0]) >= 2:
         # The stub is built for the arrays of numpy 1; with numpy 2 it sends answers without their data.
         return None, f"nvidia-pytriton's Python backend does not work with numpy {numpy}: pip install 'numpy<2'"
-    return Path(spec.submodule_search_locations[0]) / "tritonserver", ""
+    return Path(spec.submodule_search_locations[0]) / "tritonserver", None
 
 
 def link_backends(distribution: Path, backends: Path) -> None:

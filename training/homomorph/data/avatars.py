@@ -33,8 +33,8 @@ _VIEW_BOX = (40, 14, 200, 200)
 class Feature:
     """One part of the drawing, its possible looks, and the label of each look."""
 
-    group: str
-    """Attribute group of the labels; empty for a feature without labels."""
+    group: str | None
+    """Attribute group of the labels; None for a feature without labels."""
     option: str
     """DiceBear's option that selects the look."""
     looks: dict[str, str]
@@ -100,8 +100,8 @@ FEATURES = (
         },
     ),
     # The same in all pictures: glasses and fringes hide brows, and of a neckline little is to be seen.
-    Feature("", "eyebrowsVariant", {"": "default"}),
-    Feature("", "clothesVariant", {"": "shirtCrewNeck"}),
+    Feature(None, "eyebrowsVariant", {"": "default"}),
+    Feature(None, "clothesVariant", {"": "shirtCrewNeck"}),
 )
 
 
@@ -109,7 +109,7 @@ def groups(features: Sequence[Feature]) -> dict[str, tuple[str, ...]]:
     """Return the attributes of each group."""
     found: dict[str, tuple[str, ...]] = {}
     for feature in features:
-        if feature.group:
+        if feature.group is not None:
             found[feature.group] = (*found.get(feature.group, ()), *(label for label in feature.looks if label))
     return found
 
@@ -131,7 +131,7 @@ def draw_looks(seed: int, index: int, features: Sequence[Feature] = FEATURES) ->
 
 def labels(looks: Looks, features: Sequence[Feature] = FEATURES) -> dict[str, int]:
     """Return the label columns of a picture: attribute -> 0 or 1, in the order of its groups."""
-    worn = {label for feature, label in zip(features, looks, strict=True) if feature.group}
+    worn = {label for feature, label in zip(features, looks, strict=True) if feature.group is not None}
     return {label: int(label in worn) for names in groups(features).values() for label in names}
 
 
@@ -157,7 +157,7 @@ def draw_between(seed: int, index: int, looks: Looks) -> tuple[dict[str, str], s
     unknown = {
         feature.group
         for feature, ours, theirs in zip(FEATURES, looks, other, strict=True)
-        if _mixes(feature) and ours != theirs and feature.group
+        if _mixes(feature) and ours != theirs and feature.group is not None
     }
     return mixed_colours(looks, other, generator.uniform(0.1, 0.9)), unknown
 

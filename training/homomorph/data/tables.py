@@ -149,8 +149,8 @@ class _Column:
         return found
 
 
-def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str]) -> tuple[dict[str, int], str]:
-    """Return the label of every value, and a phrase that says how numbers were understood.
+def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str]) -> tuple[dict[str, int], str | None]:
+    """Return the label of every value, and a phrase that says how numbers were understood; None without numbers.
 
     The meaning of 0 depends on all label columns of the table, including those that are not read.
     """
@@ -175,7 +175,7 @@ def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str])
         return values, "-1 is no, 1 is yes"
     if numbers:
         return values, "0 is no, 1 is yes"
-    return values, ""
+    return values, None
 
 
 def _number(word: str) -> float | None:
@@ -204,8 +204,8 @@ def _name_column(file: Path, frame: pd.DataFrame) -> str:
     raise DataError(f"{file}: a column must be called 'image' and name the pictures; the columns are {header}")
 
 
-def _read_frame(file: Path) -> tuple[pd.DataFrame, int, str]:
-    """Return the rows as a frame, the line number of the first row, and a note about the file's form."""
+def _read_frame(file: Path) -> tuple[pd.DataFrame, int, str | None]:
+    """Return the rows, the line number of the first row, and the file's form unless it is text in UTF-8."""
     try:
         if not file.is_file():
             raise DataError(f"{file} is no regular file")
@@ -227,12 +227,12 @@ def _read_frame(file: Path) -> tuple[pd.DataFrame, int, str]:
     return frame, first_line, encoding
 
 
-def _decode(file: Path, content: bytes) -> tuple[str, str]:
-    """Return a file's text, and the name of its encoding if it is not UTF-8."""
+def _decode(file: Path, content: bytes) -> tuple[str, str | None]:
+    """Return a file's text, and the name of its encoding; None for UTF-8."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
             try:
-                return content.decode(encoding), "" if mark == codecs.BOM_UTF8 else encoding.upper()
+                return content.decode(encoding), None if mark == codecs.BOM_UTF8 else encoding.upper()
             except UnicodeDecodeError as error:
                 raise DataError(f"{file} begins as {encoding.upper()} and is damaged: {error.reason}") from error
     if b"\0" in content[:4096]:
@@ -245,7 +245,7 @@ def _decode(file: Path, content: bytes) -> tuple[str, str]:
                     break
         raise DataError(f"{file} is no text: give a CSV in UTF-8")
     try:
-        return content.decode("utf-8"), ""
+        return content.decode("utf-8"), None
     except UnicodeDecodeError:
         # This encoding accepts every byte. If it is wrong, names do not match the pictures and are reported later.
         return content.decode("cp1252", errors="replace"), "not UTF-8, read as Windows-1252"

@@ -74,15 +74,15 @@ def judge_distance(judge: Judge) -> Distance:
     )
 
 
-def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str]:
-    """Return LPIPS (Zhang et al., CVPR 2018) on AlexNet, if it is asked for and on this machine. Downloads nothing.
+def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str | None]:
+    """Return LPIPS (Zhang et al., CVPR 2018) on AlexNet if its weights are on this machine. Downloads nothing.
 
     Args:
-        choice: `lpips` requires LPIPS, `auto` allows to go without, `evaluator` leaves it out.
-        picture_size: height and width in pixels of what will be compared.
+        choice: `lpips` requires LPIPS, `auto` takes it where it can be used, `evaluator` leaves it out.
+        picture_size: height and width in pixels of the pictures to compare.
 
     Returns:
-        LPIPS, or None and why it is left out.
+        LPIPS and None; or None, and the reason why it is left out.
 
     Raises:
         ConfigError: AlexNet's weights are damaged, or LPIPS is required and cannot be used.
@@ -96,13 +96,13 @@ def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str]
         if not file.is_file()
         else f"pictures of {picture_size} pixels are smaller than the {MIN_SIZE} that it takes"
         if picture_size < MIN_SIZE
-        else ""
+        else None
     )
-    if missing:
+    if missing is not None:
         if choice == "auto":
             return None, f"lpips is left out: {missing}"
         raise ConfigError(f"--distance lpips cannot be had: {missing}")
-    # The name ends in the start of the content's hash. What has it can be unpickled, as torchvision does.
+    # torchvision's file names end in the first digits of the file's SHA-256. Only a file that matches is unpickled.
     if not sha256(file).startswith(file.stem.rpartition("-")[2]):
         raise ConfigError(
             f"{file} is damaged, or not torchvision's: get it anew from {AlexNet_Weights.DEFAULT.url}, remove it, "
@@ -119,7 +119,7 @@ def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str]
             total += weigh((_unit(a) - _unit(b)).square()).mean(dim=(1, 2, 3))
         return total
 
-    return Distance("LPIPS (Zhang et al., CVPR 2018) on AlexNet", maps, between), ""
+    return Distance("LPIPS (Zhang et al., CVPR 2018) on AlexNet", maps, between), None
 
 
 def _unit(maps: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ def _column_name(method: str, run: str, index: int) -> str:
     return f"{method}:{run}" if index else method
 
 
-def _notes(asked_pairs: int, held_out: HeldOut, no_lpips: str, no_inception: str) -> list[str]:
+def _notes(asked_pairs: int, held_out: HeldOut, no_lpips: str | None, no_inception: str | None) -> list[str]:
     """Say what was left out or done otherwise than asked for."""
     notes = []
     if len(held_out.source) < asked_pairs:
@@ -242,7 +242,7 @@ def _notes(asked_pairs: int, held_out: HeldOut, no_lpips: str, no_inception: str
             f"{len(held_out.source)} pairs are measured instead of {asked_pairs}: the set has no more pictures whose "
             "labels are all known and that the judge can spare"
         )
-    return notes + [reason for reason in (no_lpips, no_inception) if reason]
+    return notes + [reason for reason in (no_lpips, no_inception) if reason is not None]
 
 
 def _examples(columns: dict[str, _Column], held_out: HeldOut) -> list[Example]:

@@ -40,14 +40,14 @@ class InceptionDistance:
         return distance
 
 
-def find_inception(weights: Path | None) -> tuple[InceptionDistance | None, str]:
+def find_inception(weights: Path | None) -> tuple[InceptionDistance | None, str | None]:
     """Load Inception if its weights are on this machine.
 
     Args:
         weights: file of its weights; None: look in torch hub's cache, where torch-fidelity puts them.
 
     Returns:
-        Inception, or None and why it is left out.
+        Inception and None; or None, and the reason why `fid` is left out.
 
     Raises:
         ConfigError: the file was given and cannot be used, or the cached one is damaged.
@@ -65,6 +65,6 @@ def find_inception(weights: Path | None) -> tuple[InceptionDistance | None, str]
     try:
         # torch-fidelity would unpickle anything; this refuses files that hold more than weights.
         torch.load(file, map_location="cpu", weights_only=True)
-        return InceptionDistance(file), ""
+        return InceptionDistance(file), None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ConfigError(f"{file} is damaged, or not torch-fidelity's Inception: get it from {WEIGHTS_URL}") from error

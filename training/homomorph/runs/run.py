@@ -165,12 +165,12 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def describe_difference(*, reference: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Describe which tensors are missing, unknown or of another shape; "" if all names and shapes agree."""
+def describe_difference(*, reference: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """Describe which tensors are missing, unknown or of another shape; None if all names and shapes agree."""
     shapes, others = ({name: tuple(value.shape) for name, value in state.items()} for state in (reference, found))
     wrong = sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
     if not wrong:
-        return ""
+        return None
     first = wrong[0]
     return (
         f"{len(wrong)} tensors differ, the first is {first} (expected {shapes.get(first)}, found {others.get(first)})"
