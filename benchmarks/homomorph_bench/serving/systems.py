@@ -242,8 +242,8 @@ async def start_systems(
         systems = [ComparedSystem(IN_PROCESS, in_process, InProcess(morph, batch), in_process, frozenset())]
         for name, triton in servers.items():
             url = triton.grpc_url
-            single, whole_batch = (GrpcRequest(url, "morph", x.arrays()) for x in (inputs, batch))
-            with_deadline = GrpcRequest(url, "morph", inputs.arrays(), timeout_s=DEADLINE_S)
+            single, whole_batch = (GrpcRequest(url, x.arrays()) for x in (inputs, batch))
+            with_deadline = GrpcRequest(url, inputs.arrays(), timeout_s=DEADLINE_S)
             stack.push_async_callback(with_deadline.close)
             systems.append(ComparedSystem(name, single, whole_batch, with_deadline, roots[name]))
         for name, morph_client in ((CLIENT, client), (SHARED, sharing)):
@@ -252,7 +252,7 @@ async def start_systems(
         for name, peer in running.items():
             request: GrpcRequest | HttpRequest
             if name == "pytriton":
-                request = GrpcRequest(f"{peer.host}:{peer.port}", "morph", inputs.arrays())
+                request = GrpcRequest(f"{peer.host}:{peer.port}", inputs.arrays())
             else:
                 body = wire.encode(inputs.source, inputs.target, inputs.strengths)
                 request = HttpRequest(peer.host, peer.port, "/predict", body)

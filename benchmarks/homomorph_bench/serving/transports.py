@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from homomorph_bench.serving.load_generator import RequestFailed
+from homomorph_client.names import MORPH
 
 _MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 """The call of Triton's public protocol."""
@@ -26,20 +27,19 @@ _READ_BUFFER_BYTES = 1 << 20
 
 
 class GrpcRequest:
-    """One inference request to Triton. Create it within the event loop that sends it."""
+    """One request to the model `morph` of Triton. Create it within the event loop that sends it."""
 
     def __init__(
-        self, url: str, model: str, inputs: Mapping[str, npt.NDArray[np.generic]], *, timeout_s: float | None = None
+        self, url: str, inputs: Mapping[str, npt.NDArray[np.generic]], *, timeout_s: float | None = None
     ) -> None:
         """Encode a request.
 
         Args:
             url: host:port of Triton's gRPC.
-            model: name of the served model.
             inputs: tensors by name, with their batch axis.
             timeout_s: sent to the server, which may drop a request that waits longer; None: no timeout.
         """
-        request = service_pb2.ModelInferRequest(model_name=model)
+        request = service_pb2.ModelInferRequest(model_name=MORPH)
         if timeout_s is not None:
             request.parameters["timeout"].int64_param = round(timeout_s * 1e6)
         for name, array in inputs.items():

@@ -12,6 +12,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from homomorph_bench.serving.load_generator import RequestFailed
+from homomorph_client.names import MORPH
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 """Parts of a model's time in Triton's statistics, in their order."""
@@ -67,23 +68,22 @@ async def _read_counts_once(client: InferenceServerClient, metrics_url: str) -> 
     return counted
 
 
-def split_request_time(counted: Counts, mean_ms: float, *, model: str = "morph") -> dict[str, float]:
-    """Divide the mean request's time into its parts.
+def split_request_time(counted: Counts, mean_ms: float) -> dict[str, float]:
+    """Divide the time of the mean request to `morph` into its parts.
 
     Args:
         counted: Triton's counters over the measured time, a difference of two `read_counts`.
         mean_ms: the mean latency at the client, in milliseconds.
-        model: the requested model: an ensemble, or a model that computes by itself.
 
     Returns:
         Milliseconds by part: the network, with gRPC on both sides; every part of every model that computed; and
         scheduling, Triton's own work between the models. The parts add up to `mean_ms`.
     """
-    requests = counted[model, "requests"]
-    total_ms = counted[model, "total"] / requests / 1e6
+    requests = counted[MORPH, "requests"]
+    total_ms = counted[MORPH, "total"] / requests / 1e6
     # The parts of an ensemble repeat those of its members.
-    members = [name for name, what in counted if what == "executions" and counted[name, what] and name != model]
-    parts_ms = {f"{name} {part}": counted[name, part] / requests / 1e6 for name in members or [model] for part in PARTS}
+    members = [name for name, what in counted if what == "executions" and counted[name, what] and name != MORPH]
+    parts_ms = {f"{name} {part}": counted[name, part] / requests / 1e6 for name in members or [MORPH] for part in PARTS}
     parts_ms[SCHEDULING] = max(0.0, total_ms - sum(parts_ms.values()))
     # Triton counts output time, and its own work, after it has answered: time beyond the client's is not part of it.
     beyond_ms = max(0.0, total_ms - mean_ms)

@@ -29,7 +29,7 @@ from homomorph.evaluation import figures
 from homomorph.evaluation.chunk import make_chunk
 from homomorph.evaluation.ghost import collect_ghost_frames, ghost_figures
 from homomorph.evaluation.held_out import HeldOut, read_held_out, seed_of
-from homomorph.evaluation.judge import Judge, JudgeChoice, train_judge
+from homomorph.evaluation.judge import Judge, train_judge
 from homomorph.evaluation.measured_pairs import all_pairs
 from homomorph.evaluation.methods import Homomorph
 from homomorph.evaluation.pair_values import PairValues
@@ -48,8 +48,6 @@ def prepare_checkpoint_figures(
     picture_size: int,
     *,
     pairs: int = PAIRS,
-    judge: JudgeChoice = "classifier",
-    judge_folder: Path | None = None,
     judge_steps: int = JUDGE_STEPS,
     report: Report = silent,
 ) -> Callable[[MorphModel], dict[str, float]]:
@@ -59,10 +57,7 @@ def prepare_checkpoint_figures(
         folder: labelled pictures that do not train the model, with its groups.
         picture_size: height and width in pixels that the model takes.
         pairs: largest number of pairs; a small folder gives fewer.
-        judge: the judge of the pictures.
-        judge_folder: labelled pictures that train the judge, for example those that train the model; None: the other
-            pictures of `folder`.
-        judge_steps: training steps of the judge's classifier.
+        judge_steps: training steps of the classifier that judges, on the other pictures of `folder`.
         report: called for each picture and each step.
 
     Returns:
@@ -71,12 +66,10 @@ def prepare_checkpoint_figures(
         left out. The function raises `DataError` if the model has other groups than the folder.
 
     Raises:
-        ConfigError: the packages of the judge are not installed.
-        DataError: a folder cannot be used.
+        DataError: the folder cannot be used.
     """
-    judge_data = None if judge_folder is None else read_labelled(judge_folder)
-    held_out = read_held_out(read_labelled(folder), picture_size, pairs, seed_of(folder), report, judge_data=judge_data)
-    trained_judge, _ = train_judge(judge, held_out, judge_steps, report)
+    held_out = read_held_out(read_labelled(folder), picture_size, pairs, seed_of(folder), report)
+    trained_judge, _ = train_judge("classifier", held_out, judge_steps, report)
 
     def held_out_figures(model: MorphModel) -> dict[str, float]:
         if model.config.groups != held_out.groups:

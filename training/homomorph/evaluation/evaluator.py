@@ -19,7 +19,7 @@ from homomorph.data.augmented import Jitter, positional_augmentation
 from homomorph.data.labels import UNKNOWN
 
 FRAME_CHUNK = 256
-"""Pictures that are judged at once."""
+"""Largest number of pictures that are judged at once."""
 
 JITTER = Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=0.5)
 """How the evaluator's pictures are moved; written out, so that another default for training changes no figure."""
@@ -28,19 +28,19 @@ JITTER = Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=0.5)
 class Evaluator(nn.Module):
     """Pictures -> logits of the labels; four convolutions of stride 2 with batch normalisation, and a hidden layer.
 
-    The last map is averaged over 2 x 2 quarters of the picture, not over all of it: where something is matters.
+    The last map is averaged over 2 x 2 quarters of the picture, not over all of it, because places matter.
     """
 
     reads_reconstructions = False
 
-    def __init__(self, attributes: int, widths: tuple[int, ...] = (24, 48, 96, 128), features: int = 128) -> None:
+    def __init__(self, attributes: int, widths: tuple[int, ...] = (24, 48, 96, 128)) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(width))
             for channels, width in zip((3, *widths), widths, strict=False)
         )
-        self.hidden = nn.Linear(widths[-1] * 4, features)
-        self.classifier = nn.Linear(features, attributes)
+        self.hidden = nn.Linear(widths[-1] * 4, 128)
+        self.classifier = nn.Linear(128, attributes)
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
         """Pictures uint8 [B, 3, H, W] -> the maps of each stage."""
@@ -79,8 +79,6 @@ def train_evaluator(
     *,
     steps: int,
     batch_size: int = 64,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
 ) -> Iterator[float]:
     """Train on real pictures, moved a little each time.
 
@@ -90,16 +88,14 @@ def train_evaluator(
         labels: 0, 1 or `UNKNOWN`, [N, L]; an unknown label is masked.
         steps: batches in all.
         batch_size: pictures a step.
-        learning_rate: Adam's at the start; it falls to 0 along a cosine.
-        seed: of batches and augmentation.
 
     Yields:
         Each step's binary cross-entropy per label (chance: 0.69).
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     augment = positional_augmentation(JITTER)
-    augment.set_random_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-3)
+    augment.set_random_seed(0)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     network.train()
     for _ in range(steps):

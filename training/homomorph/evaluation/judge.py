@@ -50,9 +50,7 @@ class Accuracy:
     """Number of pictures that trained it."""
 
 
-def train_judge(
-    choice: JudgeChoice, held_out: HeldOut, steps: int, report: Report = silent, *, seed: int = 0
-) -> tuple[Judge, Accuracy]:
+def train_judge(choice: JudgeChoice, held_out: HeldOut, steps: int, report: Report = silent) -> tuple[Judge, Accuracy]:
     """Train a judge on nine tenths of its pictures, and measure its accuracy on the first tenth.
 
     Args:
@@ -60,7 +58,6 @@ def train_judge(
         held_out: pictures and labels.
         steps: batches that train the `classifier`; the other is fitted to its end.
         report: called for each step.
-        seed: of the classifier's weights, batches and augmentation.
 
     Raises:
         ConfigError: the packages of `efficientnet` are not installed.
@@ -72,9 +69,9 @@ def train_judge(
         judge = EfficientNetJudge(load_efficientnet(), pictures, labels, report)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             judge = Evaluator(labels.shape[1])
-        for step, _ in enumerate(train_evaluator(judge, pictures, labels, steps=steps, seed=seed), start=1):
+        for step, _ in enumerate(train_evaluator(judge, pictures, labels, steps=steps), start=1):
             report(Progress("judge", step, steps))
     return judge, _accuracy(judge, held_out.pictures[:kept], held_out.labels[:kept], len(pictures))
 

@@ -38,18 +38,18 @@ class LabelCritic(nn.Module):
     al., CVPR 2020.)
     """
 
-    def __init__(self, attributes: int, widths: tuple[int, ...] = (48, 96, 128, 192), hidden: int = 256) -> None:
+    def __init__(self, attributes: int) -> None:
         super().__init__()
         self.attributes = attributes
         layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
         channels = 12
-        for index, width in enumerate(widths):
+        for index, width in enumerate((48, 96, 128, 192)):
             layers += [nn.Conv2d(channels, width, 3, stride=1 if index == 0 else 2, padding=1), nn.LeakyReLU(0.2)]
             channels = width
-        # Where something is matters: not one mean over the picture.
-        layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, hidden), nn.LeakyReLU(0.2)]
+        # Sixteen means, not one over the whole picture, because places matter.
+        layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, 256), nn.LeakyReLU(0.2)]
         self.trunk = nn.Sequential(*layers)
-        self.head = nn.Linear(hidden, 1 + 3 * attributes)
+        self.head = nn.Linear(256, 1 + 3 * attributes)
 
     def forward(self, pictures: Tensor) -> Judgement:
         """Judge normalised pictures [N, 3, H, W]."""
@@ -61,8 +61,9 @@ class LabelCritic(nn.Module):
 class FeatureCritic(nn.Module):
     """Dis and the attribute head A' on features [B, C, h, w]; they share a trunk."""
 
-    def __init__(self, feature_channels: int, attributes: int, width: int = 128) -> None:
+    def __init__(self, feature_channels: int, attributes: int) -> None:
         super().__init__()
+        width = 128
         self.trunk = nn.Sequential(
             nn.Conv2d(feature_channels, width, 3, padding=1),
             nn.LeakyReLU(0.2),

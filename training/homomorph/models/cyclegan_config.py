@@ -65,7 +65,7 @@ class CycleGANConfig:
     """Name of this kind of model in a run's `config.json`."""
 
     def __post_init__(self) -> None:
-        check_generator(self.generator)
+        parse_generator(self.generator)
         for option, allowed in (("norm", NORMS), ("padding", PADDINGS), ("output", OUTPUTS)):
             if getattr(self, option) not in allowed:
                 raise ConfigError(f"{option} must be {' or '.join(allowed)}, not {str(getattr(self, option))[:80]!r}")
@@ -111,25 +111,14 @@ class CycleGANConfig:
         return checked(cls, values)
 
 
-def check_generator(name: str) -> None:
-    """Check that there is a generator of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    kind, size = parse_generator(name)
-    if kind == "resnet" and 1 <= size <= MAX_BLOCKS:
-        return
-    if kind == "unet" and 32 <= size <= 1024 and size & (size - 1) == 0:
-        return
-    raise ConfigError(f"generator must be {' or '.join(GENERATORS)}, not {name[:80]!r}")
-
-
 def parse_generator(name: str) -> tuple[str, int]:
     """Return the kind of a generator, `resnet` or `unet`, and its number of blocks or its size.
 
-    An unknown name gives an empty kind.
+    Raises:
+        ConfigError: there is no generator of that name.
     """
-    if match := re.fullmatch(r"resnet_(\d{1,4})blocks|unet_(\d{1,4})", name):
-        return ("resnet", int(match[1])) if match[1] else ("unet", int(match[2]))
-    return "", 0
+    if (match := re.fullmatch(r"resnet_(\d{1,4})blocks", name)) and 1 <= int(match[1]) <= MAX_BLOCKS:
+        return "resnet", int(match[1])
+    if (match := re.fullmatch(r"unet_(\d{1,4})", name)) and int(match[1]) in (32, 64, 128, 256, 512, 1024):
+        return "unet", int(match[1])
+    raise ConfigError(f"generator must be {' or '.join(GENERATORS)}, not {name[:80]!r}")

@@ -46,18 +46,16 @@ class SmallVgg(nn.Module):
 
 
 class Vgg19(nn.Module):
-    """torchvision's VGG-19, up to relu5_1, with ImageNet weights or, where only its speed matters, random ones."""
+    """torchvision's VGG-19, up to relu5_1, with ImageNet weights."""
 
     deep_channels = 512
 
-    def __init__(
-        self, picture_mean: tuple[float, ...], picture_std: tuple[float, ...], *, pretrained: bool = True
-    ) -> None:
+    def __init__(self, picture_mean: tuple[float, ...], picture_std: tuple[float, ...]) -> None:
         super().__init__()
         from torchvision.models import VGG19_Weights, vgg19
 
         try:
-            layers = vgg19(weights=VGG19_Weights.IMAGENET1K_V1 if pretrained else None).features
+            layers = vgg19(weights=VGG19_Weights.IMAGENET1K_V1).features
         except OSError as error:
             raise ConfigError(
                 f"--phi vgg19 needs torchvision's ImageNet weights, which could not be downloaded ({error}); "

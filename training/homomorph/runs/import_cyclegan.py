@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from homomorph.errors import CheckpointError
 from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS
 from homomorph.models.cyclegan import CycleGAN
-from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, check_generator, parse_generator
+from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, parse_generator
 from homomorph.models.translator import Translator
 from homomorph.runs.checkpoints import check_and_convert, check_empty, read_weights, write_run
 from homomorph_client.pictures import fit_picture
@@ -87,7 +87,7 @@ def import_cyclegan(
         PictureError: the preview's picture cannot be read.
     """
     if generator is not None:
-        check_generator(generator)
+        parse_generator(generator)
     check_empty(out)
     weights, left_out = _one_generator(read_weights(file), part, file)
     weights, zero_blocks = _arranged(weights)

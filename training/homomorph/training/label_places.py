@@ -11,13 +11,15 @@ from torch import Tensor
 from homomorph.data.labels import LabelledPictures
 from homomorph.training.fully_labelled import fully_labelled
 
+_PICTURES = 4000
+"""Largest number of pictures that are used: the first that can be read and whose labels are all known."""
 _RIDGE = 1e-3
 _STANDARD_ERRORS = 2.0
 """A pixel that a label changes by fewer standard errors may have changed by chance, and does not count."""
 _CHUNK = 64
 
 
-def label_places(data: LabelledPictures, picture_size: int, *, pictures: int = 4000) -> Tensor:
+def label_places(data: LabelledPictures, picture_size: int) -> Tensor:
     """Find where the labels of each group show, by a ridge regression of pixels on labels.
 
     Label l with share p_l of yes changes a pixel by beta_l, with standard error s_l, and counts
@@ -26,7 +28,6 @@ def label_places(data: LabelledPictures, picture_size: int, *, pictures: int = 4
     Args:
         data: labelled pictures, all with their faces in about the same place.
         picture_size: height and width in pixels.
-        pictures: how many to use at most: the first that can be read and whose labels are all known.
 
     Returns:
         [G, H, W], with the mean 1 for each group; 1 everywhere for a group that shows nowhere, and where no picture
@@ -35,7 +36,7 @@ def label_places(data: LabelledPictures, picture_size: int, *, pictures: int = 4
     inputs = len(data.attributes) + 1
     gram, values = np.zeros((inputs, inputs)), picture_size * picture_size * 3
     products, squares = np.zeros((inputs, values)), np.zeros(values)
-    labelled = fully_labelled(data, picture_size, pictures)
+    labelled = fully_labelled(data, picture_size, _PICTURES)
     while chunk := list(islice(labelled, _CHUNK)):
         labels = np.stack([np.concatenate([[1.0], data.labels[index]]) for index, _ in chunk])
         pixels = np.stack([picture.ravel() for _, picture in chunk]) / 127.5 - 1

@@ -33,7 +33,7 @@ from homomorph_client.files import replacing
 from homomorph_client.pictures import fit_picture
 
 MIN_LABELLED = 40
-"""Pictures with labels that there have to be; a tenth of them is held out."""
+"""Smallest number of pictures with labels; a tenth of them is held out."""
 _MAX_HELD_OUT = 2000
 _BATCH = 64
 
@@ -43,11 +43,11 @@ _log = logging.getLogger(__name__)
 class Labeller(nn.Module):
     """A small convolutional classifier: uint8 pictures [B, 3, H, W] -> the labels' logits [B, L]."""
 
-    def __init__(self, attributes: int, widths: Sequence[int] = (24, 48, 96, 128)) -> None:
+    def __init__(self, attributes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
-        for width in widths:
+        for width in (24, 48, 96, 128):
             layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
         self.model = nn.Sequential(
@@ -67,16 +67,15 @@ def label_set(
     steps: int = 1500,
     picture_size: int = 64,
     seed: int = 0,
-    workers: int = 1,
     max_bad_pictures: int | None = None,
     report: Report = silent,
 ) -> None:
     """Write every picture's labels: those that are known as they are, the others as a network reads them.
 
     `out` has the form of `attributes.csv`, and after the labels a column `<attribute>_confidence`: the probability of
-    the label that was chosen, in [0.5, 1]; empty where the label was known. Beside it, with the ending `.json`, stands
-    what the network got right of pictures that it was not trained on. A picture that cannot be read gets no new labels,
-    and a label whose known values are all the same stays as it is: nothing can be learned about it.
+    the label that was chosen, in [0.5, 1]; empty where the label was known. The file with the ending `.json` beside it
+    has the accuracy on pictures that did not train the network. A picture that cannot be read gets no new labels, and a
+    label whose known values are all the same stays as it is: nothing can be learned about it.
 
     Args:
         data: pictures, read with `unlisted`, so that those that the table does not name are labelled too.
@@ -84,7 +83,6 @@ def label_set(
         steps: of training.
         picture_size: height and width in pixels that the network sees.
         seed: of the network, its batches, and the pictures held out.
-        workers: processes that read pictures while the network is trained.
         max_bad_pictures: how many may be unreadable; by default one in a hundred, at least 10.
         report: called after each training step, then for each batch of pictures checked and labelled.
 
@@ -106,7 +104,7 @@ def label_set(
         # The table is written as it is computed: a disk that is full or a name that cannot be written ends it early.
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["image", *data.attributes, *(f"{name}_confidence" for name in data.attributes)])
-        labeller = _train(data, steps, picture_size, seed, workers, max_bad_pictures, report)
+        labeller = _train(data, steps, picture_size, seed, max_bad_pictures, report)
         labeller.check(report)
         for row, cells in labeller.label(report):
             writer.writerow([data.name(row), *cells])
@@ -128,7 +126,6 @@ def _train(
     steps: int,
     picture_size: int,
     seed: int,
-    workers: int,
     max_bad_pictures: int | None,
     report: Report,
 ) -> _TrainedLabeller:
@@ -160,7 +157,7 @@ def _train(
         training, batch_size=_BATCH, picture_size=picture_size, jitter=Jitter(), seed=seed, max_bad_pictures=limit
     )
     balance = torch.from_numpy(label_balance(occurrence(training)))
-    with contextlib.closing(load_batches(batches, range(steps), workers, {})) as loader:
+    with contextlib.closing(load_batches(batches, range(steps), 1, {})) as loader:
         for step, batch in enumerate(loader, start=1):
             loss = attribute_loss(network(batch.pictures), batch.labels, batch.known.float(), balance)
             optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Pictures to look at while a model trains: what all groups do together, and what each does alone."""
+"""Draws strips while a model trains: all groups together, and each group alone."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import from_normalised, normalise
 from homomorph_client.sheet import named_strips
 
+_STEPS = 7
+"""Frames of a row."""
+
 
 @torch.no_grad()
-def group_strips(model: MorphModel, sources: Tensor, targets: Tensor, *, steps: int = 7) -> NDArray[np.uint8]:
+def group_strips(model: MorphModel, sources: Tensor, targets: Tensor) -> NDArray[np.uint8]:
     """Draw strips of pairs of pictures, with names on rows and columns.
 
     One row per pair for all groups together, then one per group alone. A row begins with a and ends with b; between
-    them stand the frames of v from 0 to 1.
+    them are the frames of v from 0 to 1.
 
     Args:
         model: the model to look at.
         sources: a of each pair, uint8 [P, 3, H, W].
         targets: b of each pair, the same shape.
-        steps: frames per row.
 
     Returns:
         uint8 [height, width, 3].
     """
     branches = model.config.branches
-    path = torch.linspace(0, 1, steps)
+    path = torch.linspace(0, 1, _STEPS)
     rows: dict[str, NDArray[np.uint8]] = {}
     for number, (a, b) in enumerate(zip(sources.split(1), targets.split(1), strict=True), start=1):
         for moved, name in ((None, "all"), *enumerate(branches)):
-            strengths = torch.zeros(1, steps, len(branches))
+            strengths = torch.zeros(1, _STEPS, len(branches))
             strengths[..., slice(None) if moved is None else moved] = path.view(1, -1, 1) if moved is None else path
             frames = morph_pixels(model, a, b, strengths)[0]
             rows[f"{number}: {name}"] = torch.cat([a, frames, b]).permute(0, 2, 3, 1).numpy()

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from homomorph.data.augmented import Jitter
 from homomorph.errors import ConfigError
-from homomorph.models.cyclegan_config import check_generator
+from homomorph.models.cyclegan_config import parse_generator
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CycleGANPreset:
     """Positional augmentation."""
 
     def __post_init__(self) -> None:
-        check_generator(self.generator)
+        parse_generator(self.generator)
         for name in ("discriminator_filters", "batch_size", "steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
