@@ -71,7 +71,7 @@ def serving(results: Path) -> str:
 
 
 def serving_cost(results: Path) -> str:
-    """What a core that serves morphs costs, at three rates."""
+    """Cost of frames for each core that serves morphs, at three rates."""
     records = _by_name(results / "serving")
     environment = next(iter(records.values())).meta["environment"]
     p99 = records["Triton, p99 at 70% of its saturating rate"]
@@ -187,25 +187,27 @@ def kernel_h100(results: Path) -> str:
 
 PAGES: Mapping[str, tuple[Callable[[Path], str], ...]] = {
     "deployment.md": (serving_cost,),
-    "export.md": (model, model_avatars64, branches),
+    "export.md": (model,),
+    "history/runtimes-2026-11.md": (model_avatars64, branches),
     "operator.md": (kernel, kernel_h100),
     "serving.md": (serving,),
 }
-"""The tables of each page. A table stands between marks of its function's name."""
+"""The tables of each page. Each table is between marks with its function's name."""
 
 
-def with_tables(page: Path, results: Path) -> str:
+def with_tables(docs: Path, name: str, results: Path) -> str:
     """Return the text of one of `PAGES` with its tables.
 
     Args:
-        page: Markdown with marks for all tables of `PAGES`.
+        docs: folder of the pages.
+        name: the page, Markdown with marks for its tables.
         results: a folder for each benchmark, with its `results.json`.
 
     Raises:
         DataError: the page lacks the marks of a table.
     """
-    sections = {table.__name__: table(results) for table in PAGES[page.name]}
-    return replace_sections(page, sections)
+    sections = {table.__name__: table(results) for table in PAGES[name]}
+    return replace_sections(docs / name, sections)
 
 
 def _by_name(folder: Path) -> dict[str, Record]:
@@ -248,7 +250,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="folder with a folder of results for each benchmark")
     words = parser.parse_args()
     try:
-        texts = {words.docs / name: with_tables(words.docs / name, words.results) for name in PAGES}
+        texts = {words.docs / name: with_tables(words.docs, name, words.results) for name in PAGES}
     except (HomomorphError, OSError) as error:
         print(f"page_tables: {error}", file=sys.stderr)
         sys.exit(2)

@@ -15,12 +15,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_are_those_of_the_result_files(name: str) -> None:
-    page = ROOT / "docs" / name
-    assert page.read_text(encoding="utf-8") == with_tables(page, RESULTS), "write them again: make tables"
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert text == with_tables(ROOT / "docs", name, RESULTS), "write them again: make tables"
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
-    page = tmp_path / "serving.md"
-    page.write_text("# Serving\n")
+    (tmp_path / "serving.md").write_text("# Serving\n")
     with pytest.raises(DataError, match="<!-- serving -->"):
-        with_tables(page, RESULTS)
+        with_tables(tmp_path, "serving.md", RESULTS)
