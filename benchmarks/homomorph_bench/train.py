@@ -1,4 +1,4 @@
-"""One training step of a preset: each precision, and up to where the time goes.
+"""Times one training step of a preset in each precision, and growing parts of it.
 
 homomorph bench train --preset avatars64 --out out/bench
 
@@ -75,7 +75,7 @@ def prepare_step(preset: MorphPreset, processes: Processes) -> Callable[[], dict
 
 
 def _parts_of_step(preset: MorphPreset, processes: Processes) -> dict[str, Callable[[], object]]:
-    """Return functions that do ever more of a step: what each takes beyond the one before is its own."""
+    """Return functions that compute growing parts of a step. The difference of two times is the time of a part."""
     method, batch = _method_and_batch(preset, processes)
     step = preset.steps - 1
 

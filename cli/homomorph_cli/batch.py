@@ -18,7 +18,7 @@ from homomorph_cli.works import (
     TranslateWork,
     Work,
     parse_directions,
-    say,
+    print_outcome,
     work_on_folder,
 )
 from homomorph_client import SettingsError
@@ -34,7 +34,7 @@ def batch(
             metavar="DIR", help="Pictures, in folders within it too; or parquet files with pictures inside."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of results. What it has already is skipped.")],
+    out: Annotated[Path, typer.Option(help="Folder of results. Results that it has already are skipped.")],
     server: Server,
     looks: Annotated[
         list[str] | None,
@@ -47,7 +47,9 @@ def batch(
         str | None,
         typer.Option(metavar="DIRECTION[,...]", help="Change each picture by CycleGANs, as `translate` does."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Frames of each result; not of --translate.")] = DEFAULT_STEPS,
+    steps: Annotated[
+        int, typer.Option(min=2, help="Frames of each result. With --translate, each direction gives one.")
+    ] = DEFAULT_STEPS,
     run: RunOption = None,
     kind: FormatOption = None,
     engine: Annotated[
@@ -58,8 +60,8 @@ def batch(
 ) -> None:
     """Edit, morph or translate whole folders, on one machine or on many.
 
-    With Ray, RAY_ADDRESS says where the cluster is, and all its machines see the folders at the same paths. A process
-    that dies loses nothing.
+    With Ray, RAY_ADDRESS is the address of the cluster, and all its machines must see the folders at the same paths.
+    If a process dies, another one repeats its pictures.
     """
     if sum(given is not None for given in (looks, target, translate)) != 1:
         raise SettingsError("give one of --set, --target and --translate: what to do to each picture")
@@ -67,7 +69,7 @@ def batch(
     if looks is not None:
         work = EditWork(server, run, *parse_looks(looks), steps)
     elif target is not None:
-        load_picture(target)  # one that cannot be read is an error here, not one of each picture
+        load_picture(target)  # an unreadable target is one error now, instead of one for each picture
         work = MorphWork(server, run, {}, steps, target=str(target.absolute()))
     else:
         work = TranslateWork(server, [run] if run else [], parse_directions(translate or ""))
@@ -80,4 +82,4 @@ def batch(
 
     with progress_display() as report:
         outcome = run_on_ray(folder, work, out, kind=kind or DEFAULT_FORMAT, workers=workers, report=report)
-    say(outcome, out)
+    print_outcome(outcome, out)

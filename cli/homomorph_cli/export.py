@@ -17,7 +17,8 @@ def export(
         typer.Argument(
             metavar="RUN...",
             help="A folder written by `homomorph train` or `import`, or a shipped model: avatars64, or the "
-            "CycleGAN smiling64. Of CycleGANs, one or several, whose directions can then follow each other.",
+            "CycleGAN smiling64. Several CycleGANs can be given. Their directions can then follow each other in one "
+            "request.",
         ),
     ],
     repository: Annotated[
@@ -78,7 +79,7 @@ def export(
     if len(folders) > 1 and not all(cyclegans):
         raise HomomorphError(
             f"{folders[cyclegans.index(False)]} is not a CycleGAN's run: export it by a command of its own, "
-            "its models and the CycleGANs' share a repository"
+            "into the same repository if both are to be served together"
         )
     if all(cyclegans) and (aot or calibration is not None):
         raise HomomorphError(f"{'--aot' if aot else '--calibration'} is not offered for CycleGANs")

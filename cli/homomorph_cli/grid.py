@@ -21,22 +21,22 @@ def grid(
         list[Path],
         typer.Argument(
             metavar="A B [C D]",
-            help="A at the top left and B, which both groups are taken from; or four corners, A B above and C D below.",
+            help="A, at the top left, and B, which gives the two groups; or four corners, A B above and C D below.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="X.png", help="Picture to write.")],
     server: Server,
     rows: Annotated[
         str | None,
-        typer.Option(metavar="GROUP", help="Of two pictures: group that goes from A's to B's down the rows."),
+        typer.Option(metavar="GROUP", help="With two pictures: group that goes from A's look to B's down the rows."),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(metavar="GROUP", help="Of two pictures: group that does so along the columns.")
+        str | None, typer.Option(metavar="GROUP", help="With two pictures: group that does so along the columns.")
     ] = None,
     method: Annotated[
         Blend | None,
         typer.Option(
-            help="Of four pictures: how they are mixed. Each is a served model of its name, which `homomorph serve "
+            help="With four pictures: how they are mixed. Each is a served model of its name, which `homomorph serve "
             "--model` loads.",
             show_default=LATENT,
         ),
@@ -48,12 +48,12 @@ def grid(
 
     A running server computes or, with --run, this process.
     """
-    # Validate all that needs no limit of the model's before the first request.
+    # Check the arguments that do not depend on the model before the first request.
     if out.suffix.lower() != ".png":
         raise OutputError(f"{out}: a grid is written as .png")
     check_output(out)
     if len(pictures) not in (2, 4):
-        raise MethodError(f"a grid is of 2 pictures, or of 4 in its corners, not of {len(pictures)}")
+        raise MethodError(f"a grid takes 2 pictures, or 4 for its corners, not {len(pictures)}")
     if len(pictures) == 4:
         if rows is not None or columns is not None:
             raise MethodError("--rows and --columns are for 2 pictures: a square between 4 moves everything")

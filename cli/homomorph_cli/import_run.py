@@ -78,14 +78,14 @@ def cyclegan(
     padding: Annotated[
         Literal["reflect", "replicate", "replicate_blocks", "zero_blocks"],
         typer.Option(
-            help="What a ResNet sees beyond edges, which weights do not tell: mirrored or repeated pixels; with "
+            help="What a ResNet sees beyond edges, which weights do not show: mirrored or repeated pixels; with "
             "_blocks only within its blocks."
         ),
     ] = "reflect",
     output_range: Annotated[
         Literal["tanh", "sigmoid", "none"],
         typer.Option(
-            help="What its last layer gives, which weights do not tell: -1 to 1, 0 to 1, or anything, which is cut."
+            help="What its last layer gives, which weights do not show: -1 to 1, 0 to 1, or anything, which is cut."
         ),
     ] = "tanh",
     preview: Annotated[
@@ -97,8 +97,8 @@ def cyclegan(
 ) -> None:
     """Import a generator of CycleGAN (ICCV 2017) from a checkpoint of its PyTorch implementation in wide use.
 
-    The file is read as weights alone, no other content is unpickled, and every name and shape is checked. What weights
-    do not tell is assumed and said; look at a --preview.
+    The file is read as weights alone, no other content is unpickled, and every name and shape is checked. Some
+    properties cannot be read from weights: the command prints what it assumes. Check the assumptions with --preview.
     """
     from homomorph.runs.import_cyclegan import import_cyclegan
 

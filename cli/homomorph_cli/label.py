@@ -33,7 +33,9 @@ def label(
     max_bad_pictures: Annotated[
         int | None,
         typer.Option(
-            min=0, show_default="1 % of the set, at least 10", help="Unreadable pictures that are skipped at most."
+            min=0,
+            show_default="1 % of the set, at least 10",
+            help="Largest number of unreadable pictures that are skipped.",
         ),
     ] = None,
 ) -> None:

@@ -34,12 +34,12 @@ def morph(
     run: RunOption = None,
     kind: FormatOption = None,
 ) -> None:
-    """Morph one picture into another, on a running server or, with --run, here.
+    """Morph one picture into another, on a running server or, with --run, in this process.
 
-    Pictures may have any size: their centre is cropped to a square and resized as the model wants it. Of folders, the
-    pictures of the same name are morphed; what --out has already is skipped, so that an interrupted run goes on.
+    Pictures may have any size: their centre is cropped to a square and resized to the model's size. If A and B are
+    folders, pictures of the same name are morphed. Results that --out has already are skipped.
     """
-    # Validate all that needs no limit of the model's before the first request.
+    # Check the arguments that do not depend on the model before the first request.
     ends = parse_sliders(sliders or [])
     if ends and method != HOMOMORPH:
         raise MethodError(f"--set is for --method {HOMOMORPH}: {method} has one slider for everything")

@@ -55,7 +55,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"the disk is full ({error.filename or error.strerror}): make room, and start again")
-        if error.filename is None:  # not about a file that was named, so not for its user to mend
+        if error.filename is None:  # the error names no file that the user could mend
             raise
         _fail(f"{error.filename} cannot be used: {error.strerror}")
     except ModuleNotFoundError as error:

@@ -45,7 +45,7 @@ def gpus_option(use: str) -> Any:
 
 
 def parse_strength(word: str, value: str) -> float:
-    """Read the value of a word of `--set`. What the model allows is checked when it is known.
+    """Read the number in an option `--set`. The limit is the model's, which is checked later.
 
     Raises:
         StrengthError: it is no finite number.
@@ -70,7 +70,7 @@ class Server:
         str,
         _server_option(
             metavar="HOST:PORT",
-            help="Triton's gRPC address; of several, with commas between, the next that answers is asked.",
+            help="Triton's gRPC address. With several, separated by commas, requests go in turn to those that answer.",
         ),
     ] = DEFAULT_URL
     timeout_s: Annotated[float, _server_option("--timeout", metavar="SECONDS", help="Longest wait for an answer.")] = (
@@ -87,7 +87,9 @@ class Server:
     tls: Annotated[bool, _server_option("--tls", help="Encrypt; the other --tls options do so too.")] = False
     tls_ca: Annotated[
         Path | None,
-        _server_option(metavar="PEM", help="Authorities that vouch for the server.", show_default="the public ones"),
+        _server_option(
+            metavar="PEM", help="Authorities that sign the server's certificate.", show_default="the public ones"
+        ),
     ] = None
     tls_certificate: Annotated[
         Path | None, _server_option(metavar="PEM", help="The client's own certificate, for mutual TLS.")
@@ -142,7 +144,7 @@ def morpher(server: Server, run: str | None) -> Iterator[Morpher]:
     """Yield a client of the server, or the run in this process; both compute frames alike.
 
     Raises:
-        SettingsError: a run is given, and something about a server too.
+        SettingsError: a run is given together with options about a server.
         HomomorphError: the run cannot be loaded.
     """
     if run is None:

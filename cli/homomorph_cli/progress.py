@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from homomorph.progress import Progress, Report
 
 _FIRST_PAUSE_S = 1.0
-"""Between the first two lines of a stage. Each later pause is twice as long as the one before it."""
+"""Pause between the first two lines of a stage. Each later pause is twice as long as the one before it."""
 LONGEST_PAUSE_S = 30.0
-"""Between two lines of a stage at most."""
+"""Longest pause between two lines of a stage."""
 
 
 @contextlib.contextmanager

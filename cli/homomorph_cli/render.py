@@ -16,10 +16,8 @@ def render(
     ],
     count: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 16000,
     size: Annotated[int, typer.Option(min=16, max=4096, help="Height and width in pixels.")] = 64,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Which set: each seed gives its own pictures, the same everywhere.")
-    ] = 0,
-    style: Annotated[str, typer.Option(help="DiceBear style; any name that is none lists them.")] = "avataaars",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the set. It gives the same pictures on every machine.")] = 0,
+    style: Annotated[str, typer.Option(help="DiceBear style. An unknown name lists all styles.")] = "avataaars",
     between: Annotated[
         float,
         typer.Option(

@@ -23,7 +23,7 @@ def serve(
         typer.Option(
             metavar="NAME",
             help="Model to load, with the models that it is made of. May be given several times.",
-            show_default="of morph, morph_stream, edit and translate what the repository has",
+            show_default="those of morph, morph_stream, edit and translate that the repository has",
         ),
     ] = None,
     flavour: Annotated[
@@ -77,11 +77,13 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Private key of --tls-certificate.")] = None,
     tls_client_ca: Annotated[
         Path | None,
-        typer.Option(metavar="PEM", help="Let in only clients that these authorities vouch for (mutual TLS)."),
+        typer.Option(
+            metavar="PEM", help="Accept only clients whose certificate these authorities have signed (mutual TLS)."
+        ),
     ] = None,
     restart: Annotated[
         bool,
-        typer.Option(help="Start a server that has died again, at most five times within ten minutes."),
+        typer.Option(help="Restart the server if it dies, at most five times within ten minutes."),
     ] = True,
     start_timeout: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="Longest wait until the models are loaded.")

@@ -35,9 +35,9 @@ def translate(
 ) -> None:
     """Change a picture by CycleGANs, in one direction or in several one after the other, on a running server.
 
-    Of a folder, each picture in it is changed; what --out has already is skipped, so that an interrupted run goes on.
+    If PICTURE is a folder, every picture in it is changed. Results that --out has already are skipped.
     """
-    # Validate all that needs no limit of the model's before the first request.
+    # Check the arguments that do not depend on the model before the first request.
     if run:
         check_no_server(server)
     work_on([source], TranslateWork(server, run or [], parse_directions(steps)), out, kind)

@@ -19,7 +19,7 @@ from homomorph_client.pictures import load_picture
 from homomorph_client.version import install_hint
 
 _FIND_S = 2.0
-"""Time that a server at the usual address gets to answer."""
+"""Longest wait for a server at the usual address."""
 
 
 @asks_server
@@ -55,7 +55,7 @@ def ui(
 
 @contextlib.contextmanager
 def _chosen(server: Server, run: str | None, repository: Path) -> Iterator[tuple[Morpher, str]]:
-    """Yield what computes the frames, and what the page says of it.
+    """Yield the morpher that computes the frames, and its description for the page.
 
     Raises:
         HomomorphError: the run cannot be loaded, or no server answers and none can be started.

@@ -1,4 +1,4 @@
-"""What `morph`, `edit`, `translate` and `batch` do to a picture or a pair, and how they do it to whole folders."""
+"""The work of `morph`, `edit`, `translate` and `batch`: on a picture or a pair, and on whole folders."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from homomorph.batch import Compute, Format, Item, Outcome
 
 DEFAULT_FORMAT: Format = "png"
-"""Of each result of a folder."""
+"""Format of each result of a folder."""
 _TOGETHER = 4
-"""Items of a folder that a server is asked for at once."""
+"""Number of concurrent requests for the items of a folder."""
 
 FormatOption = Annotated[
     Literal["png", "gif", "mp4", "frames"] | None,
     typer.Option(
         "--format",
         show_default="png",
-        help="Of folders: what each result is: all frames side by side, a loop, a film, or a folder of pictures.",
+        help="With folders: form of each result: all frames side by side, a loop, a film, or a folder of pictures.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What is done to each picture or pair, by a server or by runs in this process."""
+    """Work on each picture or pair, by a server or by runs in this process."""
 
     name: ClassVar[str]
     server: Server
@@ -197,7 +197,7 @@ def work_on_folder(
     total: int | None = None,
     summary: str | None = None,
 ) -> None:
-    """Make the results of a folder, show how far it is, and say what came of it.
+    """Make the results of a folder, show the progress, and print the number of results.
 
     Args:
         items: the pictures or pairs.
@@ -222,14 +222,14 @@ def work_on_folder(
             together=_TOGETHER if work.asks_server else 1,
             report=announcing(summary, report) if summary else report,
         )
-    say(outcome, folder)
+    print_outcome(outcome, folder)
 
 
-def say(outcome: Outcome, folder: Path) -> None:
-    """Print how many results there are.
+def print_outcome(outcome: Outcome, folder: Path) -> None:
+    """Print the number of results.
 
     Raises:
-        HomomorphError: some pictures gave none.
+        HomomorphError: some pictures gave no result.
     """
     typer.echo(f"{folder}: {outcome.written} written, {outcome.skipped} were there already")
     if outcome.failed:

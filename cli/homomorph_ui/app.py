@@ -72,7 +72,7 @@ Result = TypeVar("Result")
 
 
 class _FrameRequest(BaseModel):
-    """The pictures, what to change in them, and how far."""
+    """A request for frames: the pictures, the labels and the strengths."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -108,7 +108,7 @@ class _FrameRequest(BaseModel):
 
 
 class _Page:
-    """What answers the page's calls."""
+    """Answers the page's calls."""
 
     def __init__(self, morpher: Morpher, where: str, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
         self._morpher = morpher
@@ -182,7 +182,7 @@ class _Page:
 
 
 async def _only_this_page(request: Request, answer: RequestResponseEndpoint) -> Response:
-    """Refuse what other web pages send to this address through their visitors' browsers.
+    """Refuse requests that other web pages send to this address through their visitors' browsers.
 
     A page of another site has another origin, which the browser states. Where a foreign host name leads to this machine
     (DNS rebinding), the browser states that name as the host.
@@ -209,7 +209,7 @@ def page_app(morpher: Morpher, where: str, pictures: Sequence[npt.NDArray[np.uin
 
     Args:
         morpher: what computes the frames.
-        where: what the page says of it, such as "Triton at 127.0.0.1:8001".
+        where: description of the morpher for the page, such as "Triton at 127.0.0.1:8001".
         pictures: up to two pictures that the page opens with, uint8 [H, W, 3].
     """
     page = _Page(morpher, where, pictures)
@@ -256,7 +256,7 @@ def _parsed(content: bytes) -> _FrameRequest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the request"
-        raise RequestError(f"the page sent what cannot be read: {place}: {first['msg']}") from error
+        raise RequestError(f"the request of the page cannot be read: {place}: {first['msg']}") from error
 
 
 def _as_file(frames: npt.NDArray[np.uint8], kind: str) -> bytes:

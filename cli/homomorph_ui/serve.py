@@ -12,7 +12,7 @@ from homomorph_client.errors import ServerError
 
 LOOPBACK = "127.0.0.1"
 _STOP_S = 2
-"""Time that requests on their way get at a stop."""
+"""Longest wait for requests on their way at a stop."""
 
 
 def listen(port: int) -> socket.socket:

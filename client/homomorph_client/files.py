@@ -58,7 +58,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def staging(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside a path, for a file or a folder that `put` moves there.
 
-    What is still there when the block ends is removed, and so are first the temporary files of killed processes.
+    Temporary files of killed processes are removed first. A file that the block leaves under the name is removed at
+    its end.
 
     Args:
         path: the file or folder; its parent folders are made.

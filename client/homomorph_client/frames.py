@@ -13,7 +13,7 @@ from PIL import Image
 _ROW_PX = 1152
 """Width in pixels at which a row of frames ends."""
 _DISPLAYED = 64
-"""Largest number of frames that are drawn; of more, as many are chosen evenly."""
+"""Largest number of frames that are drawn. From a longer sequence, this many are chosen at even distances."""
 
 
 class Frames(np.ndarray[Any, np.dtype[np.uint8]]):

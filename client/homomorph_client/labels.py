@@ -1,4 +1,4 @@
-"""Labels to edit towards, as the served model wants them, [L]."""
+"""The labels of an edit, as the served model takes them: float32 [L]."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def chosen_edit(
     chosen = chosen_strengths(model, steps=steps, strengths=strengths, groups=wanted)
     moved = [group for group, column in zip(groups, chosen.T, strict=True) if column.any() and group not in wanted]
     if moved:
-        raise LabelError(f"strengths move {', '.join(moved)}, but the labels do not say what to")
+        raise LabelError(f"strengths move {', '.join(moved)}, but no label is given for them")
     return np.array(row, np.float32), chosen

@@ -38,13 +38,13 @@ def square_model(method: str, corners: Sequence[object]) -> str:
 
 
 def places_between(strengths: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return where frames of these strengths [S, 1] stand between two pictures: across and down, [S, 2]."""
+    """Return the places between two pictures, across and down, of frames with these strengths [S, 1]: [S, 2]."""
     places: npt.NDArray[np.float32] = np.concatenate([strengths, np.zeros_like(strengths)], axis=1)
     return places
 
 
 def places_in_square(model: ServedModel, size: int) -> npt.NDArray[np.float32]:
-    """Return where the frames of a square stand between the pictures in its corners.
+    """Return the places of the frames of a square between the pictures in its corners.
 
     Args:
         model: the served model.

@@ -37,7 +37,7 @@ class Morpher(Protocol):
         return self.served_model().picture_size
 
     def served_model(self, name: str | None = None) -> ServedModel:
-        """Return the groups, labels, picture size and limits of a model: that of `morph`, or one by its name."""
+        """Return the groups, labels, picture size and limits of a model: `morph`, or the named one."""
         ...
 
     def morph(

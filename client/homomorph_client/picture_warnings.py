@@ -27,4 +27,4 @@ def warn(name: str, problem: str) -> None:
     """Log a problem with a picture that was read all the same. Logs each problem for its first picture only."""
     if problem not in _warned:
         _warned.add(problem)
-        _log.warning("%s: %s (other pictures like it are not named)", name, problem)
+        _log.warning("%s: %s (later pictures with this problem are not reported)", name, problem)

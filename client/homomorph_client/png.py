@@ -47,30 +47,34 @@ def read_chunks(data: bytes, name: str) -> Chunks:
             raise PictureError(f"{name} has more than {_MAX_CHUNKS:,} chunks")
         if kind in (b"IHDR", b"PLTE", b"IDAT", b"tRNS"):
             content = data[begin : begin + length]
-            if len(content) == length and not _sound(data, begin, length):
+            if len(content) == length and not _has_right_checksum(data, begin, length):
                 raise PictureError(f"{name} cannot be decoded, it is damaged: wrong checksum of {kind.decode()}")
             found.pixels.append((kind, content))
         elif kind == b"IEND":
             break
         elif kind in (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"):
-            if _sound(data, begin, length):
+            if _has_right_checksum(data, begin, length):
                 found.colours.setdefault(kind, data[begin : begin + length])
             else:
                 warn(name, f"its chunk {kind.decode()} is damaged and was not applied")
         elif kind == b"eXIf" or (kind in (b"tEXt", b"zTXt", b"iTXt") and data.startswith(_ORIENTING, begin)):
             content = data[begin : begin + length]
-            if length <= _MAX_METADATA and _sound(data, begin, length) and _unfolds(kind, content):
+            if (
+                length <= _MAX_METADATA
+                and _has_right_checksum(data, begin, length)
+                and _is_small_unpacked(kind, content)
+            ):
                 found.orienting.append((kind, content))
     return found
 
 
-def _sound(data: bytes, begin: int, length: int) -> bool:
+def _has_right_checksum(data: bytes, begin: int, length: int) -> bool:
     """Whether a chunk's checksum is right."""
     end = begin + length
     return data[end : end + 4] == struct.pack(">I", zlib.crc32(memoryview(data)[begin - 4 : end]))
 
 
-def _unfolds(kind: bytes, content: bytes) -> bool:
+def _is_small_unpacked(kind: bytes, content: bytes) -> bool:
     """Whether a compressed text is small after decompression."""
     if kind == b"eXIf" or kind == b"tEXt":
         return True

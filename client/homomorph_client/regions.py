@@ -1,8 +1,8 @@
 """A client's pool of shared memory regions. A region serves one request at a time and is reused by later ones.
 
-Triton (24.09 and newer) refuses to unregister a region that a request still uses. After a request that failed in the
-client, for example by its deadline, this tells whether the server still uses the region. Until the server unregisters
-it, the client does not touch it.
+A request can fail in the client, for example by its deadline, while the server still writes its frames. Triton (24.09
+and newer) then refuses to unregister the region. So after a failure the client asks the server to unregister the
+region, and does not touch it until the server has done so.
 """
 
 from __future__ import annotations

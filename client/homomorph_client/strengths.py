@@ -1,4 +1,4 @@
-"""Strengths: how much of the target each group has in each frame, as the served models want them, [S, K]."""
+"""Strengths: how much of the target each group has in each frame, as the served models take them: float32 [S, K]."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def even_ramp(model: ServedModel, steps: int) -> npt.NDArray[np.float32]:
     """Return `steps` numbers from 0 to 1.
 
     Raises:
-        StrengthError: `steps` is not from 2 to what the model allows.
+        StrengthError: `steps` is less than 2, or more than the model allows.
     """
     if not 2 <= steps <= model.max_steps:
         raise StrengthError(f"steps must be from 2 to {model.max_steps}, not {steps}")

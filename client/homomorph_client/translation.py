@@ -1,4 +1,4 @@
-"""Directions to change a picture in, one after the other, as the served model wants them, [S]."""
+"""The directions of a translation, as the served model takes them: int64 [S]."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ServedTranslation:
 
 
 def chosen_steps(model: ServedTranslation, steps: str | Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the numbers of the directions that a picture is changed in.
+    """Return the indices of the directions of a request.
 
     Args:
         model: the served model.

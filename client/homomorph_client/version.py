@@ -1,4 +1,4 @@
-"""What this software is called where packages come from, and its version."""
+"""Name of this distribution for pip, and its version."""
 
 from __future__ import annotations
 

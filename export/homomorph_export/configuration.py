@@ -40,7 +40,8 @@ def flavours(model: Model, *, onnx: bool, aot: bool = False) -> tuple[Flavour, .
             written += [ONNX, TENSORRT]
     if model.computation:
         written.append(GPU)
-    # Clients know tensors by name, and the backend of AOTI by place: what they call stays with the default one.
+    # The backend of AOTI identifies tensors by their places, and clients identify them by name. So the models that
+    # clients call keep the default configuration.
     if aot and not model.joint and not (model.computation and model.client_parameters):
         written.append(AOTI)
     return tuple(written)

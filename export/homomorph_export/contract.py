@@ -104,7 +104,7 @@ class Computation:
     """Takes the parts and the members' modules; returns the eager module, which AOTInductor compiles. It is also traced
     if `scripted` is None, and exported to ONNX if `onnx` is None."""
     members: tuple[str, ...] = ()
-    """Names of the models that it contains. They stand earlier in the catalogue."""
+    """Names of the models that it contains. They come earlier in the catalogue."""
     scripted: Callable[..., torch.nn.Module] | None = None
     """Takes the members' TorchScript; returns a module that is scripted, not traced, because its operations depend
     on the values of its inputs or it holds modules that are traced already."""

@@ -188,7 +188,7 @@ class _Exported:
     parts: Callable[[torch.dtype], Any]
     """From a number format to the networks that the catalogue's models are built from."""
     run: Any
-    """What `Model.reference` computes with."""
+    """The networks that `Model.reference` computes with."""
     record: dict[str, Any]
     """Fields of the manifest."""
     calibration_inputs: dict[str, torch.Tensor] = field(default_factory=dict)

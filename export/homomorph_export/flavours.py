@@ -22,14 +22,14 @@ class Flavour:
     threads_parameter: str
     """Name of the configuration's parameter for the threads of one operation."""
     kind: str = "CPU"
-    """Where its instances are: on the CPU, or on each GPU."""
+    """Place of its instances: the CPU, or each GPU."""
     accelerator: str | None = None
     """ONNX Runtime's execution accelerator on a GPU; None is its default."""
 
     @property
     def config_file(self) -> str:
-        """Where its configuration lies in a model's folder. Triton takes the default one where there is no other, as of
-        most ensembles, which all flavours share."""
+        """Path of its configuration in a model's folder. Without one, as in most ensembles, Triton uses the
+        default configuration."""
         return "config.pbtxt" if self is PYTHON else f"configs/{self.name}.pbtxt"
 
 
@@ -48,5 +48,5 @@ and takes batches of 1 only."""
 TENSORRT = replace(ONNX, name="tensorrt", kind="GPU", accelerator="tensorrt")
 """ONNX Runtime computes with TensorRT what TensorRT can compute. Not among `FLAVOURS`: for NVIDIA's container alone."""
 GPU = replace(PYTHON, name="gpu", kind="GPU")
-"""What `homomorph serve` uses instead of the default on GPUs. On machines without a GPU it is not read."""
+"""The flavour that `homomorph serve` uses instead of the default on GPUs."""
 FLAVOURS = {flavour.name: flavour for flavour in (PYTHON, LIBTORCH, ONNX, AOTI)}

@@ -27,7 +27,7 @@ class Parity:
     """How far the frames of one file format are from the run's own float32 frames, in grey levels 0-255."""
 
     precision: str
-    """Number format of these files, which is not always the one asked for."""
+    """Number format of these files, which is not always the one that was chosen."""
     mean: float
     """Mean absolute difference over all compared pixels."""
     max: float
@@ -51,7 +51,7 @@ class Manifest:
     stride: int
     """Heights and widths must be multiples of this."""
     precision: str
-    """Number format that was asked for; `parity` says what each file format has."""
+    """Number format that was chosen; `parity` says what each file format has."""
     versions: dict[str, str]
     """Versions of homomorph, Python and the libraries that wrote the files."""
     models: tuple[str, ...]
@@ -65,7 +65,7 @@ class Manifest:
     groups: tuple[str, ...] = ()
     """Of homomorph, names of the branches in the order of the strengths' columns; the last is the residual one."""
     directions: tuple[str, ...] = ()
-    """Of CycleGANs, what they do to a picture, in the order of the numbers that stand for it."""
+    """Of CycleGANs, names of the directions in the order of their indices in requests."""
 
     def write(self, path: Path, *, others: Sequence[Record]) -> None:
         """Write the manifest as JSON, with the records of other exports that the repository holds as `others`."""
@@ -93,7 +93,7 @@ def exports(repository: Path) -> dict[str, Record]:
 
 def _check_record(record: Record) -> None:
     if any(not _NAME.fullmatch(name) for name in record["models"]):
-        raise ValueError("the name of a model is none")
+        raise ValueError("a name of a model is not valid")
     files = record.get("files", {})
     if not isinstance(files, dict) or not all(isinstance(checksum, str) for checksum in files.values()):
         raise ValueError("`files` must map the paths of files to their checksums")

@@ -59,8 +59,8 @@ def export(module: nn.Module, entry: Model, *example: torch.Tensor) -> ModelProt
     """
     tensors = (*entry.inputs, *entry.outputs)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), torch.no_grad():
-        # The exporter by way of TorchScript, which torch has deprecated: its successor takes 20 times as long for
-        # these networks, and the graphs are the same. What it can get wrong shows when the export compares.
+        # This exporter goes through TorchScript and is deprecated. Its successor writes the same graphs for these
+        # networks and takes 20 times as long. The comparison after the export would show errors.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Converting a tensor to a Python boolean")
         # InstanceNorm always uses the picture's own statistics, and the pads of mirrored borders stay computed.

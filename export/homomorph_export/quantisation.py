@@ -35,8 +35,7 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
     """Read pictures from a folder, or render them if the run's labels are those of the built-in set.
 
     Returns:
-        Pictures to calibrate on, and `PICTURES` others to compare on, which nothing is calibrated on: uint8
-        [N, H, W, 3] each.
+        Pictures to calibrate on, and `PICTURES` other pictures to compare on: uint8 [N, H, W, 3] each.
 
     Raises:
         ExportError: there is no folder and the run has other labels, or there are too few pictures.
@@ -51,7 +50,7 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
     else:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
         if len(paths) < needed:
-            raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 takes {needed}")
+            raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 needs {needed}")
         arrays = [fit_picture(path, size) for path in paths[:needed]]
     pictures = torch.from_numpy(np.stack(arrays))
     return pictures[:_PICTURES], pictures[_PICTURES:]

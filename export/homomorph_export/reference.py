@@ -23,7 +23,7 @@ class MorphRun:
 
     model: MorphModel
     label_features: LabelFeatures | None
-    """None if the run does not know what labels look like."""
+    """None if the run has no features of labels."""
 
 
 def morphed(run: MorphRun, frames: Tensor, source: Tensor, target: Tensor, strengths: Tensor) -> Tensor:

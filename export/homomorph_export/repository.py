@@ -21,11 +21,11 @@ from homomorph_export.manifest import Manifest, exports
 from homomorph_export.servable import JOINT_METHODS
 
 TORCHSCRIPT_FILE = f"1/{LIBTORCH.model_file}"
-"""Where a model's TorchScript lies in its folder, in version 1, the only one. The Python backend runs it too."""
+"""Path of a model's TorchScript in its folder. Version 1 is the only one. The Python backend runs it too."""
 ONNX_FILE = f"1/{ONNX.model_file}"
-"""The same of its ONNX."""
+"""Path of its ONNX."""
 AOTINDUCTOR_FILE = f"1/{AOTI.model_file}"
-"""The same of its package of AOTInductor."""
+"""Path of its package of AOTInductor."""
 
 
 def write_weights(
@@ -65,7 +65,7 @@ def write_description(
     """Write a model's configurations and programs, without weights.
 
     Args:
-        folder: where to; named like the model.
+        folder: the model's, with its name.
         model: its entry in the catalogue.
         method: the run's, as in the manifest.
         onnx: whether the repository holds ONNX, so that there are configurations for it.
@@ -116,10 +116,10 @@ def check_replaceable(repository: Path) -> None:
 
 
 def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
-    """Replace the repository in one step by the staged model folders, the manifest, and what it holds of others.
+    """Replace the repository in one step by the staged model folders and the manifest.
 
-    Folders of an earlier export of the same method go. Those of other methods stay, and so do foreign ones. Exports at
-    the same time wait for each other here.
+    Folders of an earlier export of the same method are removed. Folders of other methods and foreign folders stay.
+    Concurrent exports wait for each other here.
 
     Args:
         staged: folder beside the repository; see `staging`.

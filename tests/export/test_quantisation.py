@@ -64,6 +64,6 @@ def test_it_is_measured_and_torchscript_stays_at_float32(export, repository: Pat
 def test_nothing_to_calibrate_on(run: Path, tmp_path: Path):
     with pytest.raises(ExportError, match="--calibration DIR"):
         export_run(run, tmp_path / "repository", precision="int8")
-    with pytest.raises(ExportError, match="holds 0 pictures, and calibrating int8 takes 72"):
+    with pytest.raises(ExportError, match="holds 0 pictures, and calibrating int8 needs 72"):
         export_run(run, tmp_path / "repository", precision="int8", calibration=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ there (see `homomorph_export.ops.nvcc`); whether the machine has a GPU makes no 
 
 The library uses libtorch's stable ABI, so one build serves torch 2.10 and every later one, and it is free of Python, so
 that a server can load it too. It lies in the user's cache, under a name made from its sources, from this file, and from
-the CUDA compiler if there is one: what changes them makes it a library that is not built yet.
+the CUDA compiler if there is one. After a change to one of them the name is new, and the library is built again.
 """
 
 from __future__ import annotations

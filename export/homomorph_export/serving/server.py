@@ -111,7 +111,7 @@ class TritonServer:
         self.engine = engine
         """Runtime that computes E and D of morphs; `auto` until `choose_engine` has chosen."""
         self.engine_ms: dict[str, float] = {}
-        """What `choose_engine` chose by: milliseconds of E and D of a morph on one thread, by engine."""
+        """The times that `choose_engine` compared: milliseconds of E and D of a morph on one thread, by engine."""
         self.host = host
         self.ports: dict[str, int] = {}
         """Port of `grpc`, of `metrics` and, if it is on, of `http`."""

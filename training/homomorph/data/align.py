@@ -53,7 +53,7 @@ _LEAST_SCORE, _SURE_SCORE = 0.8, 0.93
 
 @dataclass
 class Aligned:
-    """What came of a folder's pictures, by their names in it."""
+    """Results for the pictures of a folder, by their names in it."""
 
     written: dict[str, str] = field(default_factory=dict)
     """Names of the aligned pictures in the new folder's `images/`."""
@@ -252,7 +252,7 @@ def align_folder(
 
 
 def _align_into(images: Path, name: str, file: Path, size: int, outcome: Aligned) -> None:
-    """Align one picture, write it below `images`, and add to `outcome` what came of it."""
+    """Align one picture, write it below `images`, and add the result to `outcome`."""
     try:
         result = align_picture(load_picture(file), size)
     except PictureError as error:

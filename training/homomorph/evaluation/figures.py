@@ -156,7 +156,7 @@ def pps(steps: Array, direct: Array) -> Array:
         direct: distance between the first frame and the last, [N].
 
     Returns:
-        [N] in [0, 1]; 0 for a path that stands still.
+        [N] in [0, 1]; 0 for a path that does not move.
     """
     total = steps.sum(axis=1)
     count = steps.shape[1]
@@ -170,7 +170,7 @@ def pps(steps: Array, direct: Array) -> Array:
 
 
 class _GivenFeatures(nn.Module):
-    """Stands in for Inception where the features are there already."""
+    """Replaces Inception for features that are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ class Redrawn:
     mixed_b: Pictures
     """b with the same colours, the same shape."""
     between: Pictures
-    """Two pictures a pair that could stand on the way from a to b, uint8 [2 N, 3, H, W]."""
+    """Two drawn pictures for each pair, as they could be on the way from a to b, uint8 [2 N, 3, H, W]."""
     counterfactuals: dict[str, Pictures] = field(default_factory=dict)
     """Per group: a with b's options of that group, uint8 [N, 3, H, W]."""
     counterfactuals_of_b: dict[str, Pictures] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""The simpler ways from one picture to another, and among four: pixels or features, mixed linearly or spherically.
+"""The simpler methods, between two pictures or four: pixels or features, mixed linearly or spherically.
 
-Whatever is mixed has three axes, [..., C, h, w] or [..., H, W, 3]; the axes before them broadcast against each other
-and against the strengths.
+The last three axes are those of features, [..., C, h, w], or pictures, [..., H, W, 3]. The axes before them broadcast
+against each other and against the strengths.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Linear readers: which labels of a group stand in its T_i's part of a picture's features."""
+"""Linear readers of labels: they read a group's labels from the part of a picture's features that its T_i takes."""
 
 from __future__ import annotations
 
