@@ -200,12 +200,12 @@ def test_pipes_and_devices_are_refused(tmp_path: Path, make: Callable[[Path], No
 def test_a_million_text_chunks_take_bounded_time(tmp_path: Path) -> None:
     file = _plain_png()
     (tmp_path / "a.png").write_bytes(with_chunks(file, chunk(b"tEXt", b"a\0b") * 900_000))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert (load_picture(tmp_path / "a.png") == (200, 30, 30)).all()
     (tmp_path / "a.png").write_bytes(with_chunks(file, chunk(b"tEXt", b"a\0b") * 1_100_000))
     with pytest.raises(PictureError, match="more than 1,000,000 chunks"):
         load_picture(tmp_path / "a.png")
-    assert time.perf_counter() - begin < 30
+    assert time.process_time() - begin < 30
 
 
 def _plain_png() -> bytes:
