@@ -18,9 +18,11 @@ from homomorph.errors import ConfigError
 from homomorph.training.default import losses
 from homomorph.training.default.draws import KEPT, Draws
 from homomorph.training.default.method import DefaultMethod
-from homomorph.training.default.recipe import FRONTS, MORPHS, TERMS, DefaultRecipe
+from homomorph.training.default.recipe import DECODER, FRONTS, MORPHS, TERMS, DefaultRecipe
+from homomorph.training.loop import take_step
 from homomorph.training.losses import attribute_loss, weighted_mean
 from homomorph.training.morph_method import NormalisedBatch
+from homomorph.training.parallel import Processes
 from homomorph.training.settings import MorphPreset
 
 ALL_TERMS: dict[str, Any] = dict.fromkeys(TERMS, 1.0)
@@ -133,6 +135,58 @@ def test_critic_and_fronts_join_later(data: LabelledPictures, tiny: MorphPreset)
     assert method.terms(batch, draws, output).keys() == alone
     assert method.terms(*_step(method, 2)).keys() == alone | {"real", "labels"}
     assert method.terms(*_step(method, 5)).keys() == set(TERMS)
+
+
+def test_the_decoder_learns_alone_at_last(data: LabelledPictures, tiny: MorphPreset) -> None:
+    recipe = DefaultRecipe(arrive=1, fronts_from=0.2, decoder_from=0.5, decoder_rate=3e-3, decoder_front=4)
+    method = DefaultMethod(data, tiny, recipe, steps=10)
+    assert [method.phase(step) for step in range(10)] == [MORPHS] * 2 + [FRONTS] * 3 + [DECODER] * 5
+    every = {"model.encoder", "model.branches", "model.decoder"}
+    assert [set(method.learners(step)) for step in (0, 4, 5, 9)] == [every, every, {"model.decoder"}, {"model.decoder"}]
+
+    # Its rate falls, rises to one of its own, and falls again.
+    rates = [method.learning_rate("model.decoder", step) for step in range(10)]
+    assert max(rates[:5]) == tiny.learning_rate
+    assert max(rates[5:]) == 3e-3
+    assert rates[4] < rates[3]
+    assert rates[9] < rates[6]
+
+    weights = [method.term_weights(step) for step in (4, 5)]
+    for name in TERMS:
+        assert weights[1][name] == weights[0][name] * (4 if name == "front" else 1)
+
+    for step, learning in ((4, {"encoder", "branches", "decoder"}), (5, {"decoder"})):
+        before = {name: value.clone() for name, value in method.model.state_dict().items()}
+        for name, optimizer in method.optimizers.items():
+            optimizer.param_groups[0]["lr"] = method.learning_rate(name, step)
+        take_step(method, method.prepare(method.batches[step]), step, seed=0, processes=Processes())
+        changed = {name for name, value in method.model.state_dict().items() if not torch.equal(value, before[name])}
+        assert {name.split(".")[0] for name in changed} == learning
+
+
+def test_most_pictures_are_still_while_the_decoder_learns_alone(data: LabelledPictures, tiny: MorphPreset) -> None:
+    jittered = dataclasses.replace(tiny, jitter=Jitter(probability=1))
+    method = DefaultMethod(data, jittered, DefaultRecipe(arrive=1, decoder_from=0.5), steps=16)
+    still = [torch.equal(method.batches[step].placement, torch.eye(2, 3).expand(8, 2, 3)) for step in range(16)]
+    assert still == [False] * 8 + [False, True, True, True] * 2
+
+
+def test_frames_are_clamped_as_served_pictures_are(data: LabelledPictures, tiny: MorphPreset) -> None:
+    method = DefaultMethod(data, tiny, DefaultRecipe(arrive=1, fronts_from=0), steps=10)
+    with torch.no_grad():
+        for parameter in method.model.decoder.parameters():
+            parameter.mul_(3)
+    batch, _, output = _step(method)
+    frames = torch.cat([output.kept, output.whole, output.between, output.before, output.after])
+    assert frames.abs().max().item() == pytest.approx(1)
+    # What lies beyond white still learns to be grey.
+    features = method.model.encoder(batch.pictures).detach()
+    beyond = method.model.decoder(features).detach().abs() > 1.1
+    assert beyond.any()
+    output.kept.mean().backward()
+    last = list(method.model.decoder.parameters())[-1]
+    assert last.grad is not None
+    assert last.grad.abs().max() > 0
 
 
 def test_what_a_step_draws_does_not_depend_on_weights(data: LabelledPictures, tiny: MorphPreset) -> None:
@@ -446,7 +500,9 @@ def test_the_mirror_axis_moves_with_the_picture(way: tuple[torch.Tensor, torch.T
         ({"front": -1.0}, r"recipe\.front must not be negative"),
         ({"fronts_from": 1.5}, r"recipe\.fronts_from is a share"),
         ({"critic_from": 2}, r"recipe\.critic_from is a share"),
+        ({"decoder_from": 1.5}, r"recipe\.decoder_from is a share"),
         ({"swap": 1.5}, r"recipe\.swap is a share"),
+        ({"real": 1.0, "decoder_from": 0.5}, r"recipe\.decoder_from must be 1 where"),
         ({"penalty_every": 0}, r"recipe\.penalty_every must be at least 1"),
     ],
 )

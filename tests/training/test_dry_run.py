@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from homomorph.data.labels import LabelledPictures
 from homomorph.training.cyclegan.recipe import CycleGANPreset
+from homomorph.training.default.recipe import DefaultRecipe
 from homomorph.training.dry_run import describe
 from homomorph.training.methods import make_method
 from homomorph.training.published.recipe import PublishedRecipe
@@ -32,6 +34,17 @@ def test_the_command_prints_the_plan_and_writes_nothing(
     assert (resolved["preset"]["steps"], resolved["recipe"]["front"]) == (70, 2)
     assert resolved["preset"]["jitter"]["probability"] == 0
     assert resolved["preset"]["jitter"]["shift"] > 0
+
+
+def test_memory_is_that_of_the_phase_that_needs_most(data: LabelledPictures, tiny: MorphPreset) -> None:
+    def activations(**recipe: float) -> int:
+        preset = dataclasses.replace(tiny, steps=10, batch_size=64, recipe=DefaultRecipe(arrive=1, **recipe))
+        found = re.search(r"and (\d+) MB for a step", describe(data, preset))
+        assert found is not None
+        return int(found[1])
+
+    decoder_alone, both_phases = (activations(fronts_from=0, decoder_from=share) for share in (0, 0.5))
+    assert decoder_alone < both_phases, "activations of E and the T_i are not kept while D learns alone"
 
 
 @pytest.mark.parametrize("method", ["default", "published", "cyclegan"])

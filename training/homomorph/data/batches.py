@@ -84,7 +84,8 @@ class PairedBatches(Dataset[Batch]):
     Three quarters of the pairs differ in the known labels of one group, each group as often as any other. The other
     pairs are two random pictures. In three of four batches, the augmentation moves all pictures alike, so that a
     part has the same place in all of them. In the fourth it moves both pictures of a pair of one group alike, because
-    the slider of a group must not learn movements, and those of the other pairs independently.
+    the slider of a group must not learn movements, and those of the other pairs independently. From step `still_from`
+    on, the augmentation moves no picture of the three batches.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class PairedBatches(Dataset[Batch]):
         jitter: Jitter,
         seed: int,
         max_bad_pictures: int | None = None,
+        still_from: int | None = None,
         shard: int = 0,
         shards: int = 1,
     ) -> None:
@@ -108,6 +110,7 @@ class PairedBatches(Dataset[Batch]):
             jitter: positional augmentation.
             seed: seed of all random choices.
             max_bad_pictures: largest number of unreadable pictures; None: `default_max_bad_pictures`.
+            still_from: step from which most batches are not moved; None: all batches are moved.
             shard: number of the part of each batch that this process gets, from 0.
             shards: number of parts. All parts together are the batch that a single process would draw.
 
@@ -119,6 +122,7 @@ class PairedBatches(Dataset[Batch]):
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
+        self._still_from = still_from
         self._pictures = AugmentedPictures(
             data, picture_size=picture_size, jitter=jitter, max_bad_pictures=max_bad_pictures
         )
@@ -139,14 +143,18 @@ class PairedBatches(Dataset[Batch]):
         generator = np.random.default_rng((self.seed, step))
         couples = [self._draw_couple(generator, one_group=one_group) for one_group in self._one_group]
         seeds = generator.integers(2**31, size=(len(couples), 2))
+        alike = step % 4 != 0
+        still = alike and self._still_from is not None and step >= self._still_from
 
         bad: dict[int, str] = {}
         pictures, placements, indices, groups = [], [], [], []
         for side in (0, 1):
             for couple in self._mine:
                 index, picture = self._pictures.read(couples[couple][side], self._all, bad)
-                place = (0, 0) if step % 4 else (couple, 0 if self._one_group[couple] else side)
-                picture, placement = self._pictures.move(picture, int(seeds[place]))
+                place = (0, 0) if alike else (couple, 0 if self._one_group[couple] else side)
+                placement = np.eye(2, 3)
+                if not still:
+                    picture, placement = self._pictures.move(picture, int(seeds[place]))
                 pictures.append(picture)
                 placements.append(placement)
                 indices.append(index)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from homomorph.data.labels import LabelledPictures
 from homomorph.training.cyclegan.recipe import CycleGANPreset
+from homomorph.training.method import Method
 from homomorph.training.methods import make_method
 from homomorph.training.settings import MorphPreset
 
@@ -20,7 +21,7 @@ from homomorph.training.settings import MorphPreset
 def describe(data: LabelledPictures, preset: MorphPreset | CycleGANPreset, *, seed: int = 0) -> str:
     """Describe the training that a preset stands for, as text.
 
-    Memory for activations is counted on the forward pass of one step of the last phase.
+    Memory for activations is counted on the forward pass of one step of each phase; the largest counts.
     """
     method = make_method(data, preset, seed=seed)
     counts = {
@@ -42,15 +43,20 @@ def describe(data: LabelledPictures, preset: MorphPreset | CycleGANPreset, *, se
     return "\n".join(lines)
 
 
-def _activation_bytes(method: Any, preset: MorphPreset | CycleGANPreset) -> int:
-    """Count the bytes that autograd keeps in one step of the last phase."""
+def _activation_bytes(method: Method[Any, Any, Any], preset: MorphPreset | CycleGANPreset) -> int:
+    """Count the bytes that autograd keeps in a step, in the phase in which it keeps most."""
+    last_steps = {method.phase(step): step for step in range(preset.steps)}
+    return max(_kept_bytes(method, step) for step in last_steps.values())
+
+
+def _kept_bytes(method: Method[Any, Any, Any], step: int) -> int:
+    """Count the bytes that autograd keeps in one step."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    step = preset.steps - 1
     batch = method.prepare(method.batches[step])
     draws = method.draw(batch, step, torch.Generator().manual_seed(0))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -188,7 +188,8 @@ def take_step(
     with frozen(others):
         with processes.autocast():
             terms = method.terms(batch, draws, output)
-        _update(method, learners, _weighted(terms, method.weights), processes, largest_norm=method.largest_norm)
+        loss = _weighted(terms, method.term_weights(step))
+        _update(method, learners, loss, processes, largest_norm=method.largest_norm)
 
     # Follow with the running mean of the weights.
     follow(method.mean_model, method.model, method.mean_decay(step))

@@ -68,6 +68,10 @@ class Method(abc.ABC, Generic[Batch, Draws, Output]):
         """Return the names of the optimizers that minimise `terms` in this step. The default: all but the critics'."""
         return tuple(name for name in self.optimizers if name not in self.critics)
 
+    def term_weights(self, step: int) -> Mapping[str, float]:
+        """Return the weight of each of `terms` in this step's loss. The default: `weights` in all steps."""
+        return self.weights
+
     @abc.abstractmethod
     def learning_rate(self, name: str, step: int) -> float:
         """Return the learning rate of an optimizer in this step."""

@@ -74,6 +74,7 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
         seed: int = 0,
         max_bad_pictures: int | None = None,
         processes: Processes | None = None,
+        still_from: int | None = None,
     ) -> None:
         """Prepare batches and rates; the recipe makes the networks.
 
@@ -84,6 +85,7 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
             seed: of weights and batches.
             max_bad_pictures: how many may be unreadable; see `AugmentedPictures`.
             processes: this process among those that train together; alone on the CPU in float32 by default.
+            still_from: step from which most batches are not moved; see `PairedBatches`.
 
         Raises:
             ConfigError: a batch cannot be divided into pairs for that many processes.
@@ -100,6 +102,7 @@ class MorphMethod(Method[NormalisedBatch, Draws, Output]):
             jitter=preset.jitter,
             seed=seed,
             max_bad_pictures=max_bad_pictures,
+            still_from=still_from,
             shard=processes.rank,
             shards=processes.count,
         )

@@ -22,6 +22,8 @@ class Draws:
     """Whether the critic and its terms take part in this step."""
     with_fronts: bool
     """Whether frames on the way take part in this step."""
+    decoder_alone: bool
+    """Whether D alone learns in this step."""
     penalised: bool
     """Whether the critic's gradient is penalised in this step."""
     scores: Tensor
@@ -51,6 +53,7 @@ def draw(
     *,
     with_critic: bool,
     with_fronts: bool,
+    decoder_alone: bool,
     penalised: bool,
     swap: float,
 ) -> Draws:
@@ -62,6 +65,7 @@ def draw(
         generator: on the CPU.
         with_critic: see `Draws`.
         with_fronts: see `Draws`.
+        decoder_alone: see `Draws`.
         penalised: see `Draws`.
         swap: largest share of a kept frame's groups that come from other pictures.
     """
@@ -82,6 +86,7 @@ def draw(
     return Draws(
         with_critic=with_critic,
         with_fronts=with_fronts,
+        decoder_alone=decoder_alone,
         penalised=penalised,
         scores=scores,
         swapped=swapped,

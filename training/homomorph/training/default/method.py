@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +39,10 @@ from homomorph.models.config import RESIDUAL, ModelConfig
 from homomorph.models.critics import LabelCritic
 from homomorph.models.label_readers import LabelReaders
 from homomorph.models.morph import MorphModel
+from homomorph.models.pixels import picture_statistics
 from homomorph.training.default import losses
 from homomorph.training.default.draws import KEPT, WHOLE, Draws, draw
-from homomorph.training.default.recipe import FRONTS, DefaultRecipe
+from homomorph.training.default.recipe import DECODER, DefaultRecipe
 from homomorph.training.label_places import label_places
 from homomorph.training.losses import attribute_loss
 from homomorph.training.morph_method import MorphMethod, NormalisedBatch
@@ -113,6 +115,8 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         processes: Processes | None = None,
     ) -> None:
         """Make networks with random weights; see `MorphMethod` for the other arguments."""
+        self._decoder_from = math.ceil(recipe.decoder_from * steps)
+        """Step at which D begins to learn alone."""
         super().__init__(
             data,
             preset,
@@ -120,6 +124,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             seed=seed,
             max_bad_pictures=max_bad_pictures,
             processes=processes,
+            still_from=self._decoder_from,
         )
         if unknown := [name for name in recipe.blended if name not in data.groups]:
             _log.warning("recipe.blended names %s, which the data does not have", ", ".join(unknown))
@@ -153,6 +158,8 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         branches = self.config.branches
         blended = (*recipe.blended, RESIDUAL)
         self._blends = torch.tensor([float(name in blended) for name in branches], device=self.device)
+        mean, deviation = picture_statistics(preset.network, self.device)
+        self._black, self._white = -mean / deviation, (1 - mean) / deviation
         columns = torch.tensor(self.label_columns, device=self.device)
         self._members = nn.functional.one_hot(columns, len(self.config.groups)).float()
         """Which label belongs to which group, [L, G]."""
@@ -167,12 +174,22 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         """Name what this step trains."""
         return self._recipe.phase(step / self._steps)
 
+    def learners(self, step: int) -> tuple[str, ...]:
+        """Return D alone in its phase, and all networks except the critic before."""
+        return ("model.decoder",) if self.phase(step) == DECODER else super().learners(step)
+
+    def term_weights(self, step: int) -> Mapping[str, float]:
+        """Let ghosts count more while D learns alone."""
+        share = self._recipe.decoder_front if self.phase(step) == DECODER else 1.0
+        return {**self.weights, "front": share * self.weights["front"]}
+
     def learning_rate(self, name: str, step: int) -> float:
-        """Let all rates fall alike; where a critic joins, rates fall before it joins, and rise and fall again."""
-        before = self._judged_from
+        """Let all rates fall alike; where a critic joins or D begins to learn alone, they rise and fall again."""
+        recipe, before = self._recipe, min(self._judged_from, self._decoder_from)
         if step < before:
             return self._rates[name] * rate_share(step, before)
-        rate = self._recipe.judged_rate if name.startswith("model.") else self._rates[name]
+        later_rate = recipe.judged_rate if recipe.has_critic else recipe.decoder_rate
+        rate = later_rate if name.startswith("model.") else self._rates[name]
         return rate * rate_share(step - before, self._steps - before)
 
     def draw(self, batch: NormalisedBatch, step: int, generator: torch.Generator) -> Draws:
@@ -183,7 +200,8 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             len(self.config.branches),
             generator,
             with_critic=step >= self._judged_from,
-            with_fronts=self.phase(step) == FRONTS,
+            with_fronts=recipe.has_fronts(step / self._steps),
+            decoder_alone=self.phase(step) == DECODER,
             penalised=step % recipe.penalty_every == 0,
             swap=recipe.swap,
         )
@@ -192,12 +210,13 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
     def forward(self, batch: NormalisedBatch, draws: Draws) -> Morphs:
         """Encode, apply the T_i, and decode all frames of the step as one batch."""
         model, source, target = self._nets.model, batch.source, batch.target
-        encoded = model.encoder(batch.pictures)
-        deltas = model.deltas(encoded[source], encoded[target])
-        agree = self._agree(batch)
-        features = [self._composed(encoded, source, self._kept(batch, agree, draws))]
-        if self._recipe.arrive > 0 or draws.with_critic:
-            features.append(self._whole(batch, encoded, deltas, agree, draws))
+        with torch.set_grad_enabled(not draws.decoder_alone):
+            encoded = model.encoder(batch.pictures)
+            deltas = model.deltas(encoded[source], encoded[target])
+            agree = self._agree(batch)
+            features = [self._composed(encoded, source, self._kept(batch, agree, draws))]
+            if self._recipe.arrive > 0 or draws.with_critic:
+                features.append(self._whole(batch, encoded, deltas, agree, draws))
         none = batch.pictures[:0]
         before = after = none
         if draws.with_fronts:
@@ -207,13 +226,21 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             strengths = start + draws.times.unsqueeze(1) * moving
             # What lies between is D's task alone: E and the T_i learn from composed frames.
             features.append((encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)).detach())
-        kept, *rest = model.decoder(torch.cat(features)).split([len(part) for part in features])
+        kept, *rest = self._decode(torch.cat(features)).split([len(part) for part in features])
         between = rest.pop() if draws.with_fronts else none
         whole = rest.pop() if rest else none
         features_a, read = encoded[source], torch.empty(0)
         if self._recipe.read > 0:
             read = self._nets.readers({group: model.branches[group](features_a) for group in self.config.groups})
         return Morphs(features_a, encoded[target], deltas, kept, whole, between, before, after, read)
+
+    def _decode(self, features: Tensor) -> Tensor:
+        """Decode pictures, clamped to [black, white] as served ones are: a background is white, not nearly white.
+
+        Gradients pass as if nothing were clamped, so that a value beyond white still learns to be grey.
+        """
+        pictures: Tensor = self._nets.model.decoder(features)
+        return pictures + (pictures.clamp(self._black, self._white) - pictures).detach()
 
     def critic_terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs, update: int) -> dict[str, Tensor]:
         """Real pictures against frames, label by label; the classifier; and the gradient's penalty now and then."""
@@ -387,7 +414,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             [start + moving, start_all, start_all + moving_all * blends, start_all + moving_all * (1 - blends)]
         )
         rows = torch.cat([batch.source, every, every, every])
-        decoded = self._nets.model.decoder(features[rows] + torch.einsum("nk,nkchw->nchw", strengths, deltas[rows]))
+        decoded = self._decode(features[rows] + torch.einsum("nk,nkchw->nchw", strengths, deltas[rows]))
         at_a, at_b = ((strengths == value).all(dim=1).view(-1, 1, 1, 1) for value in (0, 1))
         pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
         decoded = torch.where(at_a, pictures_a[rows], torch.where(at_b, pictures_b[rows], decoded))

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from homomorph.errors import ConfigError
 
-MORPHS, FRONTS = "morphs", "fronts"
-"""Phases: E, the T_i and D learn whole morphs; then D also learns frames on the way."""
+MORPHS, FRONTS, DECODER = "morphs", "fronts", "decoder"
+"""Phases: E, the T_i and D learn whole morphs; then D also learns frames on the way; then D learns alone."""
 
 TERMS = (
     "reconstruction",
@@ -75,15 +75,24 @@ class DefaultRecipe:
     """Learning rate of E, the T_i and D once the critic has joined. From then on Adam updates them all."""
     fronts_from: float = 0.6
     """Share of the steps that are done when frames on the way join."""
+    decoder_from: float = 1.0
+    """Share of the steps that are done when E and the T_i are finished, and D begins to learn alone; 1: never."""
+    decoder_rate: float = 3e-3
+    """Muon's largest learning rate for D while it learns alone."""
+    decoder_front: float = 5.0
+    """What `front` counts while D learns alone, as a multiple of its weight. Against it stands `share`, which a mixture
+    of both ends, a ghost, would serve best."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(value, float | int) and not value >= 0:
                 raise ConfigError(f"recipe.{item.name} must not be negative, it is {value}")
-        for name in ("critic_from", "fronts_from", "swap"):
+        for name in ("critic_from", "fronts_from", "decoder_from", "swap"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"recipe.{name} is a share, at most 1, not {getattr(self, name)}")
+        if self.has_critic and self.decoder_from < 1:
+            raise ConfigError("recipe.decoder_from must be 1 where recipe.real or recipe.labels is not 0")
         if self.penalty_every < 1:
             raise ConfigError(f"recipe.penalty_every must be at least 1, not {self.penalty_every}")
 
@@ -97,11 +106,12 @@ class DefaultRecipe:
         """Whether a term needs the critic."""
         return self.real > 0 or self.labels > 0
 
-    @property
-    def has_fronts(self) -> bool:
-        """Whether a term needs frames on the way."""
-        return self.front > 0 or self.share > 0 or self.symmetry > 0
+    def has_fronts(self, done: float) -> bool:
+        """Whether frames on the way are learned when this share of the steps is done."""
+        return done >= self.fronts_from and (self.front > 0 or self.share > 0 or self.symmetry > 0)
 
     def phase(self, done: float) -> str:
         """Name the phase when this share of the steps is done."""
-        return FRONTS if self.has_fronts and done >= self.fronts_from else MORPHS
+        if done >= self.decoder_from:
+            return DECODER
+        return FRONTS if self.has_fronts(done) else MORPHS
