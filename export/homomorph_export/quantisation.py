@@ -1,11 +1,14 @@
 """int8 for ONNX: convolutions with 8 bit weights and inputs, calibrated on pictures like those of the training.
 
 E and D are quantised except for their first and last convolutions, which process pixels and features at their full
-range. The T_i are not quantised, because their outputs, with their errors, are scaled by up to 2 and summed.
+range. More of D's last convolutions stay at float32 where its pictures would change too much: crisp edges need more
+than 8 bits in the layers that make pixels. The T_i are not quantised, because their outputs, with their errors, are
+scaled by up to 2 and summed.
 """
 
 from __future__ import annotations
 
+import bisect
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor
 
@@ -22,9 +25,15 @@ from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MAX_STRENGTH, MorphModel, interpolate
 from homomorph.models.pixels import normalise
 from homomorph_client.pictures import fit_picture
+from homomorph_export.engines import load_onnxruntime
 from homomorph_export.errors import ExportError
 from homomorph_export.parity import PICTURES
 
+_log = logging.getLogger(__name__)
+
+LARGEST_MEAN_DIFFERENCE = 0.5
+"""Largest mean difference that quantising D may make to its pictures, in grey levels: a quarter of the tolerance of
+int8 files, because E's errors add to it."""
 _PICTURES = 64
 """Pictures to calibrate on."""
 _BATCH = 8
@@ -81,13 +90,48 @@ def calibration_inputs(model: MorphModel, pictures: Tensor) -> dict[str, Tensor]
 def quantised(graph: ModelProto, inputs: Tensor) -> ModelProto:
     """Return a model with quantised convolutions between its first and its last.
 
+    Of a model that gives pictures, as few of the last convolutions stay at float32 as `LARGEST_MEAN_DIFFERENCE` needs.
+
     Args:
         graph: a model with one input; it stays as it is.
         inputs: typical values of the input.
     """
+    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    if graph.graph.output[0].type.tensor_type.elem_type != TensorProto.UINT8:
+        return _quantised(graph, inputs, [convolutions[0], convolutions[-1]])
+    wanted = _run(graph, inputs)
+    made: dict[int, ModelProto] = {len(convolutions): graph}
+
+    def holds(kept: int) -> bool:
+        """Whether pictures stay the same with so many of the last convolutions at float32."""
+        made[kept] = _quantised(graph, inputs, [convolutions[0], *convolutions[-kept:]])
+        return float((_run(made[kept], inputs) - wanted).abs().mean()) <= LARGEST_MEAN_DIFFERENCE
+
+    kept = 1 + bisect.bisect_left(range(1, len(convolutions)), True, key=holds)
+    if kept > 1:
+        _log.warning(
+            "int8 would change the decoder's pictures by more than %g grey levels: the last %d of its %d convolutions "
+            "stay at float32",
+            LARGEST_MEAN_DIFFERENCE,
+            kept,
+            len(convolutions),
+        )
+    return made[kept]
+
+
+def _run(graph: ModelProto, inputs: Tensor) -> Tensor:
+    """Compute the first output of a graph, as float32."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        onnx.save(graph, path)
+        run = load_onnxruntime(path)
+        return torch.cat([run(batch).float() for batch in inputs.split(_BATCH)])
+
+
+def _quantised(graph: ModelProto, inputs: Tensor, excluded: Sequence[str]) -> ModelProto:
+    """Quantise all convolutions but the excluded ones."""
     copy = ModelProto()
     copy.CopyFrom(graph)  # quantize_static changes its argument
-    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "quantised.onnx"
         logging.disable(logging.WARNING)  # it recommends a preparation that fused graphs like these do not need
@@ -98,7 +142,7 @@ def quantised(graph: ModelProto, inputs: Tensor) -> ModelProto:
                 _Reader(graph.graph.input[0].name, inputs.split(_BATCH)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=[convolutions[0], convolutions[-1]],
+                nodes_to_exclude=list(excluded),
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
