@@ -59,12 +59,14 @@ docs: $(STAMP) ## Build the documentation into out/docs; a broken link is an err
 bench: $(STAMP) ops ## Measure the operator (results in out/bench)
 	$(BIN)/homomorph bench kernel --out out/bench
 
-tables: $(STAMP) ## Write the tables of docs/ again from benchmarks/results
-	$(BIN)/python -m homomorph_bench.page_tables docs benchmarks/results
+tables: $(STAMP) ## Write the figures of README.md and docs/ again from benchmarks/results
+	$(BIN)/python -m homomorph_bench.page_tables . benchmarks/results
 
 comparison: $(STAMP) ## Measure all systems, and write docs/comparison.md again (CYCLEGAN=RUN for another one)
 	@test -d data/held_out || $(BIN)/homomorph render data/held_out --count 6000 --size 64 --seed 1
 	$(BIN)/homomorph evaluate avatars64 $(CYCLEGAN) --data data/held_out --out out/comparison --page docs/comparison.md
+	cp out/comparison/metrics.json benchmarks/results/evaluation/metrics.json
+	$(BIN)/python -m homomorph_bench.page_tables . benchmarks/results
 
 screenshot: $(STAMP) ## Take the pictures of the page in docs/ again (needs Debian's chromium)
 	$(BIN)/python tests/ui/screenshot.py docs

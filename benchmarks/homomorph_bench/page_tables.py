@@ -1,6 +1,6 @@
-"""Writes the tables of measured results into pages of documentation, each between its marks.
+"""Writes measured results into pages of documentation, each table or sentence between its marks.
 
-    python -m homomorph_bench.page_tables docs benchmarks/results
+    python -m homomorph_bench.page_tables . benchmarks/results
 
 <!-- serving -->
 this text is replaced
@@ -14,8 +14,12 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from homomorph.errors import DataError
 from homomorph.evaluation.page import replace_sections
+from homomorph.runs.record import METRICS_FILE
+from homomorph.text_files import read_json
 from homomorph_bench.kernel import BASELINE, COPY, ONE_HOT, OPERATOR
 from homomorph_bench.kernel_summary import summarise
 from homomorph_bench.results import Record, read
@@ -185,29 +189,89 @@ def kernel_h100(results: Path) -> str:
     )
 
 
+def shipped_groups(results: Path) -> str:
+    """What each slider of the shipped weights does."""
+    figures = _evaluation(results)["homomorph"]
+    names = ("transfer", "preservation", "monotonicity", "counterfactual")
+    lines = [[group, *(f"{figures[name][group]:.3f}" for name in names)] for group in figures["transfer"]]
+    return _table(f"| group | {' | '.join(names)} |", lines)
+
+
+def shipped_aims(results: Path) -> str:
+    """The figures of the shipped weights beside their aims."""
+    evaluation = _evaluation(results)
+    figures, pixel, meta = evaluation["homomorph"], evaluation["pixel"], evaluation["meta"]
+    transfer, background = figures["transfer"].values(), figures["background"]
+    groups = figures["ghost_others_0"]
+    below = f"below `pixel` ({pixel['frechet']:.1f}) and `frechet_ends` ({meta['frechet_ends']:.1f})"
+    lines = [
+        ["`transfer`, mean and least", f"{statistics.fmean(transfer):.3f}, {min(transfer):.3f}", "0.99, 0.97"],
+        ["`preservation`", f"{statistics.fmean(figures['preservation'].values()):.3f}", "0.995"],
+        ["`counterfactual`", f"{statistics.fmean(figures['counterfactual'].values()):.3f}", "0.97"],
+        ["`frechet`", f"{figures['frechet']:.1f}", below],
+        ["`symmetry`", f"{figures['symmetry']:.3f}", "0.1"],
+        ["`endpoint`", f"{figures['endpoint']:.2f}", "1.5"],
+        ["`background` reconstruction, morph", f"{background['reconstruction']:.2f}, {background['morph']:.2f}", "0.5"],
+        ["`ghost`", f"{figures['ghost']:.2f}", "0.2"],
+        ["`ghost_floor`", f"{figures['ghost_floor']:.2f}", "0.2"],
+        [
+            f"`ghost_others_0` of {', '.join(groups)}",
+            ", ".join(f"{value:.2g}" for value in groups.values()),
+            "0.3",
+        ],
+        ["`reconstruction` PSNR", f"{figures['reconstruction']['psnr']:.1f}", "36"],
+        ["`jump`", f"{figures['jump']:.2f}", "1.8"],
+        ["`shift`", f"{figures['shift']:.3f}", "-0.05"],
+    ]
+    return _table("| figure | measured | aim |", lines)
+
+
+def shipped_sliders(results: Path) -> str:
+    """What one slider alone reaches, in two sentences."""
+    evaluation = _evaluation(results)
+    figures, pairs = evaluation["homomorph"], evaluation["meta"]["pairs"]
+    transfer, preservation, reached = (
+        f"{100 * statistics.fmean(figures[name].values()):.2f} %"
+        for name in ("transfer", "preservation", "counterfactual")
+    )
+    return (
+        f"*On {pairs} other pairs, one slider alone brings {transfer} of the labels of its group to b's and keeps "
+        f"{preservation} of all other labels. Compared with the true picture, which the built-in set can draw, it "
+        f"reaches {reached} of what encoding and decoding that picture would.*"
+    )
+
+
 PAGES: Mapping[str, tuple[Callable[[Path], str], ...]] = {
-    "deployment.md": (serving_cost,),
-    "export.md": (model,),
-    "history/runtimes-2026-11.md": (model_avatars64, branches),
-    "operator.md": (kernel, kernel_h100),
-    "serving.md": (serving,),
+    "README.md": (shipped_sliders,),
+    "docs/deployment.md": (serving_cost,),
+    "docs/evaluation.md": (shipped_groups, shipped_aims),
+    "docs/export.md": (model,),
+    "docs/history/runtimes-2026-11.md": (model_avatars64, branches),
+    "docs/operator.md": (kernel, kernel_h100),
+    "docs/serving.md": (serving,),
 }
-"""The tables of each page. Each table is between marks with its function's name."""
+"""What each page takes from results. It stands between marks of its function's name."""
 
 
-def with_tables(docs: Path, name: str, results: Path) -> str:
+def with_tables(root: Path, name: str, results: Path) -> str:
     """Return the text of one of `PAGES` with its tables.
 
     Args:
-        docs: folder of the pages.
-        name: the page, Markdown with marks for its tables.
-        results: a folder for each benchmark, with its `results.json`.
+        root: folder of the pages.
+        name: of the page, which has marks for all its tables in `PAGES`.
+        results: a folder for each benchmark, with its `results.json`, and one for `metrics.json` of `evaluate`.
 
     Raises:
-        DataError: the page lacks the marks of a table.
+        DataError: the page lacks the marks of a table, or a result file is no JSON.
     """
     sections = {table.__name__: table(results) for table in PAGES[name]}
-    return replace_sections(docs / name, sections)
+    return replace_sections(root / name, sections)
+
+
+def _evaluation(results: Path) -> dict[str, Any]:
+    """Return what `evaluate` measured, by method."""
+    found: dict[str, Any] = read_json(results / "evaluation" / METRICS_FILE, DataError)
+    return found
 
 
 def _by_name(folder: Path) -> dict[str, Record]:
@@ -245,12 +309,12 @@ def _table(heading: str, lines: Sequence[Sequence[str]]) -> str:
 
 def main() -> None:
     """Write all tables of `PAGES`; if one cannot be made, write none."""
-    parser = argparse.ArgumentParser(description="Write the tables of measured results into the pages.")
-    parser.add_argument("docs", type=Path, help="folder of the pages")
+    parser = argparse.ArgumentParser(description="Write measured results into the pages.")
+    parser.add_argument("root", type=Path, help="folder of README.md and docs")
     parser.add_argument("results", type=Path, help="folder with a folder of results for each benchmark")
     words = parser.parse_args()
     try:
-        texts = {words.docs / name: with_tables(words.docs, name, words.results) for name in PAGES}
+        texts = {words.root / name: with_tables(words.root, name, words.results) for name in PAGES}
     except (HomomorphError, OSError) as error:
         print(f"page_tables: {error}", file=sys.stderr)
         sys.exit(2)

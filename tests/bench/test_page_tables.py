@@ -15,11 +15,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_are_those_of_the_result_files(name: str) -> None:
-    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert text == with_tables(ROOT / "docs", name, RESULTS), "write them again: make tables"
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert page == with_tables(ROOT, name, RESULTS), "write them again: make tables"
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "serving.md").write_text("# Serving\n")
+    page = tmp_path / "docs" / "serving.md"
+    page.parent.mkdir()
+    page.write_text("# Serving\n")
     with pytest.raises(DataError, match="<!-- serving -->"):
-        with_tables(tmp_path, "serving.md", RESULTS)
+        with_tables(tmp_path, "docs/serving.md", RESULTS)
