@@ -149,14 +149,22 @@ class AsyncMorphClient(BaseClient):
         request = await asyncio.to_thread(
             morph_request, model, source, target, steps=steps, strengths=strengths, urgent=urgent
         )
-        options = self._stream_options(timeout_s)
-        call = self._stub.ModelStreamInfer(iter([request]), **options)
+        attempts, answered = self._stream_attempts(timeout_s), False
+        call = self._stub.ModelStreamInfer(iter([request]), **attempts.options())
         try:
-            async for message in call:
-                for frame in decode_part(message):
-                    yield frame
-        except grpc.RpcError as error:
-            raise self._typed(error, options["timeout"]) from error
+            while True:
+                try:
+                    async for message in call:
+                        answered = True
+                        for frame in decode_part(message):
+                            yield frame
+                    return
+                except grpc.RpcError as error:
+                    pause_s = attempts.pause_s(error, answered=answered)
+                    if pause_s is None:
+                        raise self._typed(error, attempts.timeout_s) from error
+                await asyncio.sleep(pause_s)
+                call = self._stub.ModelStreamInfer(iter([request]), **attempts.options())
         finally:
             call.cancel()  # no effect after the last frame
 

@@ -24,6 +24,7 @@ from homomorph_client.errors import HomomorphError, RequestError, ServerUnavaila
 from homomorph_client.names import MORPH
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel, to_json
+from homomorph_client.stream_attempts import StreamAttempts
 from homomorph_client.translation import ServedTranslation
 
 Served = TypeVar("Served", ServedModel, ServedTranslation)
@@ -127,10 +128,11 @@ class BaseClient:
         microseconds = self._seconds(timeout_s) * 1e6
         request.parameters["timeout"].int64_param = max(1, round(microseconds))  # 0 would mean no timeout
 
-    def _stream_options(self, timeout_s: float | None) -> dict[str, Any]:
+    def _stream_attempts(self, timeout_s: float | None) -> StreamAttempts:
         options = self._call_options(timeout_s)
         # Without this header, Triton's stream errors have no gRPC status code.
-        return options | {"metadata": [*options["metadata"], ("triton_grpc_error", "true")]}
+        options["metadata"] = [*options["metadata"], ("triton_grpc_error", "true")]
+        return StreamAttempts(options, self._connection.retries)
 
     def _remember(self, name: str, kind: type[Served], response: ModelConfigResponse) -> Served:
         served = kind.from_config(to_json(response.config), picture_size=self._picture_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -30,6 +31,7 @@ from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH_STREAM, TRANSL
 from homomorph_client.pictures import Picture
 from homomorph_client.regions import Regions
 from homomorph_client.served_model import ServedModel
+from homomorph_client.stream_attempts import StreamAttempts
 from homomorph_client.strengths import Strengths, grid_strengths
 from homomorph_client.translation import ServedTranslation
 
@@ -212,8 +214,8 @@ class MorphClient(BaseClient, Morpher):
         """
         model = self.served_model(MORPH_STREAM, timeout_s=timeout_s)
         request = morph_request(model, source, target, steps=steps, strengths=strengths, urgent=urgent)
-        options = self._stream_options(timeout_s)
-        return self._frames(self._stub.ModelStreamInfer(iter([request]), **options), options["timeout"])
+        attempts = self._stream_attempts(timeout_s)
+        return self._frames(request, attempts, self._send(request, attempts))
 
     def submit(
         self,
@@ -370,11 +372,26 @@ class MorphClient(BaseClient, Morpher):
         with regions.lend(request) as lease:
             return lease.frames(self._call(self._stub.ModelInfer, lease.request, timeout_s))
 
-    def _frames(self, call: Any, timeout_s: float) -> Iterator[npt.NDArray[np.uint8]]:
+    def _send(self, request: ModelInferRequest, attempts: StreamAttempts) -> Any:
+        return self._stub.ModelStreamInfer(iter([request]), **attempts.options())
+
+    def _frames(
+        self, request: ModelInferRequest, attempts: StreamAttempts, call: Any
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the frames of a stream whose first attempt has been sent."""
+        answered = False
         try:
-            for message in call:
-                yield from decode_part(message)
-        except grpc.RpcError as error:
-            raise self._typed(error, timeout_s) from error
+            while True:
+                try:
+                    for message in call:
+                        answered = True
+                        yield from decode_part(message)
+                    return
+                except grpc.RpcError as error:
+                    pause_s = attempts.pause_s(error, answered=answered)
+                    if pause_s is None:
+                        raise self._typed(error, attempts.timeout_s) from error
+                time.sleep(pause_s)
+                call = self._send(request, attempts)
         finally:
             call.cancel()  # no effect after the last frame

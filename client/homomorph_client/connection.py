@@ -52,10 +52,9 @@ _RETRIED = {
     "SystemSharedMemoryRegister": ["UNAVAILABLE"],
     # The model existed when its configuration was read: a server without it is about to stop.
     "ModelInfer": ["UNAVAILABLE", "NOT_FOUND"],
-    "ModelStreamInfer": ["UNAVAILABLE", "NOT_FOUND"],
 }
-"""Errors after which a call is retried, by call. Computing a morph twice does no harm. gRPC retries a stream only if it
-failed before the first frame."""
+"""Errors after which gRPC retries a call, by call. Computing a morph twice does no harm.
+Streams have `StreamAttempts`."""
 
 
 @dataclass(frozen=True)

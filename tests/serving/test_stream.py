@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,8 @@ import numpy.typing as npt
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from homomorph_client import AsyncMorphClient, DeadlineError, MorphClient, RequestError
+from homomorph_client import AsyncMorphClient, DeadlineError, HomomorphError, MorphClient, RequestError
+from homomorph_export.serving import keeper
 from homomorph_export.serving.server import TritonServer
 
 pytestmark = pytest.mark.server
@@ -151,3 +156,34 @@ def test_an_urgent_stream_holds_the_others_up(blender: TritonServer, pictures: n
     assert len(arrivals_s) == 3 * 60, "those held up lose nothing"
     meanwhile = sum(start < arrival < end for arrival in arrivals_s)
     assert meanwhile <= 6, "at most what was on its way: in turn with the others it would be three times 19"
+
+
+@pytest.mark.parametrize("kind", [MorphClient, AsyncMorphClient])
+def test_streams_end_where_their_server_dies(
+    blender_repository: Path, pictures: npt.NDArray[np.uint8], kind: type[MorphClient | AsyncMorphClient]
+) -> None:
+    failed: list[HomomorphError] = []
+
+    async def frames(client: MorphClient | AsyncMorphClient) -> int:
+        if isinstance(client, MorphClient):
+            return len(list(client.stream(*pictures, steps=2)))
+        return len([frame async for frame in client.stream(*pictures, steps=2)])
+
+    async def ask(url: str) -> None:
+        client = kind(url, timeout_s=5)
+        try:
+            while await frames(client) == 2:
+                pass
+        except HomomorphError as error:
+            failed.append(error)
+
+    with TritonServer(blender_repository, models=("morph_stream",)) as server:
+        (triton,) = keeper.children(server._keeper.pid).keys() - {server._keeper.pid}
+        asking = [threading.Thread(target=asyncio.run, args=(ask(server.grpc_url),), daemon=True) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        time.sleep(2)
+        os.kill(triton, signal.SIGSTOP)  # the keeper then kills it
+        for thread in asking:
+            thread.join(60)
+        assert len(failed) == 4, "a stream waits beyond its deadline"
