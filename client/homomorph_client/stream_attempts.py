@@ -6,6 +6,7 @@ while gRPC could still retry it waited for ever, beyond its deadline.
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
@@ -17,6 +18,8 @@ _RETRIED = (
     grpc.StatusCode.NOT_FOUND,
 )
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+_SPREAD = 0.2
+"""Share by which pauses differ at random, so that clients of a server that comes back do not all ask at once."""
 
 
 class StreamAttempts:
@@ -45,4 +48,7 @@ class StreamAttempts:
             error: that ended the last attempt.
             answered: whether that attempt brought a frame.
         """
-        return None if answered or error.code() not in _RETRIED else next(self._pauses_s, None)
+        if answered or error.code() not in _RETRIED:
+            return None
+        pause_s = next(self._pauses_s, None)
+        return None if pause_s is None else pause_s * random.uniform(1 - _SPREAD, 1 + _SPREAD)
