@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from homomorph.data import avatars
 from homomorph.data.labels import UNKNOWN, LabelledPictures, read_labelled
 from homomorph.errors import ConfigError, DataError
+from homomorph.evaluation import evaluate as evaluate_module
 from homomorph.evaluation import figures
 from homomorph.evaluation.distance import find_lpips, judge_distance
 from homomorph.evaluation.evaluate import evaluate
@@ -418,3 +419,12 @@ def test_wrong_input_shows_no_empty_bar(command: str, tmp_path: Path, monkeypatc
     result = CliRunner().invoke(app, [command, *words, "--out", str(tmp_path / "out.csv")])
     assert isinstance(result.exception, DataError)
     assert result.output == ""
+
+
+def test_figures_and_report_are_replaced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate_module, "write_report", lambda *_: "cannot be encoded: \ud800")
+    (tmp_path / "metrics.json").write_text("earlier figures")
+    with pytest.raises(UnicodeEncodeError):
+        evaluate_module._write(evaluate_module.Evaluation({}, None, [], {}, []), tmp_path)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    assert (tmp_path / "metrics.json").read_text() == "earlier figures"

@@ -311,9 +311,10 @@ def _write(evaluation: Evaluation, out: Path) -> None:
     figures = {name: _plain(result.figures) for name, result in evaluation.results.items()}
     metrics = json.dumps(figures | {"meta": evaluation.meta}, indent=2, allow_nan=False) + "\n"
     page = write_report(evaluation.results, evaluation.held_out, evaluation.meta)
-    for name, text in ((METRICS_FILE, metrics), (REPORT_FILE, page)):
-        with replacing(out / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+    # Both are written before either replaces an older file: figures and report are of one evaluation.
+    with replacing(out / METRICS_FILE) as metrics_file, replacing(out / REPORT_FILE) as report_file:
+        metrics_file.write_text(metrics, encoding="utf-8")
+        report_file.write_text(page, encoding="utf-8")
 
 
 def _plain(figures: Any) -> Any:
