@@ -12,6 +12,7 @@ import pytest
 _IMPORTED = (
     *("dicebear_styles", "homomorph_cli.main", "homomorph_export.exporter", "homomorph.batch", "homomorph.data.align"),
     *("homomorph.data.render_set", "homomorph.training.labeller"),
+    *("homomorph.training.loop", "homomorph.training.methods"),
 )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import matplotlib
 import pytest
+from PIL import Image
 
 from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.morph import MorphModel
@@ -26,6 +28,12 @@ LABELLED = 80
 """Pictures of the set for `label` and `train`, of which `label` finds a quarter without labels."""
 PICTURES = 40
 """Pictures that `render` draws."""
+PHOTOGRAPH = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+"""In the public domain, and part of matplotlib."""
+PHOTOGRAPHS = 3
+"""Copies of it that `align` aligns."""
+FRAMES = 5
+"""Frames of a morph."""
 PRESET = """
 picture_size: 32
 network: {family: compact, feature_channels: 16, widths: [8, 12, 16]}
@@ -34,37 +42,28 @@ steps: 3
 recipe: {name: default}
 method: homomorph
 """
-# Processes start with torch imported, so that kills come while a command works and not while it imports.
-_forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(
-    [
-        *("dicebear_styles", "homomorph_cli.main", "homomorph_export.exporter", "homomorph.data.render_set"),
-        *("homomorph.training.labeller", "homomorph.training.loop", "homomorph.training.methods"),
-    ]
-)
+Start = Callable[..., BaseProcess]
 
 
-def start(*words: object) -> multiprocessing.process.BaseProcess:
-    """Start a command in a process of its own."""
-    argv = ["homomorph", *map(str, words)]
-    code = f"import sys; sys.argv = {argv!r}; from homomorph_cli.main import run; run()"
-    process = _forkserver.Process(target=exec, args=(code,))
-    process.start()
-    return process
+def finish(process: BaseProcess) -> None:
+    """Wait until a command has ended well."""
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs of the commands: a labelled set, one labelled in part, a preset and two runs with different groups."""
+def material(tmp_path_factory: pytest.TempPathFactory, start_command: Start) -> Path:
+    """Inputs of the commands: sets labelled in whole and in part, photographs, a preset, runs with different groups."""
     folder = tmp_path_factory.mktemp("material")
-    process = start("render", folder / "set", "--count", LABELLED, "--size", 32, "--workers", 0)
-    process.join()
-    assert process.exitcode == 0
+    finish(start_command("render", folder / "set", "--count", LABELLED, "--size", 32, "--workers", 0))
     shutil.copytree(folder / "set", folder / "unlabelled")
     table = folder / "unlabelled" / "attributes.csv"
     head, *rows = table.read_text().splitlines()
     unknown = [row.partition(",")[0] + "," * row.count(",") for row in rows[:20]]
     table.write_text("\n".join([head, *unknown, *rows[20:]]) + "\n")
+    for index in range(PHOTOGRAPHS):
+        (folder / "photographs").mkdir(exist_ok=True)
+        shutil.copy(PHOTOGRAPH, folder / "photographs" / f"{index}.jpg")
     (folder / "preset.yaml").write_text(PRESET)
     for run, group in (("old_run", "hair"), ("new_run", "hat")):
         save_model(folder / run, MorphModel(ModelConfig({group: (group,)}, 32, NETWORK)))
@@ -94,6 +93,23 @@ def label_words(material: Path, place: Path) -> list[object]:
     return ["label", material / "unlabelled", "--out", place, "--size", 16, "--steps", 4]
 
 
+def align_words(material: Path, place: Path) -> list[object]:
+    """Align a folder of photographs."""
+    return ["align", material / "photographs", "--out", place, "--size", 64]
+
+
+def batch_words(material: Path, place: Path) -> list[object]:
+    """Edit the pictures of a set."""
+    words = ["--run", "avatars64", "--set", "glasses=round_glasses", "--steps", 2]
+    return ["batch", material / "set" / "images", "--out", place, *words]
+
+
+def morph_words(material: Path, place: Path) -> list[object]:
+    """Morph two pictures into a folder of frames."""
+    pictures = sorted((material / "set" / "images").iterdir())[:2]
+    return ["morph", *pictures, "--out", place, "--run", "avatars64", "--steps", FRAMES]
+
+
 def check_export(place: Path) -> None:
     """All files are of the same export, and complete."""
     manifest = json.loads((place / "manifest.json").read_text())
@@ -120,11 +136,54 @@ def check_label(place: Path) -> None:
     assert json.loads(place.with_suffix(".json").read_text())["pictures"] == LABELLED
 
 
-COMMANDS: dict[str, tuple[Callable[[Path, Path], list[object]], Callable[[Path], None]]] = {
-    "export": (export_words, check_export),
-    "train": (train_words, check_train),
-    "render": (render_words, check_render),
-    "label": (label_words, check_label),
+def check_pictures(folder: Path) -> None:
+    """All pictures of a folder can be read to their ends; a hidden file is what a killed command was writing."""
+    for path in folder.rglob("[!.]*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+
+
+def check_align(place: Path) -> None:
+    """A folder has all pictures."""
+    assert len(list((place / "images").iterdir())) == PHOTOGRAPHS
+    check_pictures(place)
+
+
+def check_batch(place: Path) -> None:
+    """All results are whole, and their settings stand beside them."""
+    results = {path.name for path in place.iterdir() if not path.name.startswith(".")}
+    assert not results or "batch.json" in results
+    check_pictures(place)
+
+
+def check_morph(place: Path) -> None:
+    """A folder has all frames."""
+    assert len(list(place.iterdir())) == FRAMES
+    check_pictures(place)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that is killed."""
+
+    words: Callable[[Path, Path], list[object]]
+    """Return its words, of the material and the place that it writes to."""
+    check: Callable[[Path], None]
+    """Check that nothing at the place is half-written."""
+    begun: bool = False
+    """Whether it begins with what a whole run has written."""
+    repeats: bool = False
+    """Whether it takes a place where something is; the others refuse to replace it."""
+
+
+COMMANDS = {
+    "export": Command(export_words, check_export, begun=True, repeats=True),
+    "train": Command(train_words, check_train, repeats=True),
+    "render": Command(render_words, check_render),
+    "label": Command(label_words, check_label),
+    "align": Command(align_words, check_align),
+    "batch": Command(batch_words, check_batch, repeats=True),
+    "morph": Command(morph_words, check_morph),
 }
 
 
@@ -132,45 +191,44 @@ COMMANDS: dict[str, tuple[Callable[[Path, Path], list[object]], Callable[[Path],
 class WholeRun:
     """A command that was not killed."""
 
-    name: str
+    command: Command
     output: Path
     duration_s: float
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
-def whole_run(request: pytest.FixtureRequest, material: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+def whole_run(
+    request: pytest.FixtureRequest, material: Path, tmp_path_factory: pytest.TempPathFactory, start_command: Start
+) -> WholeRun:
     """Run one of the commands to its end."""
+    command = COMMANDS[request.param]
     place = tmp_path_factory.mktemp("whole") / "place"
     begin_s = time.monotonic()
-    process = start(*COMMANDS[request.param][0](material, place))
-    process.join()
-    assert process.exitcode == 0
-    return WholeRun(request.param, place, time.monotonic() - begin_s)
+    finish(start_command(*command.words(material, place)))
+    return WholeRun(command, place, time.monotonic() - begin_s)
 
 
 @pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.parametrize("kill", range(13))
 def test_nothing_is_half_written_and_the_next_command_works(
-    material: Path, whole_run: WholeRun, tmp_path: Path, kill: int
+    material: Path, whole_run: WholeRun, tmp_path: Path, start_command: Start, request: pytest.FixtureRequest, kill: int
 ) -> None:
-    words, check = COMMANDS[whole_run.name]
+    command = whole_run.command
     place = tmp_path / "places" / "place"
     place.parent.mkdir()
-    if whole_run.name == "export":
+    if command.begun:
         shutil.copytree(whole_run.output, place)
-    moment_s = random.Random(f"{whole_run.name} {kill}").uniform(0, whole_run.duration_s)
-    process = start(*words(material, place))
+    moment_s = random.Random(request.node.name).uniform(0, whole_run.duration_s)
+    process = start_command(*command.words(material, place))
     process.join(moment_s)
     process.kill()
     process.join()
     print(f"killed after {moment_s:.1f} of {whole_run.duration_s:.1f} s: {process.exitcode}", file=sys.stderr)
     assert process.exitcode in (-9, 0)
     if place.exists():
-        check(place)
-    if not place.exists() or whole_run.name in ("export", "train"):  # the others refuse to replace their output
-        again = start(*words(material, place))
-        again.join()
-        assert again.exitcode == 0
-        check(place)
+        command.check(place)
+    if not place.exists() or command.repeats:
+        finish(start_command(*command.words(material, place)))
+        command.check(place)
     assert {path.name for path in place.parent.iterdir()} <= {"place", "place.json"}
