@@ -156,7 +156,7 @@ class AsyncMorphClient(BaseClient):
                 try:
                     async for message in call:
                         answered = True
-                        for frame in decode_part(message):
+                        for frame in decode_part(message, self._connection.name):
                             yield frame
                     return
                 except grpc.RpcError as error:

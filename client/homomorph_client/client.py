@@ -385,7 +385,7 @@ class MorphClient(BaseClient, Morpher):
                 try:
                     for message in call:
                         answered = True
-                        yield from decode_part(message)
+                        yield from decode_part(message, self._connection.name)
                     return
                 except grpc.RpcError as error:
                     pause_s = attempts.pause_s(error, answered=answered)

@@ -128,14 +128,18 @@ def decode(response: ModelInferResponse, contents: Sequence[bytes | memoryview] 
     raise RequestError("the server's answer holds no FRAMES of uint8 [1, S, H, W, 3]: is another model served there?")
 
 
-def decode_part(message: ModelStreamInferResponse) -> npt.NDArray[np.uint8]:
+def decode_part(message: ModelStreamInferResponse, server: str) -> npt.NDArray[np.uint8]:
     """Return the frames of one message of a stream: uint8 [n, H, W, 3].
+
+    Args:
+        message: of the stream.
+        server: address for errors.
 
     Raises:
         RequestError: the message holds an error or no frames.
     """
     if message.error_message:
-        raise RequestError(f"the server refused: {message.error_message}")
+        raise RequestError(f"the server at {server} refused: {message.error_message}")
     return decode(message.infer_response)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
         (["--rows", "skin", "--columns", "hair", "--out", "x"], "x: a grid is written as .png"),
         (["--rows", "skin", "--columns", "hair", "--out", "x.png", "--size", "1"], "--size"),
         (["--rows", "skin", "--out", "x.png"], "needs --rows GROUP and --columns GROUP"),
-        (["a.png", "--out", "x.png"], "of 2 pictures, or of 4 in its corners, not of 3"),
+        (["a.png", "--out", "x.png"], "a grid takes 2 pictures, or 4 for its corners, not 3"),
         (["a.png", "a.png", "--rows", "skin", "--out", "x.png"], "--rows and --columns are for 2 pictures"),
         (["--method", "slerp", "--out", "x.png"], "--method slerp is for 4 pictures"),
         (["a.png", "a.png", "--method", "homomorph", "--out", "x.png"], "--method"),

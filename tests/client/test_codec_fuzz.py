@@ -78,9 +78,9 @@ def test_any_message_of_a_stream_gives_frames_or_an_error(
         message.infer_response.outputs.add(name=name, datatype=datatype, shape=shape)
     if error:
         with pytest.raises(RequestError, match="refused"):
-            decode_part(message)
+            decode_part(message, "here")
         return
-    frames = answer_or_error(lambda: decode_part(message))
+    frames = answer_or_error(lambda: decode_part(message, "here"))
     assert isinstance(frames, RequestError) or frames.ndim == 4
 
 

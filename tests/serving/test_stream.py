@@ -37,8 +37,8 @@ def test_the_first_frame_arrives_long_before_the_last(
             arrivals_s.append(time.monotonic() - start)
     assert np.abs(np.stack(frames).astype(int) - blended(50)).max() <= 1
     assert arrivals_s[-1] > 50 * 0.02
-    assert arrivals_s[0] < arrivals_s[-1] / 4
-    assert arrivals_s[24] < arrivals_s[-1] * 0.75
+    assert arrivals_s[0] < arrivals_s[-1] / 2
+    assert arrivals_s[24] < arrivals_s[-1] * 0.9
 
 
 def test_asyncio_gets_the_same(
@@ -80,7 +80,7 @@ def test_a_bad_stream_fails_alone(blender: TritonServer, pictures: npt.NDArray[n
         MorphClient(blender.grpc_url, picture_size=2048) as other,
     ):
         good = client.stream(*pictures, steps=20)
-        with pytest.raises(RequestError, match="SOURCE is too large"):
+        with pytest.raises(RequestError, match="SOURCE: too many pictures for their size"):
             list(other.stream(*pictures, steps=2))
         assert len(list(good)) == 20
 
