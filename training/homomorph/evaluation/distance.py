@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 from homomorph.errors import ConfigError
+from homomorph.evaluation.cached_weights import cached_weights, from_home
 from homomorph.evaluation.evaluator import FRAME_CHUNK
 from homomorph.evaluation.judge import Judge
 from homomorph.models.perceptual import perceptual_distance
@@ -90,9 +90,9 @@ def find_lpips(choice: Choice, picture_size: int) -> tuple[Distance | None, str 
     if choice == "evaluator":
         return None, "lpips is left out: --distance evaluator asks for that"
     # torchmetrics brings LPIPS's own weights, and has torchvision read AlexNet's from here.
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(AlexNet_Weights.DEFAULT.url).name)
+    file = cached_weights(AlexNet_Weights.DEFAULT.url)
     missing = (
-        f"there is no file {file}, from {AlexNet_Weights.DEFAULT.url}"
+        f"there is no file {from_home(file)}, from {AlexNet_Weights.DEFAULT.url}"
         if not file.is_file()
         else f"pictures of {picture_size} pixels are smaller than the {MIN_SIZE} that it takes"
         if picture_size < MIN_SIZE

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from homomorph.errors import ConfigError
+from homomorph.evaluation.cached_weights import cached_weights, from_home
 
 WEIGHTS_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -52,9 +53,9 @@ def find_inception(weights: Path | None) -> tuple[InceptionDistance | None, str 
     Raises:
         ConfigError: the file was given and cannot be used, or the cached one is damaged.
     """
-    file = weights or Path(torch.hub.get_dir(), "checkpoints", Path(WEIGHTS_URL).name)
+    file = weights or cached_weights(WEIGHTS_URL)
     if not file.is_file():
-        missing = f"there is no file {file}"
+        missing = f"there is no file {from_home(file)}"
         if weights is not None:
             raise ConfigError(f"--inception cannot be used: {missing}")
         return None, f"fid is left out: {missing}, from {WEIGHTS_URL}"
