@@ -61,11 +61,35 @@ def exported_generators(translator: Translator, dtype: torch.dtype) -> dict[str,
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode that computes the same without BatchNorm layers behind convolutions."""
+    """Return a copy in evaluation mode that computes the same with fewer layers.
+
+    BatchNorm becomes part of the convolution before it, and upsampling part of the convolution after it.
+    """
     network = copy.deepcopy(network).eval()
     for parent in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for (name, layer), (next_name, next_layer) in pairwise(list(parent.named_children())):
             if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
                 setattr(parent, name, fuse_conv_bn_eval(layer, next_layer))
                 setattr(parent, next_name, nn.Identity())
+        for (name, layer), (next_name, next_layer) in pairwise(list(parent.named_children())):
+            if isinstance(layer, nn.Upsample) and isinstance(next_layer, nn.Conv2d):
+                setattr(parent, name, nn.Identity())
+                setattr(parent, next_name, transposed(next_layer))
     return network
+
+
+def transposed(convolution: nn.Conv2d) -> nn.ConvTranspose2d:
+    """Return one layer that computes nearest-neighbour upsampling by 2 and then this 3x3 convolution.
+
+    An upsampled picture holds every value four times. The convolution multiplies each of them by its own weight; with
+    the weights of equal values added first, 16 multiplications take the place of 36.
+    """
+    layer = nn.ConvTranspose2d(convolution.in_channels, convolution.out_channels, 4, stride=2, padding=1)
+    with torch.no_grad():
+        # Every 2x2 window of the padded kernel holds the weights of one value.
+        sums = 4 * nn.functional.avg_pool2d(convolution.weight, 2, stride=1, padding=1)
+        layer.weight.copy_(sums.flip(2, 3).transpose(0, 1))
+        assert layer.bias is not None
+        assert convolution.bias is not None
+        layer.bias.copy_(convolution.bias)
+    return layer

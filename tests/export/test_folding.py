@@ -1,4 +1,4 @@
-"""BatchNorm of the published decoder: folded in every format, to the same results."""
+"""BatchNorm and upsampling of decoders: part of their convolutions in every format, with the same results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from homomorph.models.config import ModelConfig, PublishedConfig
+from homomorph.models.compact import Decoder
+from homomorph.models.config import CompactConfig, ModelConfig, PublishedConfig
 from homomorph.models.morph import MorphModel
 from homomorph.runs.run import save_model
 from homomorph_export import torchscript
@@ -42,19 +43,25 @@ def exported(published: MorphModel, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "repository", export_run(folder / "run", folder / "repository")
 
 
-def test_folding_changes_layers_and_not_results(published: MorphModel):
-    before = published.decoder(features := torch.randn(2, 32, 2, 3))
-    decoder = folded(published.decoder)
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in decoder.modules())
-    assert any(isinstance(layer, nn.BatchNorm2d) for layer in published.decoder.modules()), "the run stays as it is"
-    torch.testing.assert_close(decoder(features), before, rtol=1e-4, atol=1e-4)
+FOLDED_LAYERS = (nn.BatchNorm2d, nn.Upsample)
 
 
-def test_no_format_normalises_batches(exported: tuple[Path, Manifest]):
+@pytest.mark.parametrize("family", ["published", "compact"])
+def test_folding_changes_layers_and_not_results(family: str, published: MorphModel):
+    decoder = published.decoder if family == "published" else Decoder(CompactConfig(feature_channels=32)).eval()
+    before = decoder(features := torch.randn(2, 32, 2, 3))
+    with_fewer = folded(decoder)
+    assert not any(isinstance(layer, FOLDED_LAYERS) for layer in with_fewer.modules())
+    assert any(isinstance(layer, FOLDED_LAYERS) for layer in decoder.modules()), "the run stays as it is"
+    torch.testing.assert_close(with_fewer(features), before, rtol=1e-4, atol=1e-4)
+
+
+def test_no_format_normalises_or_upsamples(exported: tuple[Path, Manifest]):
     decoder = exported[0] / "decoder" / "1"
-    assert "BatchNormalization" not in {node.op_type for node in onnx.load(decoder / "model.onnx").graph.node}
+    operations = {node.op_type for node in onnx.load(decoder / "model.onnx").graph.node}
+    assert operations.isdisjoint({"BatchNormalization", "Resize", "Upsample"})
     graph = torchscript.load_torchscript(decoder / "model.pt").inlined_graph
-    assert "aten::batch_norm" not in {node.kind() for node in graph.nodes()}
+    assert {node.kind() for node in graph.nodes()}.isdisjoint({"aten::batch_norm", "aten::upsample_nearest2d"})
 
 
 def test_both_formats_compute_what_the_run_computes(exported: tuple[Path, Manifest]):

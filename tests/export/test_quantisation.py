@@ -62,7 +62,7 @@ def test_last_convolutions_of_the_decoder_stay_at_float32_where_its_pictures_nee
 ):
     monkeypatch.setattr(parity, "TOLERANCES", TOLERANCES | {"int8": Tolerance(mean=5, max=None)})
     counts = []
-    for limit in (5, 0.02, 0):
+    for limit in (5, 0.005, 0):
         monkeypatch.setattr(quantisation, "LARGEST_MEAN_DIFFERENCE", limit)
         export_run(run, tmp_path / str(limit), precision="int8", calibration=pictures)
         counts.append(quantised_convolutions(tmp_path / str(limit), "decoder"))
