@@ -146,11 +146,8 @@ def _onnx_files(model: MorphModel, models: Sequence[Model], folder: Path, pictur
 
 
 def _openvino(file: Path, precision: str, inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    import onnx
-    from onnx.inliner import inline_local_functions
-
     return engines.load_openvino(
-        inline_local_functions(onnx.load(file)).SerializeToString(),
+        file,
         threads=torch.get_num_threads(),
         bf16=precision == "bf16",
         shapes=[tensor.shape for tensor in inputs],

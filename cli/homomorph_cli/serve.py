@@ -27,7 +27,7 @@ def serve(
         ),
     ] = None,
     flavour: Annotated[
-        Literal["python", "libtorch", "onnx", "aoti"],
+        Literal["python", "libtorch", "onnx", "openvino", "aoti"],
         typer.Option(
             help="Which of Triton's backends runs the models. nvidia-pytriton brings python alone, NVIDIA's container "
             "brings all; aoti needs release 26.05 or newer, and `export --aot`."
@@ -45,7 +45,7 @@ def serve(
         typer.Option(
             file_okay=False,
             show_default="/opt/tritonserver/backends",
-            help="Folder of Triton's backends, for the flavours libtorch, onnx and aoti.",
+            help="Folder of Triton's backends, for the flavours libtorch, onnx, openvino and aoti.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",

@@ -16,8 +16,8 @@ from tritonclient.grpc.model_config_pb2 import (
 )
 
 from homomorph.text_files import read_text
-from homomorph_export.contract import MAX_BATCH_SIZE, MAX_QUEUE, QUEUE_TIMEOUT_S, Model, Step
-from homomorph_export.flavours import AOTI, GPU, LIBTORCH, ONNX, PYTHON, TENSORRT, Flavour
+from homomorph_export.contract import MAX_QUEUE, QUEUE_TIMEOUT_S, Model, Step
+from homomorph_export.flavours import AOTI, GPU, LIBTORCH, ONNX, OPENVINO, PYTHON, TENSORRT, Flavour
 
 _OURS = "# Written by `homomorph export`"
 _THREADS = 1
@@ -40,6 +40,9 @@ def flavours(model: Model, *, onnx: bool, aot: bool = False) -> tuple[Flavour, .
             written += [ONNX, TENSORRT]
     if model.computation:
         written.append(GPU)
+    # Ensembles and streams have it too, so that they do not send their members batches.
+    if onnx and not model.joint:
+        written.append(OPENVINO)
     # The backend of AOTI identifies tensors by their places, and clients identify them by name. So the models that
     # clients call keep the default configuration.
     if aot and not model.joint and not (model.computation and model.client_parameters):
@@ -59,7 +62,7 @@ def model_config(
         threads: largest number of threads of one operation. None: in the Python backend, half of the server's cores, or
             all of them for a joint model; in the other backends, one.
     """
-    config = ModelConfig(name=model.name, max_batch_size=1 if flavour is AOTI else MAX_BATCH_SIZE)
+    config = ModelConfig(name=model.name, max_batch_size=flavour.max_batch_size)
     by_place = flavour is AOTI and model.computation is not None
     for tensors, written, prefix in ((model.inputs, config.input, "INPUT"), (model.outputs, config.output, "OUTPUT")):
         for place, tensor in enumerate(tensors):
@@ -77,10 +80,14 @@ def model_config(
                 model_name=step.model, model_version=-1, input_map=dict(step.inputs), output_map=dict(step.outputs)
             )
     else:
-        if flavour.platform and not model.streams:
-            config.platform, config.default_model_filename = flavour.platform, flavour.model_file
-        else:
+        if model.streams or flavour in (PYTHON, GPU):
             config.backend = PYTHON.backend
+        else:
+            config.default_model_filename = flavour.model_file
+            if flavour.platform:
+                config.platform = flavour.platform
+            else:
+                config.backend = flavour.backend
         # With KIND_GPU, this is the number of instances on each GPU.
         config.instance_group.add(count=model.instances, kind=ModelInstanceGroup.Kind.Value(f"KIND_{flavour.kind}"))
         config.dynamic_batching.CopyFrom(_batching(model))

@@ -105,7 +105,7 @@ def load_onnxruntime(file: Path, *, threads: int | None = None) -> Run:
 
 
 def load_openvino(
-    model: Path | bytes,
+    file: Path,
     *,
     threads: int,
     streams: int = 1,
@@ -115,17 +115,17 @@ def load_openvino(
     """Load a model into OpenVINO.
 
     Args:
-        model: an ONNX file or its content, without functions of its own, which OpenVINO does not read.
+        file: the model, in ONNX.
         threads: number of threads of all concurrent calls.
         streams: number of calls that are computed at the same time, each with its share of the threads.
         bf16: whether to compute in bfloat16, on a processor that has it.
-        shapes: of the inputs; None: they stay dynamic. If sizes within an `If` are dynamic, OpenVINO 2026.4 computes
-            wrong results.
+        shapes: of the inputs; None: they stay dynamic. If the batch is dynamic, OpenVINO 2026.4 computes wrong results
+            within an `If`.
     """
     import openvino
 
     core = openvino.Core()
-    graph = core.read_model(model)
+    graph = core.read_model(file)
     if shapes is not None:
         graph.reshape({place: list(shape) for place, shape in enumerate(shapes)})
     settings = {

@@ -1,8 +1,8 @@
 """ONNX graphs of the served models.
 
 The parts with weights are exported from the modules that TorchScript is traced from. The other models are short
-graphs around them, written in ONNX's text syntax. `homomorph.interpolate` is a function of these models' own, made of
-standard operators, so every runtime runs it without a library of this project.
+graphs around them, written in ONNX's text syntax. `homomorph::interpolate` is written as standard operators, so every
+runtime runs it without a library of this project.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper, numpy_helper
-from onnx.parser import parse_function, parse_node
+from onnx.parser import parse_node
 from torch import nn
 
 from homomorph.models.label_features import LabelFeatures
@@ -25,28 +25,22 @@ from homomorph_export.contract import Axis, Model, Tensor
 _OPSET = 18
 """The oldest that has all operators used here; ONNX Runtime 1.19, which Triton 24.10 carries, reads up to 21."""
 _IR_VERSION = 8
-"""The oldest that has functions local to a model."""
-_DOMAIN = "homomorph"
+"""That of the first release of ONNX with this opset."""
 
-_INTERPOLATE = parse_function(
-    f"""
-<opset_import: ["": {_OPSET}], domain: "{_DOMAIN}">
-interpolate (source, deltas, strengths) => (features)
-{{
-    batch_and_steps = Shape <start = 0, end = 2> (strengths)
-    features_of_one = Shape <start = 1> (source)
-    flat = Constant <value_ints = [0, 0, -1]> ()
-    flat_deltas = Reshape (deltas, flat)
-    flat_sums = MatMul (strengths, flat_deltas)
-    shape = Concat <axis = 0> (batch_and_steps, features_of_one)
-    sums = Reshape (flat_sums, shape)
-    steps_axis = Constant <value_ints = [1]> ()
-    sources = Unsqueeze (source, steps_axis)
-    features = Add (sources, sums)
-}}
-"""
+_INTERPOLATE = (
+    "batch_and_steps = Shape <start = 0, end = 2> (STRENGTHS)",
+    "features_of_one = Shape <start = 1> (SOURCE)",
+    "flat = Constant <value_ints = [0, 0, -1]> ()",
+    "flat_deltas = Reshape (deltas, flat)",
+    "flat_sums = MatMul (STRENGTHS, flat_deltas)",
+    "shape = Concat <axis = 0> (batch_and_steps, features_of_one)",
+    "sums = Reshape (flat_sums, shape)",
+    "steps_axis = Constant <value_ints = [1]> ()",
+    "sources = Unsqueeze (SOURCE, steps_axis)",
+    "FEATURES = Add (sources, sums)",
 )
-"""source [B, C, h, w], deltas [B, K, C, h, w], strengths [B, S, K] -> features [B, S, C, h, w]."""
+"""The operator: SOURCE [B, C, h, w], deltas [B, K, C, h, w], STRENGTHS [B, S, K] -> FEATURES [B, S, C, h, w]. Not a
+function of the model's own, because OpenVINO reads none."""
 
 
 def export(module: nn.Module, entry: Model, *example: torch.Tensor) -> ModelProto:
@@ -234,11 +228,9 @@ def _model(entry: Model, nodes: Sequence[str | NodeProto], weights: Sequence[Ten
     graph = _graph(entry.name, nodes, outputs, weights, inputs=inputs)
     for node in graph.node:
         node.ClearField("doc_string")
-    uses_operator = any(node.domain == _DOMAIN for node in graph.node)
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid("", _OPSET), *([helper.make_opsetid(_DOMAIN, 1)] if uses_operator else [])],
-        functions=[_INTERPOLATE] if uses_operator else [],
+        opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="homomorph",
     )
@@ -275,7 +267,7 @@ def _interpolation(deltas: Sequence[str]) -> list[str]:
         "branches_axis = Constant <value_ints = [1]> ()",
         *(f"stacked_{delta} = Unsqueeze ({delta}, branches_axis)" for delta in deltas),
         f"deltas = Concat <axis = 1> ({', '.join(f'stacked_{delta}' for delta in deltas)})",
-        f"FEATURES = {_DOMAIN}.interpolate (SOURCE, deltas, STRENGTHS)",
+        *_INTERPOLATE,
     ]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -26,8 +29,9 @@ from homomorph_export.contract import (
     QUEUE_TIMEOUT_S,
     Axis,
     Model,
+    Tensor,
 )
-from homomorph_export.flavours import AOTI, LIBTORCH, ONNX, PYTHON, TENSORRT, Flavour
+from homomorph_export.flavours import AOTI, LIBTORCH, ONNX, OPENVINO, PYTHON, TENSORRT, Flavour
 from homomorph_export.ops.interpolate import load_operator
 
 TORCH_TYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
@@ -46,7 +50,7 @@ MODELS = {model.name: model for model in morph_models(CONFIG, labels=True)}
 
 
 MEMBERS = [model.name for model in MODELS.values() if not model.steps]
-WITH_NAMES = (PYTHON, LIBTORCH, ONNX)
+WITH_NAMES = (PYTHON, LIBTORCH, ONNX, OPENVINO)
 """Flavours whose backends know tensors by the contract's names."""
 IN_ONNX = [name for name in MEMBERS if not MODELS[name].joint]
 ENSEMBLES = [model for model in MODELS.values() if model.is_ensemble]
@@ -93,6 +97,10 @@ def test_a_folder_for_each_model(repository: Path):
     assert {path.name for path in repository.iterdir() if path.is_dir()} == set(MODELS)
 
 
+def tensor_lengths(tensor: Tensor, lengths: dict[str, int]) -> list[int]:
+    return [lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims]
+
+
 def tensors_of(config: schema.ModelConfig) -> list[list[tuple[str, int, tuple[int, ...]]]]:
     return [[(t.name, t.data_type, tuple(t.dims)) for t in tensors] for tensors in (config.input, config.output)]
 
@@ -102,7 +110,7 @@ def tensors_of(config: schema.ModelConfig) -> list[list[tuple[str, int, tuple[in
 def test_configuration_says_what_the_contract_says(repository: Path, model: Model, flavour: Flavour):
     config = taken(repository, model.name, flavour)
     assert config.name == model.name
-    assert config.max_batch_size > 0
+    assert config.max_batch_size == (PYTHON if model.joint else flavour).max_batch_size
     assert tensors_of(config) == [
         [(tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.wire_shape) for tensor in tensors]
         for tensors in (model.inputs, model.outputs)
@@ -112,7 +120,7 @@ def test_configuration_says_what_the_contract_says(repository: Path, model: Mode
     if model.is_ensemble:
         assert (config.platform, config.backend) == ("ensemble", "")
         written = {path.stem for path in (repository / model.name / "configs").glob("*")}
-        assert written == ({"libtorch", "onnx", "tensorrt"} if model.python_steps else set())
+        assert written == {"openvino"} | ({"libtorch", "onnx", "tensorrt"} if model.python_steps else set())
         steps = model.python_steps if model.python_steps and flavour is PYTHON else model.steps
         assert [step.model_name for step in config.ensemble_scheduling.step] == [step.model for step in steps]
     elif model.joint:
@@ -130,14 +138,19 @@ def test_configuration_says_what_the_contract_says(repository: Path, model: Mode
         assert (repository / model.name / "1" / PYTHON.model_file).is_file()
         steps = json.loads(config.parameters["steps"].string_value)
         assert [step["model"] for step in steps] == [step.model for step in model.steps]
-    elif not model.is_ensemble and not (model.joint and flavour is ONNX):
-        expected = {"python": ("", "python"), "libtorch": ("pytorch_libtorch", ""), "onnx": ("onnxruntime_onnx", "")}
+    elif not model.is_ensemble and not (model.joint and flavour in (ONNX, OPENVINO)):
+        expected = {
+            "python": ("", "python"),
+            "libtorch": ("pytorch_libtorch", ""),
+            "onnx": ("onnxruntime_onnx", ""),
+            "openvino": ("", "openvino"),
+        }
         assert (config.platform, config.backend) == expected[flavour.name]
 
 
 @pytest.mark.parametrize(
     ("name", "flavour"),
-    [*((name, LIBTORCH) for name in MEMBERS), *((name, ONNX) for name in IN_ONNX)],
+    [*((name, LIBTORCH) for name in MEMBERS), *((name, flavour) for flavour in (ONNX, OPENVINO) for name in IN_ONNX)],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_backends_get_only_parameters_that_they_take(repository: Path, name: str, flavour: Flavour):
@@ -206,9 +219,7 @@ def test_torchscript_takes_and_gives_what_its_configuration_says(repository: Pat
     assert {str(value.type) for value in module.forward.schema.returns} <= {"Tensor", "Tuple[Tensor, Tensor]"}
     for batch, lengths in SHAPES:
         inputs = [
-            torch.ones([batch, *(lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims)]).to(
-                TORCH_TYPES[tensor.type]
-            )
+            torch.ones([batch, *tensor_lengths(tensor, lengths)]).to(TORCH_TYPES[tensor.type])
             for tensor in MODELS[name].inputs
         ]
         with torch.inference_mode():
@@ -216,10 +227,7 @@ def test_torchscript_takes_and_gives_what_its_configuration_says(repository: Pat
         results = results if isinstance(results, tuple) else (results,)
         for result, written, tensor in zip(results, config.output, MODELS[name].outputs, strict=True):
             assert result.dtype == TORCH_TYPES[schema.DataType.Name(written.data_type).removeprefix("TYPE_")]
-            assert result.shape == (
-                batch,
-                *(lengths[dim.letter] if isinstance(dim, Axis) else dim for dim in tensor.dims),
-            )
+            assert result.shape == (batch, *tensor_lengths(tensor, lengths))
 
 
 @pytest.mark.parametrize("name", IN_ONNX)
@@ -234,6 +242,73 @@ def test_onnx_takes_and_gives_what_its_configuration_says(repository: Path, name
             assert (value.name, types[found.elem_type]) == (tensor.name, tensor.data_type)
             assert batch == "B", "the backend wants the batch axis to be free"
             assert [-1 if isinstance(dim, str) else dim for dim in dims] == list(tensor.dims)
+
+
+OPENVINO_ANSWERS = """
+import json
+import sys
+from pathlib import Path
+
+import openvino
+import torch
+
+from homomorph_export import torchscript
+from homomorph_export.ops.interpolate import load_operator
+
+load_operator()
+core = openvino.Core()
+for served in json.load(sys.stdin):
+    folder = Path(served["folder"])
+    module = torchscript.load_torchscript(folder / "model.pt")
+    # As the backend loads a model.
+    steps = openvino.preprocess.PrePostProcessor(core.read_model(folder / served["file"]))
+    for name in served["inputs"]:
+        steps.input(name).tensor().set_layout(openvino.Layout("N..."))
+    graph = steps.build()
+    openvino.set_batch(graph, served["batch"])
+    for name, dims in served["outputs"].items():
+        # -1 is a size without an upper limit. The backend refuses others, and wrong sizes.
+        assert [dim.get_max_length() for dim in graph.output(name).partial_shape] == [served["batch"], *dims], name
+    run = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for shapes, first_used in ((shapes, used) for shapes in served["shapes"] for used in (1, 0)):
+        tensors = {
+            name: torch.rand(shape) if type == "FP32" else torch.randint(0, 256, shape, dtype=torch.uint8)
+            for (name, type), shape in zip(served["inputs"].items(), shapes)
+        }
+        if "STRENGTHS" in tensors:
+            tensors["STRENGTHS"][..., 0] *= first_used  # `interpolator` skips a branch of strength 0
+        with torch.inference_mode():
+            expected = module(*tensors.values())
+        answers = run({name: tensor.numpy() for name, tensor in tensors.items()})
+        for name, tensor in zip(served["outputs"], expected if isinstance(expected, tuple) else [expected]):
+            tolerance = 1 if tensor.dtype == torch.uint8 else 1e-5
+            torch.testing.assert_close(torch.from_numpy(answers[name]), tensor, rtol=0, atol=tolerance)
+"""
+
+
+def test_openvino_answers_as_torchscript(repository: Path):
+    """In a process without gRPC, beside which OpenVINO crashed."""
+    if not find_spec("openvino"):  # not imported here
+        pytest.skip("openvino is not installed")
+    served = []
+    for name in IN_ONNX:
+        config, inputs = read(repository, name, OPENVINO), MODELS[name].inputs
+        served.append(
+            {
+                "folder": str(repository / name / "1"),
+                "file": config.default_model_filename,
+                "batch": config.max_batch_size,
+                "inputs": {tensor.name: tensor.type for tensor in inputs},
+                "outputs": {tensor.name: list(tensor.dims) for tensor in config.output},
+                "shapes": [
+                    [[config.max_batch_size, *tensor_lengths(tensor, lengths)] for tensor in inputs]
+                    for _, lengths in SHAPES
+                ],
+            }
+        )
+    words = [sys.executable, "-c", OPENVINO_ANSWERS]
+    ended = subprocess.run(words, input=json.dumps(served), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("name", MEMBERS)

@@ -29,7 +29,7 @@ from homomorph_export.catalogue import translation_models
 from homomorph_export.contract import Axis, Model
 from homomorph_export.errors import ExportError
 from homomorph_export.exporter import export_cyclegans, export_run
-from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON, Flavour
+from homomorph_export.flavours import LIBTORCH, ONNX, OPENVINO, PYTHON, Flavour
 from homomorph_export.manifest import Manifest
 from homomorph_export.servable import GeneratorServable, TranslateServable
 
@@ -88,7 +88,7 @@ def test_the_manifest_says_what_was_written(written: tuple[Path, Manifest]):
     assert set(MODELS) == {"translate_smiling", "translate_not_smiling", "translate_blond", "translate"}
 
 
-@pytest.mark.parametrize("flavour", [PYTHON, LIBTORCH, ONNX], ids=lambda flavour: flavour.name)
+@pytest.mark.parametrize("flavour", [PYTHON, LIBTORCH, ONNX, OPENVINO], ids=lambda flavour: flavour.name)
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
 def test_configuration_says_what_the_contract_says(written: tuple[Path, Manifest], model: Model, flavour: Flavour):
     folder = written[0] / model.name
@@ -97,7 +97,7 @@ def test_configuration_says_what_the_contract_says(written: tuple[Path, Manifest
         assert [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in found] == [
             (tensor.name, schema.DataType.Value(f"TYPE_{tensor.type}"), tensor.wire_shape) for tensor in tensors
         ]
-    assert config.max_batch_size == contract.MAX_BATCH_SIZE
+    assert config.max_batch_size == flavour.max_batch_size
     assert config.HasField("dynamic_batching")
     assert config.parameters[flavour.threads_parameter].string_value == "1"
     (warmup,) = config.model_warmup

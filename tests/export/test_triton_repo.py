@@ -47,8 +47,8 @@ def test_it_is_what_an_export_writes(models: tuple[Model, ...], tmp_path: Path) 
     ("drawing", "name", "python"),
     [
         ("morph, Python backend", "morph", True),
-        ("morph, libtorch and ONNX Runtime backends", "morph", False),
-        ("morph, libtorch and ONNX Runtime backends", "morph_stream", False),
+        ("morph, libtorch, ONNX Runtime and OpenVINO backends", "morph", False),
+        ("morph, libtorch, ONNX Runtime and OpenVINO backends", "morph_stream", False),
         ("morph_branches", "morph_branches", False),
         ("edit", "edit", False),
         ("latent", "latent", False),

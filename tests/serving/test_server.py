@@ -372,7 +372,7 @@ def test_tls_files_that_are_none(tmp_path: Path, certificates: Any, wrong: str) 
 def test_backends_are_for_other_flavours(homomorph: Callable[..., Any], repository: Path) -> None:
     outcome = homomorph("serve", "--repository", repository, "--model", "good", "--backends", repository)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "for the flavours libtorch, onnx and aoti, not for python" in outcome.err
+    assert "for the flavours libtorch, onnx, openvino and aoti, not for python" in outcome.err
 
 
 @pytest.mark.server

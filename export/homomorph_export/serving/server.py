@@ -104,7 +104,9 @@ class TritonServer:
             ServerError: `backends` is given for a flavour that needs none.
         """
         if backends and flavour is PYTHON:
-            raise ServerError("another folder of backends is for the flavours libtorch, onnx and aoti, not for python")
+            raise ServerError(
+                "another folder of backends is for the flavours libtorch, onnx, openvino and aoti, not for python"
+            )
         self.repository = repository
         self.models = tuple(models)
         self.flavour = flavour
