@@ -431,11 +431,14 @@ def test_a_peer_runs_in_a_keeper_of_its_own(tmp_path: Path) -> None:
 def test_peers_answer_the_same_frames(repository: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systems, "PEERS", {name: systems.PEERS[name]})
 
-    async def names() -> list[str]:
+    async def compare() -> None:
         async with systems.start_systems(repository, picture_size=64, frames=2, peers=True, report=silent) as running:
-            return list(running.systems)  # `start_systems` has compared the frames
+            peer = running.systems[name]  # `start_systems` has compared its frames, and stopped its processes
+            await asyncio.sleep(4)  # a server's keeper ends a stopped process after two seconds
+            async with peer.resumed():
+                assert await peer.request.send()
 
-    assert asyncio.run(names())[-1] == name
+    asyncio.run(compare())
 
 
 @pytest.mark.server

@@ -67,8 +67,9 @@ class Settings:
     """Prefix of the names of the server's files in shared memory."""
     scratch: str
     """Folder of temporary files, removed at the end."""
-    heartbeats: str
-    """Folder within `scratch` in which each Python model's process touches a file every second, named by its id."""
+    heartbeats: str | None
+    """Folder within `scratch` in which each Python model's process touches a file every second, named by its id; None:
+    no process is watched, so that others may stop and resume them."""
     key_file: str
     """File with the key for shared memory, removed at the end."""
     temporary_log: str | None
@@ -228,7 +229,7 @@ def _wait_for_end(
         monitor: of the server's answers; None: they are not monitored.
     """
     failed_before: dict[int, str] = {}
-    heartbeats = _HeartbeatMonitor(settings.heartbeats)
+    heartbeats = _HeartbeatMonitor(settings.heartbeats) if settings.heartbeats else None
     while True:
         readable, _, _ = select.select([sys.stdin, exited], [], [], _CHECK_INTERVAL_S)
         if sys.stdin in readable:
@@ -237,14 +238,14 @@ def _wait_for_end(
             return False
         if pipe.ended:
             return not pipe.is_idle
-        states = children(server)
+        states = children(server) if heartbeats else {}
         failed = {process: state for process, state in states.items() if state in _FAILED}
         # A model that unloads leaves a dead process for a moment, so a process must be seen dead twice.
         for process in failed.keys() & failed_before.keys():
             return _print_error(f"the process of a model {_FAILED[failed[process]]}")
         failed_before = failed
         for process in states:
-            if hangs(process, heartbeats.silence_s(process)):
+            if heartbeats and hangs(process, heartbeats.silence_s(process)):
                 return _print_error(f"the process of a model has run no Python for {_HANGING_AFTER_S:g} s")
         if monitor is None:
             continue

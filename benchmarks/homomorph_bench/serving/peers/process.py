@@ -43,7 +43,7 @@ class Peer:
         settings = keeper.Settings(
             shm_prefix=f"homomorph_{self.port}_",
             scratch=scratch,
-            heartbeats=scratch,
+            heartbeats=None,  # the benchmark stops peers while it measures another one
             key_file=f"{scratch}/key",
             temporary_log=None,
             cores=list(choose_cores(None)),
