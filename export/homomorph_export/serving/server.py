@@ -303,10 +303,12 @@ class TritonServer:
             self.id = f"homomorph_{secrets.token_hex(4)}"
             self.keys = Keys()
             host, port = self.address("metrics")
+            heartbeats = self._scratch / "heartbeats"
+            heartbeats.mkdir()
             self._settings = keeper.Settings(
                 shm_prefix=f"{self.id}_",
                 scratch=str(self._scratch),
-                heartbeats=str(self._scratch / "heartbeats"),
+                heartbeats=str(heartbeats),
                 key_file=str(self._write_shared_memory_key()),
                 temporary_log=log.name if self._log_file is None else None,
                 cores=list(cores),
@@ -329,7 +331,7 @@ class TritonServer:
                 | {
                     "HOMOMORPH_CACHE_MIB": str(self._cache_mib),
                     "HOMOMORPH_ENGINE": self.engine,
-                    "HOMOMORPH_HEARTBEATS": self._settings.heartbeats,
+                    "HOMOMORPH_HEARTBEATS": str(heartbeats),
                     "CUDA_VISIBLE_DEVICES": visible_devices(self._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 },
                 start_new_session=True,  # Ctrl-C reaches only the launcher, which then stops the server properly
@@ -339,7 +341,6 @@ class TritonServer:
         self, distribution: Path, backend: Path | None, guard: Path | None, restrictions: list[str]
     ) -> list[str]:
         """Return the words of tritonserver's command, and create the files that it names in the scratch folder."""
-        Path(self._settings.heartbeats).mkdir()
         backends = self._scratch / "backends"
         backends.mkdir()
         link_backends(distribution, backends)
