@@ -274,7 +274,7 @@ class MorphRunner:
         each = [frames] if len(jobs) == 1 else frames.split([job.frames for job in jobs])
         complete: list[tuple[Morph, list[Tensor]]] = []
         with self._lock:
-            self.pixel_s += (pixel_s - self.pixel_s) / 8
+            self.pixel_s += (pixel_s - self.pixel_s) / (8 if self.pixel_s else 1)
             for job, own in zip(jobs, each, strict=True):
                 job.decoded[index] = own
                 parts = [part for part in job.decoded if part is not None]
