@@ -238,27 +238,34 @@ def _wait_for_end(
             return False
         if pipe.ended:
             return not pipe.is_idle
-        states = children(server) if heartbeats else {}
-        failed = {process: state for process, state in states.items() if state in _FAILED}
-        # A model that unloads leaves a dead process for a moment, so a process must be seen dead twice.
+        failed = _failed_models(server, heartbeats) if heartbeats else {}
+        if monitor is not None:
+            now_s = time.monotonic()
+            if monitor.last_answer_s is None:
+                if pipe.was_ready and now_s - monitor.started_s > settings.start_timeout_s:
+                    return _print_error(f"it was not ready again within {settings.start_timeout_s:g} s")
+            elif hangs(server, now_s - monitor.last_answer_s):
+                failed[server] = f"it has not answered for {_HANGING_AFTER_S:g} s"
+        # A process must fail twice: a model that unloads leaves a dead process for a moment, and after a machine was
+        # paused, all its processes have been silent.
         for process in failed.keys() & failed_before.keys():
-            return _print_error(f"the process of a model {_FAILED[failed[process]]}")
+            return _print_error(failed[process])
         failed_before = failed
-        for process in states:
-            if heartbeats and hangs(process, heartbeats.silence_s(process)):
-                return _print_error(f"the process of a model has run no Python for {_HANGING_AFTER_S:g} s")
-        if monitor is None:
-            continue
-        now_s = time.monotonic()
-        if monitor.last_answer_s is None:
-            if pipe.was_ready and now_s - monitor.started_s > settings.start_timeout_s:
-                return _print_error(f"it was not ready again within {settings.start_timeout_s:g} s")
-        elif hangs(server, now_s - monitor.last_answer_s):
-            return _print_error(f"it has not answered for {_HANGING_AFTER_S:g} s")
 
 
 _FAILED = {"Z": "has died", "T": "was stopped"}
 """States of a process in /proc in which it cannot answer."""
+
+
+def _failed_models(server: int, heartbeats: _HeartbeatMonitor) -> dict[int, str]:
+    """Say what is wrong with the server's processes that cannot answer, by process id."""
+    failed = {}
+    for process, state in children(server).items():
+        if state in _FAILED:
+            failed[process] = f"the process of a model {_FAILED[state]}"
+        elif hangs(process, heartbeats.silence_s(process)):
+            failed[process] = f"the process of a model has run no Python for {_HANGING_AFTER_S:g} s"
+    return failed
 
 
 def _print_error(reason: str) -> bool:
