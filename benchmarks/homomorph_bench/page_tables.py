@@ -23,6 +23,7 @@ from homomorph.text_files import read_json
 from homomorph_bench.kernel import BASELINE, COPY, ONE_HOT, OPERATOR
 from homomorph_bench.kernel_summary import summarise
 from homomorph_bench.results import Record, read
+from homomorph_bench.serving.shortcuts import CONCURRENCIES, KNOWN_PICTURES, KNOWN_TARGET, NEW_PICTURES, SLIDER
 from homomorph_client.errors import HomomorphError
 from homomorph_client.files import write_text
 
@@ -51,7 +52,8 @@ def serving(results: Path) -> str:
     """Every system of `bench serving` under each scenario."""
     records = _by_name(results / "serving")
     lines = []
-    for system in ("in process", "Triton", "Triton through MorphClient", "pytriton", "LitServe", "FastAPI"):
+    systems = [name.removesuffix(", SingleStream p50") for name in records if name.endswith(", SingleStream p50")]
+    for system in systems:
         p50, p99, offline, p50_at_70, p99_at_70, bounded, overloaded = (
             _value(records, f"{system}, {case}")
             for case in (
@@ -74,6 +76,16 @@ def serving(results: Path) -> str:
     )
 
 
+def serving_known(results: Path) -> str:
+    """What the server's cache saves of the time of whole sequences and of a slider's frames."""
+    records = _by_name(results / "serving")
+    lines = [
+        [case, *(_value(records, f"{pictures}, {case}") for pictures in (NEW_PICTURES, KNOWN_TARGET, KNOWN_PICTURES))]
+        for case in (*CONCURRENCIES, SLIDER)
+    ]
+    return _table(f"| ms | {NEW_PICTURES} | {KNOWN_TARGET} | {KNOWN_PICTURES} |", lines)
+
+
 def serving_cost(results: Path) -> str:
     """Cost of frames for each core that serves morphs, at three rates."""
     records = _by_name(results / "serving")
@@ -86,7 +98,7 @@ def serving_cost(results: Path) -> str:
     }
     lines = []
     for name, rate in rates.items():
-        frames = rate * environment["frames"] / environment["cores"]
+        frames = rate * p99.meta["frames"] / environment["cores"]
         cost = _COST_OF_A_CORE * 1e6 / (3600 * frames * _BUSY)
         lines.append([name, f"{rate:.1f}", f"{frames:.0f}", f"{cost:.2f}"])
     return _table(
@@ -248,7 +260,7 @@ PAGES: Mapping[str, tuple[Callable[[Path], str], ...]] = {
     "docs/export.md": (model,),
     "docs/history/runtimes-2026-11.md": (model_avatars64, branches),
     "docs/operator.md": (kernel, kernel_h100),
-    "docs/serving.md": (serving,),
+    "docs/serving.md": (serving, serving_known),
 }
 """What each page takes from results. It stands between marks of its function's name."""
 
