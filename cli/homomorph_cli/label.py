@@ -28,6 +28,9 @@ def label(
     ],
     size: Annotated[int, typer.Option(min=16, max=512, help="Height and width in pixels that the network sees.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of 64 pictures.")] = 1500,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.5, max=1, help="A label that is read with less confidence stays unknown.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the network and of which pictures are held out.")] = 0,
     allow_missing: AllowMissing = False,
     max_bad_pictures: Annotated[
@@ -50,6 +53,7 @@ def label(
             out,
             steps=steps,
             picture_size=size,
+            min_confidence=min_confidence,
             seed=seed,
             max_bad_pictures=max_bad_pictures,
             report=announcing(data.summary(), report),

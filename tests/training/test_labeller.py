@@ -103,6 +103,15 @@ def test_nothing_is_overwritten_and_something_must_be_wanting(
     assert not out.exists()
 
 
+def test_a_label_that_is_not_sure_stays_unknown(homomorph: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels.csv"
+    outcome = homomorph("label", folder, "--out", out, "--size", 16, "--steps", 1, "--min-confidence", 0.999)
+    assert outcome.code == 0, outcome.err
+    for row in csv.DictReader(out.open()):
+        assert (row["bright"] == "") == (row["bright_confidence"] != "")
+    assert homomorph("label", folder, "--out", tmp_path / "x.csv", "--min-confidence", 0.4).code == 2
+
+
 def test_a_kill_between_table_and_accuracy_can_be_repeated(
     homomorph: Callable[..., Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

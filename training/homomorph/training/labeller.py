@@ -66,6 +66,7 @@ def label_set(
     *,
     steps: int = 1500,
     picture_size: int = 64,
+    min_confidence: float = 0.5,
     seed: int = 0,
     max_bad_pictures: int | None = None,
     report: Report = silent,
@@ -73,7 +74,7 @@ def label_set(
     """Write every picture's labels: those that are known as they are, the others as a network reads them.
 
     `out` has the form of `attributes.csv`, and after the labels a column `<attribute>_confidence`: the probability of
-    the label that was chosen, in [0.5, 1]; empty where the label was known. The file with the ending `.json` beside it
+    the likelier label, in [0.5, 1]; empty where the label was known. The file with the ending `.json` beside it
     has the accuracy on pictures that did not train the network. A picture that cannot be read gets no new labels, and a
     label whose known values are all the same stays as it is: nothing can be learned about it.
 
@@ -82,6 +83,7 @@ def label_set(
         out: new file.
         steps: of training.
         picture_size: height and width in pixels that the network sees.
+        min_confidence: a label that is read with less confidence stays unknown, in [0.5, 1].
         seed: of the network, its batches, and the pictures held out.
         max_bad_pictures: how many may be unreadable; by default one in a hundred, at least 10.
         report: called after each training step, then for each batch of pictures checked and labelled.
@@ -106,7 +108,7 @@ def label_set(
         writer.writerow(["image", *data.attributes, *(f"{name}_confidence" for name in data.attributes)])
         labeller = _train(data, steps, picture_size, seed, max_bad_pictures, report)
         labeller.check(report)
-        for row, cells in labeller.label(report):
+        for row, cells in labeller.label(min_confidence, report):
             writer.writerow([data.name(row), *cells])
         report_skipped(len(labeller.bad), data)
         partial_report.write_text(json.dumps(labeller.figures(), indent=2) + "\n", encoding="utf-8")
@@ -193,7 +195,7 @@ class _TrainedLabeller:
             self._checked[start : start + len(rows)] = self._probabilities(rows)
             report(Progress("checking", start + len(rows), len(self.held_out)))
 
-    def label(self, report: Report) -> Iterator[tuple[int, list[str]]]:
+    def label(self, min_confidence: float, report: Report) -> Iterator[tuple[int, list[str]]]:
         """Yield each picture's row and the cells of its labels and of their confidences."""
         learnable = ~self.data.one_valued()
         count = len(self.data.paths)
@@ -204,7 +206,7 @@ class _TrainedLabeller:
             probabilities[wanting - start] = self._probabilities(wanting)
             probabilities[:, ~learnable] = np.nan
             for row, chances in zip(rows.tolist(), probabilities.tolist(), strict=True):
-                yield row, _cells(self.data.labels[row].tolist(), chances)
+                yield row, _cells(self.data.labels[row].tolist(), chances, min_confidence)
             report(Progress("labelling", start + len(rows), count))
 
     def figures(self) -> dict[str, Any]:
@@ -275,12 +277,17 @@ def held_out_accuracy(
     return figures
 
 
-def _cells(labels: list[int], probabilities: list[float]) -> list[str]:
-    """Return a picture's labels as the table writes them, then the confidences of those that were guessed."""
+def _cells(labels: list[int], probabilities: list[float], min_confidence: float) -> list[str]:
+    """Return a picture's labels as the table writes them, then the confidences of those that were read.
+
+    A label that was read with less than `min_confidence` stays empty.
+    """
     cells: list[str] = []
     confidences: list[str] = []
     for label, probability in zip(labels, probabilities, strict=True):
-        guessed = label == UNKNOWN and not math.isnan(probability)
-        cells.append(str(int(probability > 0.5)) if guessed else "" if label == UNKNOWN else str(label))
-        confidences.append(f"{max(probability, 1 - probability):.3f}" if guessed else "")
+        read = label == UNKNOWN and not math.isnan(probability)
+        confidence = max(probability, 1 - probability)
+        sure = read and confidence >= min_confidence
+        cells.append(str(int(probability > 0.5)) if sure else "" if label == UNKNOWN else str(label))
+        confidences.append(f"{confidence:.3f}" if read else "")
     return cells + confidences
