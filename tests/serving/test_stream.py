@@ -30,15 +30,13 @@ def test_the_first_frame_arrives_long_before_the_last(
 ) -> None:
     with MorphClient(blender.grpc_url) as client:
         client.morph(*pictures)
-        start = time.monotonic()
-        frames, arrivals_s = [], []
-        for frame in client.stream(*pictures, steps=50):
-            frames.append(frame)
-            arrivals_s.append(time.monotonic() - start)
+        before = decoded(blender)
+        stream = client.stream(*pictures, steps=50)
+        frames = [next(stream)]
+        assert decoded(blender) - before < 50 / 2, "most of the others are not even decoded"
+        frames += stream
+    assert decoded(blender) - before == 50
     assert np.abs(np.stack(frames).astype(int) - blended(50)).max() <= 1
-    assert arrivals_s[-1] > 50 * 0.02
-    assert arrivals_s[0] < arrivals_s[-1] / 2
-    assert arrivals_s[24] < arrivals_s[-1] * 0.9
 
 
 def test_asyncio_gets_the_same(
