@@ -406,6 +406,17 @@ def test_a_process_that_runs_no_python_any_more(sizes: Path, tmp_path: Path) -> 
         assert time.monotonic() - start < 15
 
 
+def test_one_silent_check_ends_no_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    checks = [{1: "silent"}, {}, {2: "silent"}, {1: "silent"}, {1: "silent"}]
+    left = iter(checks)
+    monkeypatch.setattr(keeper, "_failed_models", lambda server, heartbeats: next(left))
+    monkeypatch.setattr(keeper.select, "select", lambda *_: ([], [], []))
+    settings = keeper.Settings("", "", "heartbeats", "", None, [], None, True, 1.0, 1.0)
+    assert not keeper._wait_for_end(1, -1, settings, keeper._LauncherPipe(), None)
+    assert list(left) == [], "the last two are of one process"
+    assert capsys.readouterr().err == "error: silent\n"
+
+
 def test_restarts_have_a_bound(sizes: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     shutil.copytree(sizes, repository)
