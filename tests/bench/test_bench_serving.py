@@ -207,7 +207,9 @@ def test_a_peer_runs_in_a_keeper_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.parametrize("name", systems.PEERS)
-def test_peers_answer_the_same_frames(repository: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_answer_the_same_frames_and_outlive_a_stop(
+    repository: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(systems, "PEERS", {name: systems.PEERS[name]})
 
     async def compare() -> None:

@@ -274,6 +274,7 @@ class MorphRunner:
         each = [frames] if len(jobs) == 1 else frames.split([job.frames for job in jobs])
         complete: list[tuple[Morph, list[Tensor]]] = []
         with self._lock:
+            # The first measurement counts whole: an average that starts at 0 would be far too low for twenty tasks.
             self.pixel_s += (pixel_s - self.pixel_s) / (8 if self.pixel_s else 1)
             for job, own in zip(jobs, each, strict=True):
                 job.decoded[index] = own
