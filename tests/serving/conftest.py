@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tritonclient.grpc.service_pb2 import ModelInferRequest
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph.models.label_features import LabelFeatures
@@ -193,3 +196,84 @@ def taken_port() -> Iterator[int]:
     """A port of 127.0.0.1 that something listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
+
+
+SIZE_CONFIG = """
+backend: "python"
+max_batch_size: 8
+input [{ name: "X" data_type: TYPE_UINT8 dims: [-1, -1, 3] }]
+output [{ name: "Y" data_type: TYPE_FP32 dims: [1] }]
+instance_group [{ kind: KIND_CPU }]
+dynamic_batching { priority_levels: 2 default_priority_level: 2 }
+"""
+SIZE_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(pb_utils.get_input_tensor_by_name(request, "X").as_numpy()) for request in requests]
+
+    def answer(self, x):
+        return pb_utils.InferenceResponse([pb_utils.Tensor("Y", np.full((len(x), 1), x.size, np.float32))])
+"""
+
+
+@pytest.fixture(scope="session")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of one model, `size`, which answers with the number of elements of X, and needs no torch."""
+    repository = tmp_path_factory.mktemp("sizes") / "repository"
+    (repository / "size" / "1").mkdir(parents=True)
+    (repository / "size" / "config.pbtxt").write_text(SIZE_CONFIG)
+    (repository / "size" / "1" / "model.py").write_text(SIZE_MODEL)
+    return repository
+
+
+@pytest.fixture
+def size_request() -> Callable[..., ModelInferRequest]:
+    """Return a request for `size` with so many bytes of X."""
+
+    def make(shape: list[int], size: int, **parameters: int) -> ModelInferRequest:
+        message = ModelInferRequest(model_name="size")
+        message.inputs.add(name="X", datatype="UINT8", shape=shape)
+        message.raw_input_contents.append(bytes(size))
+        for name, value in parameters.items():
+            message.parameters[name].int64_param = value
+        return message
+
+    return make
+
+
+@pytest.fixture
+def answers(size_request: Callable[..., ModelInferRequest]) -> Callable[[str], bool]:
+    """Return whether the server at an address answers a good request for `size`."""
+
+    def answer(url: str) -> bool:
+        with grpc.insecure_channel(url, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            try:
+                GRPCInferenceServiceStub(channel).ModelInfer(size_request([1, 8, 8, 3], 192), timeout=5)
+            except grpc.RpcError:
+                return False
+        return True
+
+    return answer
+
+
+@pytest.fixture
+def processes() -> Callable[[str], dict[str, int]]:
+    """Return the keeper, the server and the model's process of a server in whose command is a word."""
+
+    def found_by(word: str) -> dict[str, int]:
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:  # it has ended
+                continue
+            if any(word in each for each in words):
+                kind = next((kind for kind in ("python_backend_stub", "keeper.py") if kind in " ".join(words[:3])), "")
+                if kind or words[0].endswith("bin/tritonserver"):
+                    found[kind or "tritonserver"] = int(folder.name)
+        return found
+
+    return found_by

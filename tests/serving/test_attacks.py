@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.resources
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,46 +18,14 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from homomorph_client import HomomorphError, MorphClient
 from homomorph_client.errors import ServerError
 from homomorph_client.shared_memory_key import key_file
-from homomorph_export.serving import keeper
-from homomorph_export.serving.control import ControlError, GrpcControl
 from homomorph_export.serving.ports import choose_ports
+from homomorph_export.serving.repository_check import is_safe
 from homomorph_export.serving.server import TritonServer
 from homomorph_export.serving.tls import ServerTls
 
 pytestmark = pytest.mark.server
-
-CONFIG = """
-backend: "python"
-max_batch_size: 8
-input [{ name: "X" data_type: TYPE_UINT8 dims: [-1, -1, 3] }]
-output [{ name: "Y" data_type: TYPE_FP32 dims: [1] }]
-instance_group [{ kind: KIND_CPU }]
-dynamic_batching { priority_levels: 2 default_priority_level: 2 }
-"""
-MODEL = """
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [self.answer(pb_utils.get_input_tensor_by_name(request, "X").as_numpy()) for request in requests]
-
-    def answer(self, x):
-        return pb_utils.InferenceResponse([pb_utils.Tensor("Y", np.full((len(x), 1), x.size, np.float32))])
-"""
-
-
-@pytest.fixture(scope="session")
-def sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of one model, `size`, which answers with the number of elements of X."""
-    repository = tmp_path_factory.mktemp("sizes") / "repository"
-    (repository / "size" / "1").mkdir(parents=True)
-    (repository / "size" / "config.pbtxt").write_text(CONFIG)
-    (repository / "size" / "1" / "model.py").write_text(MODEL)
-    return repository
 
 
 @pytest.fixture(scope="module")
@@ -83,51 +42,6 @@ def stub(server: TritonServer) -> Iterator[GRPCInferenceServiceStub]:
         yield GRPCInferenceServiceStub(channel)
 
 
-def request(shape: list[int], size: int, **parameters: int) -> messages.ModelInferRequest:
-    """Return a request for `size` with so many bytes of X."""
-    message = messages.ModelInferRequest(model_name="size")
-    message.inputs.add(name="X", datatype="UINT8", shape=shape)
-    message.raw_input_contents.append(bytes(size))
-    for name, value in parameters.items():
-        message.parameters[name].int64_param = value
-    return message
-
-
-def answers(url: str) -> bool:
-    """Return whether a server answers a good request."""
-    with grpc.insecure_channel(url, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        try:
-            GRPCInferenceServiceStub(channel).ModelInfer(request([1, 8, 8, 3], 192), timeout=5)
-        except grpc.RpcError:
-            return False
-    return True
-
-
-def eventually(condition: Callable[[], bool], within_s: float) -> bool:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def processes(word: str) -> dict[str, int]:
-    """Return the keeper, the server and the model's process of a server in whose command is a word."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it has ended
-            continue
-        if any(word in each for each in words):
-            kind = next((kind for kind in ("python_backend_stub", "keeper.py") if kind in " ".join(words[:3])), "")
-            if kind or words[0].endswith("bin/tritonserver"):
-                found[kind or "tritonserver"] = int(folder.name)
-    return found
-
-
 RESTRICTED = {
     "RepositoryIndex": messages.RepositoryIndexRequest(),
     "RepositoryModelLoad": messages.RepositoryModelLoadRequest(model_name="size"),
@@ -142,7 +56,9 @@ RESTRICTED = {
 
 
 @pytest.mark.parametrize("method", RESTRICTED)
-def test_strangers_control_nothing(server: TritonServer, stub: Any, method: str) -> None:
+def test_strangers_control_nothing(
+    server: TritonServer, stub: Any, method: str, answers: Callable[[str], bool]
+) -> None:
     for headers in ([], [("triton-grpc-protocol-homomorph-control", "guessed")]):
         with pytest.raises(grpc.RpcError, match="restricted"):
             getattr(stub, method)(RESTRICTED[method], timeout=5, metadata=headers)
@@ -189,7 +105,9 @@ def test_with_tls_nothing_else_is_open(sizes: Path, certificates: Any) -> None:
         assert "size" in server.loaded()
 
 
-def test_keys_are_not_in_the_list_of_processes(server: TritonServer) -> None:
+def test_keys_are_not_in_the_list_of_processes(
+    server: TritonServer, processes: Callable[[str], dict[str, int]]
+) -> None:
     found = processes(server.id)
     assert set(found) == {"keeper.py", "tritonserver", "python_backend_stub"}
     for process in found.values():
@@ -200,7 +118,7 @@ def test_keys_are_not_in_the_list_of_processes(server: TritonServer) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "no library"])
 def test_a_server_whose_guard_is_not_loaded_does_not_start(
-    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, processes: Callable[[str], dict[str, int]]
 ) -> None:
     library = tmp_path / "librequest_guard.so"
     if kind == "no library":
@@ -213,7 +131,7 @@ def test_a_server_whose_guard_is_not_loaded_does_not_start(
 
 
 def test_a_guard_in_a_folder_whose_name_separates_paths(
-    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Callable[[str], dict[str, int]]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a:b"))
     with TritonServer(sizes, models=["size"]) as server:
@@ -227,25 +145,21 @@ def test_other_users_cannot_read_its_memory(server: TritonServer) -> None:
     assert [path.name for path in files if path.stat().st_mode & 0o077] == []
 
 
-def test_a_refused_key_does_not_hang_the_end(sizes: Path) -> None:
-    with TritonServer(sizes, models=["size"]) as server:
-        server.keys = type(server.keys)()  # others than the server was started with
-        with pytest.raises(ControlError, match="restricted"):
-            server.load("size")
-        start = time.monotonic()
-        server.stop()
-        assert time.monotonic() - start < 15
-    assert processes(server.id) == {}
-
-
 @pytest.mark.parametrize(
     ("shape", "size"),
     [([1, -8, -8, 3], 192), ([1, 2**62, 4, 3], 0), ([1, 2**62, 0, 3], 0), ([-2, -8, 4, 3], 192)],
     ids=str,
 )
-def test_shapes_that_end_the_python_backend(server: TritonServer, stub: Any, shape: list[int], size: int) -> None:
+def test_shapes_that_end_the_python_backend(
+    server: TritonServer,
+    stub: Any,
+    shape: list[int],
+    size: int,
+    size_request: Callable[..., Any],
+    answers: Callable[[str], bool],
+) -> None:
     with pytest.raises(grpc.RpcError) as refused:
-        stub.ModelInfer(request(shape, size), timeout=5)
+        stub.ModelInfer(size_request(shape, size), timeout=5)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert answers(server.grpc_url)
 
@@ -264,7 +178,7 @@ def test_shapes_that_end_the_python_backend(server: TritonServer, stub: Any, sha
     ids=str,
 )
 def test_an_answer_of_too_many_pixels_is_refused_whatever_the_backend(
-    server: TritonServer, stub: Any, inputs: dict[str, list[int]], refused: bool
+    server: TritonServer, stub: Any, inputs: dict[str, list[int]], refused: bool, answers: Callable[[str], bool]
 ) -> None:
     """One that is not refused for that is refused for its inputs, which this model does not have."""
     message = messages.ModelInferRequest(model_name="size")
@@ -284,12 +198,14 @@ length = st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9) | st.sampled_from
 @pytest.mark.soak
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=st.lists(length, max_size=3).map(lambda lengths: [1, *lengths, 3]) | st.lists(length, max_size=5))
-def test_any_shape_gets_an_answer(server: TritonServer, stub: Any, shape: list[int]) -> None:
+def test_any_shape_gets_an_answer(
+    server: TritonServer, stub: Any, shape: list[int], size_request: Callable[..., Any], answers: Callable[[str], bool]
+) -> None:
     product = 1
     for each in shape:
         product *= each
     wrapped = product % 2**64  # as the server's own arithmetic has it
-    call = stub.ModelInfer.future(request(shape, wrapped if wrapped < 2**20 else 0), timeout=5)
+    call = stub.ModelInfer.future(size_request(shape, wrapped if wrapped < 2**20 else 0), timeout=5)
     assert call.code() in {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}, call.details()
     assert answers(server.grpc_url)
 
@@ -297,16 +213,27 @@ def test_any_shape_gets_an_answer(server: TritonServer, stub: Any, shape: list[i
 @pytest.mark.parametrize(
     "parameters", [{"priority": 3}, {"priority": -1}, {"timeout": -1}, {"timeout": 2**62}], ids=str
 )
-def test_priorities_and_timeouts_out_of_range(stub: Any, parameters: dict[str, int]) -> None:
+def test_priorities_and_timeouts_out_of_range(
+    stub: Any, parameters: dict[str, int], size_request: Callable[..., Any]
+) -> None:
     with pytest.raises(grpc.RpcError) as refused:
-        stub.ModelInfer(request([1, 8, 8, 3], 192, **parameters), timeout=5)
+        stub.ModelInfer(size_request([1, 8, 8, 3], 192, **parameters), timeout=5)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert next(iter(parameters)) in refused.value.details()
 
 
-@pytest.mark.parametrize("folder", ["a b", "$(touch ran)", "it's", 'say "x"', "semi;colon", "back`tick`"])
+UNSAFE = ["a b", "$(touch ran)", "it's", 'say "x"', "semi;colon", "back`tick`"]
+
+
+@pytest.mark.parametrize("folder", UNSAFE)
+def test_such_a_path_is_known(folder: str) -> None:
+    assert is_safe(Path("/folder/repository"))
+    assert not is_safe(Path("/") / folder / "repository")
+
+
+@pytest.mark.parametrize("folder", UNSAFE[:2])
 def test_paths_that_mean_something_to_a_shell(
-    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, answers: Callable[[str], bool]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     repository = tmp_path / folder / "repository"
@@ -336,33 +263,6 @@ def ports_of(server: TritonServer) -> dict[str, int]:
     return {f"{name}_port": port for name, port in server.ports.items()}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-@pytest.mark.parametrize("process", ["tritonserver", "python_backend_stub"])
-def test_a_server_that_dies_or_hangs_is_started_again(
-    sizes: Path, monkeypatch: pytest.MonkeyPatch, process: str, sent: signal.Signals
-) -> None:
-    reports: list[str] = []
-    with TritonServer(sizes, models=["size"], restart=True) as server:
-
-        def wait() -> None:
-            with contextlib.suppress(ServerError):  # at the end, below
-                server.wait(reports.append)
-
-        waiting = threading.Thread(target=wait, daemon=True)
-        waiting.start()
-        first = processes(server.id)
-        start = time.monotonic()
-        os.kill(first[process], sent)
-        assert eventually(lambda: processes(server.id).get("tritonserver") != first["tritonserver"], 15)
-        assert eventually(lambda: answers(server.grpc_url), 10)
-        print(f"{process} {sent.name}: answers again after {time.monotonic() - start:.1f} s")
-        assert server.loaded() == ["size"], "the keys are the same"
-        assert eventually(lambda: len(reports) == 1, 5)
-        assert "it is started again" in reports[0]
-    waiting.join(timeout=20)
-    assert processes(server.id) == {}
-
-
 HTTP_HEAD = b"POST /v2/models/size/infer HTTP/1.1\r\nHost: x\r\n"
 HTTP_ATTACKS = {
     "nested": HTTP_HEAD + b"Content-Length: 200000\r\n\r\n" + b"[" * 200_000,
@@ -371,7 +271,9 @@ HTTP_ATTACKS = {
 """CVE-2025-23311 and CVE-2025-23310: both overflow the usual stack of a thread of tritonserver 24.10."""
 
 
-def test_http_requests_that_overflow_a_stack(sizes: Path) -> None:
+def test_http_requests_that_overflow_a_stack(
+    sizes: Path, answers: Callable[[str], bool], processes: Callable[[str], dict[str, int]]
+) -> None:
     port = choose_ports("127.0.0.1", {"http": None})["http"]
     with TritonServer(sizes, models=["size"], http_port=port) as server:
         before = processes(server.id)
@@ -381,148 +283,3 @@ def test_http_requests_that_overflow_a_stack(sizes: Path) -> None:
                 assert connection.recv(12) == b"HTTP/1.1 500"
         assert processes(server.id) == before
         assert answers(server.grpc_url)
-
-
-def test_a_process_that_runs_no_python_any_more(sizes: Path, tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    shutil.copytree(sizes, repository)
-    backend = Path(str(importlib.resources.files("homomorph_export"))) / "serving" / "backend"
-    shutil.copy(backend / "heartbeat.py", repository / "size" / "1")
-    hang = "import ctypes; x.size == 3 and ctypes.PyDLL(None).sleep(600)"  # with Python's lock
-    program = MODEL.replace("    def answer(self, x):", f"    def answer(self, x):\n        {hang}")
-    initialize = "    def initialize(self, args):\n        import heartbeat\n        heartbeat.start_heartbeat()\n"
-    program = program.replace("class TritonPythonModel:\n", f"class TritonPythonModel:\n{initialize}")
-    (repository / "size" / "1" / "model.py").write_text(program)
-    with TritonServer(repository, models=["size"]) as server:
-        assert answers(server.grpc_url)
-        with grpc.insecure_channel(server.grpc_url) as channel:
-            grpc.channel_ready_future(channel).result(timeout=30)
-            # Kept by a name: a call that nothing refers to is cancelled, perhaps before it is sent.
-            call = GRPCInferenceServiceStub(channel).ModelInfer.future(request([1, 1, 1, 3], 3), timeout=30)
-            start = time.monotonic()
-            with pytest.raises(ServerError, match="the process of a model has run no Python for 10 s"):
-                server.wait()
-            call.cancel()
-        assert time.monotonic() - start < 15
-
-
-def test_one_silent_check_ends_no_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    checks = [{1: "silent"}, {}, {2: "silent"}, {1: "silent"}, {1: "silent"}]
-    left = iter(checks)
-    monkeypatch.setattr(keeper, "_failed_models", lambda server, heartbeats: next(left))
-    monkeypatch.setattr(keeper.select, "select", lambda *_: ([], [], []))
-    settings = keeper.Settings("", "", "heartbeats", "", None, [], None, True, 1.0, 1.0)
-    assert not keeper._wait_for_end(1, -1, settings, keeper._LauncherPipe(), None)
-    assert list(left) == [], "the last two are of one process"
-    assert capsys.readouterr().err == "error: silent\n"
-
-
-def test_restarts_have_a_bound(sizes: Path, tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    shutil.copytree(sizes, repository)
-    with TritonServer(repository, models=["size"], restart=True) as server:
-        (repository / "size" / "1" / "model.py").write_text("raise OSError('no such weights')")
-        reports: list[str] = []
-        os.kill(processes(server.id)["tritonserver"], signal.SIGKILL)
-        with pytest.raises(ServerError, match=r"failed to load: .*no such weights"):
-            server.wait(reports.append)
-        assert len(reports) == keeper.RESTARTS
-    assert processes(server.id) == {}
-
-
-_SERVES = "from homomorph_cli.main import run; run()"
-
-
-@pytest.mark.parametrize("sent", [signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL], ids=lambda sent: sent.name)
-@pytest.mark.parametrize("process", ["serve", "keeper.py"])
-def test_signals_leave_nothing(
-    sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: str, sent: signal.Signals
-) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    ports = choose_ports("127.0.0.1", {"grpc": None, "metrics": None})
-    words = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
-    command = [sys.executable, "-c", _SERVES, "serve", "--repository", str(sizes), "--model", "size", *words]
-    before = set(Path("/dev/shm").glob("homomorph_*"))
-    serve = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A script's background and nohup ignore some of these signals, and processes started there do too.
-        preexec_fn=None if sent == signal.SIGKILL else lambda: signal.signal(sent, signal.SIG_DFL),
-    )
-    try:
-        assert serve.stdout is not None
-        assert "serving size" in serve.stdout.readline()
-        port = f"--grpc-port={ports['grpc']}"
-        os.kill(serve.pid if process == "serve" else processes(port)["keeper.py"], sent)
-        _, errors = serve.communicate(timeout=40)
-    finally:
-        serve.kill()
-    assert eventually(lambda: processes(port) == {}, 20)
-    assert eventually(lambda: set(Path("/dev/shm").glob("homomorph_*")) <= before, 5)
-    logs = [path for path in temporary.iterdir() if path.suffix == ".log"]
-    assert list(temporary.iterdir()) == logs
-    if process == "keeper.py":
-        assert f"the server's keeper stopped: it was ended by {sent.name}" in errors
-        assert (serve.returncode, errors.count("\n")) == (2, 1)
-    else:
-        assert logs == []
-
-
-def test_control_without_a_server() -> None:
-    with pytest.raises(ControlError):
-        GrpcControl("127.0.0.1:9", "key").ready_id()
-
-
-def every_process(server: TritonServer) -> dict[str, int]:
-    """Return tritonserver and the processes of its models, by their models' names."""
-    found = {"tritonserver": processes(server.id)["tritonserver"]}
-    for child in keeper.children(found["tritonserver"]):
-        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
-        if "python_backend_stub" in words[0]:
-            found[Path(words[1]).parents[1].name] = child
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.soak
-@pytest.mark.timeout(900)
-def test_every_process_is_killed_in_turn_under_load(blender_repository: Path, pictures: Any) -> None:
-    models = ("morph", "morph_stream")
-    with TritonServer(blender_repository, models=models) as server:
-        names = sorted(every_process(server))
-    assert len(names) > 3
-    pauses_s = {}
-    for name in names:
-        stopped = threading.Event()
-        answered_s: list[float] = []
-
-        def ask(server: TritonServer, stopped: threading.Event, answered_s: list[float]) -> None:
-            with MorphClient(server.grpc_url, timeout_s=20) as client:
-                while not stopped.is_set():
-                    with contextlib.suppress(HomomorphError):
-                        if len(client.morph(*pictures, steps=2)) == len(list(client.stream(*pictures, steps=2))) == 2:
-                            answered_s.append(time.monotonic())
-
-        with (
-            TritonServer(blender_repository, models=models, restart=True) as server,
-            ThreadPoolExecutor(4) as pool,
-        ):
-            for _ in range(4):
-                pool.submit(ask, server, stopped, answered_s)
-            try:
-                assert eventually(lambda: len(answered_s) > 10, 60)  # noqa: B023  (called at once)
-                killed = every_process(server)
-                os.kill(killed[name], signal.SIGKILL)
-                killed_s = time.monotonic()
-                assert eventually(lambda: killed["tritonserver"] not in processes(server.id).values(), 20)  # noqa: B023
-                new_s = time.monotonic()
-                assert eventually(lambda: answered_s[-1] > new_s, 60)  # noqa: B023
-                pauses_s[name] = answered_s[-1] - killed_s
-                print(f"{name} killed: answers again after {pauses_s[name]:.1f} s", file=sys.stderr)
-            finally:
-                stopped.set()
-    assert max(pauses_s.values()) < 10
