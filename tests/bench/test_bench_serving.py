@@ -130,6 +130,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_the_command_measures_the_real_server(
     homomorph: Callable[..., Any], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def test_every_model_is_recorded_for_any_size(run: Path, model: MorphModel):
         assert len(program.graph_signature.user_outputs) == len(entries[name].outputs)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_sizes_are_free(model: MorphModel, tmp_path: Path):
     module = exported_parts(model, None, torch.float32).decoder

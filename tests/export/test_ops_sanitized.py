@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from homomorph_export.ops.build import compile_with_cmake
 
 
+@pytest.mark.slow
 def test_the_kernels_stay_within_bounds_and_the_language(tmp_path: Path):
     program = Path(__file__).with_name("sanitized.cpp")
     compile_with_cmake(tmp_path, {"HOMOMORPH_SANITIZED_PROGRAM": str(program)})
