@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,13 +76,11 @@ def test_no_server_for_the_async_client(closed_port: int) -> None:
 
 
 def test_timeout_is_kept(silent_port: int) -> None:
-    start = time.monotonic()
     with (
         MorphClient(f"127.0.0.1:{silent_port}", timeout_s=0.5) as client,
         pytest.raises(DeadlineError, match=r"0\.5 s"),
     ):
         client.morph(PICTURE, PICTURE)
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(
