@@ -44,6 +44,7 @@ def test_both_formats_say_the_same(folder: Path, name: str, text: str) -> None:
         ("attributes.csv", "image,smiling,blond,round\na.png,,0,0\nb.png,0,, ? \n"),
         ("list_attr_celeba.txt", "2\nsmiling blond round\na.png  ? -1 -1\nb.png -1  1  nan\n"),
         ("list_attr_celeba.txt", "2\nsmiling blond round\na.png  ? 0 0\nb.png 0  1  nan\n"),
+        ("attributes.csv", "image,smiling,blond,round\na.png,#N/A,0,0\nb.png,0,1,#N/A\n"),
     ],
 )
 def test_an_unknown_label_is_none(folder: Path, name: str, text: str) -> None:
@@ -76,6 +77,10 @@ def test_rare_labels_count_more_and_common_ones_as_they_are() -> None:
     np.testing.assert_allclose(label_balance(np.array([0.04, np.nan])), [[1, 1], [2.5, 1]])
 
 
+JSON_LINES = (
+    b'{"file_name": "a.png", "box": [1, 2, 3, 4], "faces": {"eyes": [1, 2]}, "smiling": 1, "round": 0}\n',
+    b'{"file_name": "b.png", "box": [4, 3, 2, 1], "faces": {"eyes": []}, "smiling": 0, "round": true}\n',
+)
 WORDS = "image,smiling,blond,round\na.png,{yes},{no},{no}\nb.png,{no},{yes},{yes}\n"
 
 
@@ -102,6 +107,11 @@ WORDS = "image,smiling,blond,round\na.png,{yes},{no},{no}\nb.png,{no},{yes},{yes
         ("attributes.csv", WORDS.format(yes="True", no="False").encode()),
         ("attributes.csv", WORDS.format(yes="1.0", no="0.0").encode()),
         ("attributes.csv", WORDS.format(yes="YES", no="no").encode()),
+        ("attributes.csv", WORDS.format(yes="1.000000000000000000e+00", no="0.000000000000000000e+00").encode()),
+        ("attributes.csv", WORDS.replace(",", ";").format(yes="1,0", no="0,0").encode()),
+        ("attributes.csv", CSV.replace("\n", "\r").encode()),
+        ("attributes.csv", CSV.replace("blond", '"blond\n(0 or 1)"').encode()),
+        ("metadata.jsonl", b"".join(JSON_LINES)),
         ("attributes.csv", WORDS.format(yes="1", no="-1").encode()),
         ("attributes.csv", WORDS.format(yes="1.0", no="-1.0").encode()),
         ("list_attr_celeba.csv", WORDS.format(yes="1", no="-1").replace("image", "image_id").encode()),
@@ -131,6 +141,19 @@ def test_excel_and_parquet_are_read(folder: Path, kind: str, values: tuple[objec
     frame.to_excel(path, index=False) if kind == "xlsx" else frame.to_parquet(path)
     data = read_labelled(folder)
     np.testing.assert_array_equal(data.labels, [[1, 0], [UNKNOWN, 1]])
+
+
+def test_parquet_may_have_lists_and_the_pictures_as_its_index(folder: Path) -> None:
+    frame = pd.DataFrame({"image": ["a.png", "b.png"], "box": [[1, 2], [3]], "smiling": [1, 0], "round": [0, 1]})
+    frame.set_index("image").to_parquet(folder / "attributes.parquet")
+    np.testing.assert_array_equal(read_labelled(folder).labels, [[1, 0], [0, 1]])
+
+
+def test_a_name_without_an_ending_may_have_a_dot(folder: Path) -> None:
+    for name in ("face.1.png", "face.2.png", "face.png"):
+        Image.new("RGB", (16, 16)).save(folder / name)
+    (folder / "attributes.csv").write_text(CSV.replace("a.png", "face.2").replace("b.png", "face.1"))
+    assert [path.name for path in read_labelled(folder).paths] == ["face.2.png", "face.1.png"]
 
 
 def test_tables_beside_the_pictures_folder_and_json_lines_are_read(folder: Path) -> None:
@@ -269,6 +292,8 @@ def test_pictures_in_parquet_are_unpacked_once(tmp_path: Path, monkeypatch: pyte
         ("attributes.csv", "PK\3\4rubbish", "begins like an Excel file, and cannot be read"),
         ("attributes.csv", "PAR1rubbish", "is damaged parquet"),
         ("attributes.csv", "image,smiling\0", "is no text"),
+        ("attributes.csv", "# my labels\n" + CSV, "a column must be called 'image'.*columns are # my labels"),
+        ("metadata.jsonl", '{"image": "a.png", "smiling": [1], "round": 0}', r"not '\[1\]' \(smiling\)"),
     ],
 )
 def test_bad_labels_are_refused(folder: Path, name: str, text: str, message: str) -> None:
@@ -296,6 +321,7 @@ def test_bad_labels_are_refused(folder: Path, name: str, text: str, message: str
         ("glasses: [no, round]", "does not read 'False' as a name"),
         ("glasses: [2020-13-01 25:61:00]", "groups.yaml"),
         ("x" * 2**21, "more than 256 KiB"),
+        ("glasses: [image, round]", "the column image names the pictures: remove it"),
     ],
 )
 def test_bad_groups_are_refused(folder: Path, text: str, message: str) -> None:

@@ -76,14 +76,14 @@ class PictureNames:
             raise DataError(f"{name!r} leads out of {self.folder}")
         if name in self._exact:
             return name
-        for kind, simplified in _SPELLINGS.items():
+        for kind, (of_file, of_name) in _SPELLINGS.items():
             if kind not in self._by_last_part:
-                self._by_last_part[kind] = _group(self.files, simplified)
-            wanted = simplified(name)
+                self._by_last_part[kind] = _group(self.files, of_file)
+            wanted = of_name(name)
             found = [
                 file
                 for file in self._by_last_part[kind].get(_last(wanted), [])
-                if _ends_with(simplified(file), wanted) or _ends_with(wanted, simplified(file))
+                if _ends_with(of_file(file), wanted) or _ends_with(wanted, of_file(file))
             ]
             if len(found) == 1:
                 return found[0]
@@ -111,12 +111,21 @@ def _plain(name: str) -> str:
     return "/".join(part.strip() for part in parts)
 
 
-_SPELLINGS: dict[str, Callable[[str], str]] = {
-    "plain": _plain,
-    "small letters": lambda name: _plain(name).casefold(),
-    "no ending": lambda name: PurePosixPath(_plain(name).casefold()).with_suffix("").as_posix() if name else "",
+def _small(name: str) -> str:
+    return _plain(name).casefold()
+
+
+def _without_ending(name: str) -> str:
+    return PurePosixPath(_small(name)).with_suffix("").as_posix() if name else ""
+
+
+_SPELLINGS: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
+    "plain": (_plain, _plain),
+    "small letters": (_small, _small),
+    "name without an ending": (_without_ending, _small),  # before the next: the name may have a dot, as in `face.12`
+    "another ending": (_without_ending, _without_ending),
 }
-"""What two names must have in common to mean the same file, from strict to lenient."""
+"""What a file's name and a table's name must have in common to mean the same file, from strict to lenient."""
 
 
 def _group(files: Iterable[str], simplified: Callable[[str], str]) -> dict[str, list[str]]:

@@ -51,7 +51,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_UNKNOWN_WORDS = ("", "?", "nan", "na", "n/a", "none", "null", "<na>", "-")
+_UNKNOWN_WORDS = ("", "?", "nan", "na", "n/a", "#n/a", "none", "null", "<na>", "-")
 _WORDS = {"true": 1, "yes": 1, "t": 1, "y": 1, "false": 0, "no": 0, "f": 0, "n": 0}
 
 
@@ -99,11 +99,14 @@ def read_table(file: Path, attributes: Sequence[str]) -> LabelTable:
     frame = _without_index(frame)
     if twice := sorted({name for name in frame.columns if list(frame.columns).count(name) > 1}):
         raise DataError(f"{file} has the column {', '.join(twice[:3])} twice: remove one of them")
-    name_column = _name_column(file, frame)
+    name_column = _name_column(file, list(frame.columns))
+    if name_column in attributes:
+        raise DataError(f"{file}: the column {name_column} names the pictures: remove it from groups.yaml")
     if missing := [name for name in attributes if name not in frame.columns]:
         have = ", ".join(name for name in list(frame.columns)[:60] if name != name_column)
         raise DataError(
             f"{file} has no column {', '.join(missing)}, which groups.yaml names; it has {_short(have, 600)}"
+            + (f" ({form})" if form else "")
         )
     lines = frame.index.to_numpy(np.int64) + first_line
     names = frame[name_column].astype(str).tolist()
@@ -129,7 +132,10 @@ class _Column:
     """A column's different values, in small letters, and the index of each row's value."""
 
     def __init__(self, series: pd.Series[Any]) -> None:
-        category = series.astype("category")
+        try:
+            category = series.astype("category")
+        except TypeError:  # JSON lines and parquet can hold lists and mappings
+            category = series.astype(str).astype("category")
         self.words = [str(value).strip().lower() for value in category.cat.categories]
         codes = category.cat.codes.to_numpy(np.int64).copy()
         if (codes < 0).any():  # pandas' own mark of a missing value
@@ -179,9 +185,9 @@ def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str])
 
 
 def _number(word: str) -> float | None:
-    if len(word) > 20 or not re.fullmatch(r"[+-]?\d+(\.0*)?", word):
-        return None
-    return float(word)
+    """Return a whole number, written as 1, 1.0, 1,0 (decimal comma) or 1.000e+00 (numpy); None for other words."""
+    match = re.fullmatch(r"([+-]?\d+)([.,]0*)?(e[+-]?0+)?", word) if len(word) <= 30 else None
+    return float(match[1]) if match else None
 
 
 def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
@@ -195,12 +201,12 @@ def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _name_column(file: Path, frame: pd.DataFrame) -> str:
-    lower = {str(name).lower(): str(name) for name in reversed(list(frame.columns))}
+def _name_column(file: Path, columns: Sequence[str]) -> str:
+    lower = {name.lower(): name for name in reversed(columns)}
     for name in NAME_COLUMNS:
         if name in lower:
             return lower[name]
-    header = _short(", ".join(map(str, frame.columns[:20])), 200) or "nothing"
+    header = _short(", ".join(columns[:20]), 200) or "nothing"
     raise DataError(f"{file}: a column must be called 'image' and name the pictures; the columns are {header}")
 
 
@@ -253,6 +259,7 @@ def _decode(file: Path, content: bytes) -> tuple[str, str | None]:
 
 def _read_text(file: Path, text: str) -> tuple[pd.DataFrame, int]:
     """Read CSV, or CelebA's text: a count, a header without the pictures' column, rows."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # Excel on a Mac can end lines by CR alone
     first, _, rest = text.partition("\n")
     if first.strip().isdecimal():
         header = rest.partition("\n")[0].split()
@@ -263,13 +270,13 @@ def _read_text(file: Path, text: str) -> tuple[pd.DataFrame, int]:
     separator = max(_SEPARATORS, key=first.count)
     if separator not in first and file.suffix.lower() == ".txt":
         raise DataError(f"{file}: the first line must be the number of pictures, not {_short(first.strip())!r}")
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)  # a name may have several lines, in quotes
     try:
-        header = [name.strip() for name in next(csv.reader([first.rstrip("\r")], delimiter=separator), [])]
+        header = [name.strip() for name in next(rows, [])]
     except csv.Error as error:
         raise DataError(f"{file}, line 1: {error}") from error
-    if header and not any(header):
-        header = []
-    return _parse(file, text, header or [""], separator, skipped=1), 2
+    _name_column(file, header)  # before rows are compared with a first line that is no header
+    return _parse(file, text, header, separator, skipped=1), rows.line_num + 1
 
 
 def _parse(file: Path, text: str, header: list[str], separator: str, *, skipped: int) -> pd.DataFrame:
@@ -350,7 +357,8 @@ def _read_excel(file: Path, content: bytes) -> pd.DataFrame:
 
 def _read_parquet(file: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(file, dtype_backend="numpy_nullable").reset_index(drop=True)
+        frame = pd.read_parquet(file, dtype_backend="numpy_nullable")
+        return frame.reset_index(drop=frame.index.name is None)
     except ImportError as error:
         raise DataError(f"{file} is parquet, which needs pyarrow: pip install pyarrow") from error
     except Exception as error:  # a damaged file can raise any exception
