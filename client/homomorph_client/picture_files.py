@@ -65,6 +65,9 @@ def open_picture(source: Path | bytes | IO[bytes]) -> OpenedPicture:
         PictureError: the file is not a picture of a known format, is too small or too large, or is damaged.
     """
     data, name = _content(source)
+    if not data:
+        rewind = ", or was read to its end: seek(0) before it is given" if hasattr(source, "seek") else ""
+        raise PictureError(f"{name} is not a picture: it is empty{rewind}")
     formats = _formats(data, name)
     if data.startswith(png.SIGNATURE):
         return _open_png(data, name)
@@ -163,6 +166,8 @@ def _formats(data: bytes, name: str) -> tuple[str, ...]:
         raise PictureError(f"{name} is a HEIC picture, which is not read: convert it to JPEG or PNG first")
     if data.startswith((b"%!PS", b"%PDF", b"\xc5\xd0\xd3\xc6")):
         raise PictureError(f"{name} is a PostScript or PDF document, not a picture: convert it to PNG first")
+    if data.startswith(b"version https://git-lfs"):
+        raise PictureError(f"{name} is a git-lfs pointer, not a picture: run `git lfs pull` where it comes from")
     # A TGA file has no signature, so almost any content could be one.
     tga = name.lower().endswith((".tga", ".icb", ".vda", ".vst")) or _TGA_END in data[-64:]
     return tuple(kind for kind in _known_formats() if tga or kind != "TGA")

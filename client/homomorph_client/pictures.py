@@ -221,8 +221,9 @@ def _floats_to_uint8(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[
     floats = values.astype(np.float32)
     if not np.isfinite(floats).all():
         raise PictureError(f"{name} holds NaN or infinite values")
-    if floats.min() < 0 or floats.max() > 1:
+    scaled = np.rint(floats * 255)  # before the check: rounding errors, as in 1.0000001, do not matter
+    if scaled.min() < 0 or scaled.max() > 255:
         low, high = floats.min(), floats.max()
         raise PictureError(f"{name} holds floats from {low:g} to {high:g}: expected [0, 1], or uint8 for [0, 255]")
-    scaled: npt.NDArray[np.uint8] = np.rint(floats * 255).astype(np.uint8)
-    return scaled
+    whole: npt.NDArray[np.uint8] = scaled.astype(np.uint8)
+    return whole

@@ -167,7 +167,7 @@ def test_formats_are_known_by_content(tmp_path: Path, kind: str) -> None:
         (b"%PDF-1.4\n", "PostScript or PDF"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"<html><body>404</body></html>", "not a picture"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not a picture"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer, not a picture"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
