@@ -149,6 +149,14 @@ def test_parquet_may_have_lists_and_the_pictures_as_its_index(folder: Path) -> N
     np.testing.assert_array_equal(read_labelled(folder).labels, [[1, 0], [0, 1]])
 
 
+def test_absolute_names_are_found_however_the_folder_is_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "link").symlink_to(folder)
+    (folder / "attributes.csv").write_text(CSV.replace("a.png", f"{folder}/a.png").replace("b.png", f"{folder}/b.png"))
+    monkeypatch.chdir(folder.parent)
+    for given in (folder, Path(folder.name), folder / "link"):
+        assert [path.name for path in read_labelled(given).paths] == ["a.png", "b.png"]
+
+
 def test_a_name_without_an_ending_may_have_a_dot(folder: Path) -> None:
     for name in ("face.1.png", "face.2.png", "face.png"):
         Image.new("RGB", (16, 16)).save(folder / name)

@@ -68,10 +68,13 @@ class PictureNames:
             DataError: the name leads out of the folder, or several files fit it.
         """
         name = name.replace("\\", "/")
-        try:
-            name = Path(name).relative_to(self.folder).as_posix() if name.startswith("/") else name
-        except ValueError as error:
-            raise DataError(f"{name!r} is an absolute path: names are relative to {self.folder}") from error
+        if name.startswith("/"):
+            # The folder may have been given relative to the working folder, or be a link.
+            places = (self.folder, self.folder.absolute(), self.folder.resolve())
+            place = next((place for place in places if Path(name).is_relative_to(place)), None)
+            if place is None:
+                raise DataError(f"{name!r} is an absolute path: names are relative to {self.folder}")
+            name = Path(name).relative_to(place).as_posix()
         if ".." in PurePosixPath(name).parts:
             raise DataError(f"{name!r} leads out of {self.folder}")
         if name in self._exact:
