@@ -84,6 +84,16 @@ def test_each_picture_becomes_a_file_and_only_missing_ones_are_made_again(folder
     assert results(out) == EXPECTED
 
 
+def test_pictures_that_differ_in_their_ending_alone_have_a_result_each(folder: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (200, 0, 0)).save(folder / "0.webp", lossless=True)
+    assert run_local(folder_items(folder), Darken(str(tmp_path / "log")), tmp_path / "out").written == 7
+    found = results(tmp_path / "out")
+    assert (found.pop("0.png.png"), found.pop("0.webp.png")) == (0, 100)
+    assert found == {name: red for name, red in EXPECTED.items() if name != "0.png"}
+    items, _ = paired_items(folder, folder)
+    assert [item.name for item in items][:2] == ["0.png", "0.webp"]
+
+
 def test_other_settings_do_not_get_among_the_results(folder: Path, tmp_path: Path) -> None:
     run_local(folder_items(folder), Darken(str(tmp_path / "log")), tmp_path / "out")
     with pytest.raises(DataError, match="holds results of other settings"):
@@ -120,6 +130,9 @@ def test_pairs_are_of_one_name_or_in_order(folder: Path, tmp_path: Path) -> None
     items, said = paired_items(folder, other)
     assert items[0].pictures == (folder / "0.png", other / "x.jpg")
     assert said == "in order, as no name is in both"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no pictures"):
+        paired_items(folder, tmp_path / "empty")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -96,7 +96,7 @@ def folder_items(folder: Path) -> Iterator[Item]:
         raise DataError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
     names = _picture_names(folder)
     if names:
-        yield from (Item(_stem(name), (folder / name,)) for name in names)
+        yield from (Item(result, (folder / name,)) for result, name in names.items())
         return
     files = sorted(folder.rglob("*.parquet"))
     if not files:
@@ -139,15 +139,18 @@ def paired_items(source: Path, target: Path) -> tuple[list[Item], str]:
         names = _picture_names(folder)
         if not names:
             raise DataError(f"{folder} holds no pictures")
-        pairs = [(source / name, target) if folder is source else (source, target / name) for name in names]
-        return [Item(_stem(name), pair) for name, pair in zip(names, pairs, strict=True)], "one picture with each"
-    ours, others = ({_stem(name): name for name in _picture_names(folder)} for folder in (source, target))
+        pairs = [(source / name, target) if folder is source else (source, target / name) for name in names.values()]
+        return [Item(result, pair) for result, pair in zip(names, pairs, strict=True)], "one picture with each"
+    ours, others = _picture_names(source), _picture_names(target)
+    for folder, names in ((source, ours), (target, others)):
+        if not names:
+            raise DataError(f"{folder} holds no pictures")
     both = [name for name in ours if name in others]
     if both:
         left = len(ours) + len(others) - 2 * len(both)
         note = "pictures of the same name" + (f"; left out: {left} without a partner" if left else "")
         return [Item(name, (source / ours[name], target / others[name])) for name in both], note
-    if not ours or len(ours) != len(others):
+    if len(ours) != len(others):
         raise DataError(
             f"{source} ({len(ours)} pictures) and {target} ({len(others)}) have no picture of the same name, and are "
             "not equally many: name those that belong together alike"
@@ -247,9 +250,14 @@ def run_local(
     return outcome
 
 
-def _picture_names(folder: Path) -> list[str]:
-    names = PictureNames(folder)
-    return [name for name in names.files if is_picture(folder / name)]
+def _picture_names(folder: Path) -> dict[str, str]:
+    """Return the names of a folder's pictures by the names of their results.
+
+    A result has no ending, except where pictures differ in nothing else: results of a.jpg and a.png must not be one.
+    """
+    names = [name for name in PictureNames(folder).files if is_picture(folder / name)]
+    count = Counter(map(_stem, names))
+    return {_stem(name) if count[_stem(name)] == 1 else name: name for name in names}
 
 
 def _stem(name: str) -> str:
