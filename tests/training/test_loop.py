@@ -116,18 +116,25 @@ def test_phi_stays_as_it_is_once_it_has_learned(data: LabelledPictures, tiny: Mo
             assert not torch.equal(before[name], after[name]), name
 
 
-@pytest.mark.parametrize("recipe", [PHASES, PUBLISHED], ids=["default", "published"])
-@pytest.mark.parametrize("interrupted_after", [1, 3, 5])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(
+@pytest.fixture(scope="module", params=[PHASES, PUBLISHED], ids=["default", "published"])
+def uninterrupted(
+    request: pytest.FixtureRequest,
     data: LabelledPictures,
     tiny: MorphPreset,
-    tmp_path: Path,
-    recipe: DefaultRecipe | PublishedRecipe,
-    interrupted_after: int,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[MorphPreset, Path]:
+    """A preset of each recipe, and a run of it with checkpoints after the second, fourth and sixth step."""
+    preset = dataclasses.replace(tiny, recipe=request.param)
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    _train(data, run, preset)
+    return preset, run
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 3, 5])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    data: LabelledPictures, uninterrupted: tuple[MorphPreset, Path], tmp_path: Path, interrupted_after: int
 ) -> None:
-    preset = dataclasses.replace(tiny, recipe=recipe)
-    _train(data, tmp_path / "whole", preset)
+    preset, run = uninterrupted
 
     class _Killed(Exception):
         pass
@@ -136,12 +143,13 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
         if progress.done == interrupted_after:
             raise _Killed
 
+    options: dict[str, Any] = {"steps": 6, "checkpoint_every": interrupted_after, "workers": 0}
     with pytest.raises(_Killed):
-        loop.train(make_method(data, preset), tmp_path / "parts", steps=6, checkpoint_every=1, workers=0, report=kill)
+        loop.train(make_method(data, preset), tmp_path / "parts", report=kill, **options)
     resumed = _train(data, tmp_path / "parts", preset, resume=True)
     assert [report.done for report in resumed] == list(range(interrupted_after + 1, 7))
     for file in ("model.safetensors", "training.safetensors"):
-        whole, parts = (load_file(tmp_path / name / file) for name in ("whole", "parts"))
+        whole, parts = load_file(run / file), load_file(tmp_path / "parts" / file)
         assert whole.keys() == parts.keys()
         for name in whole:
             assert torch.equal(whole[name], parts[name]), name
