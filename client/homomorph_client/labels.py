@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -38,6 +38,8 @@ def chosen_edit(
         LabelError: a group or label is unknown, none is named, or strengths move a group that `labels` does not name.
         StrengthError: steps or strengths cannot be used.
     """
+    if not isinstance(labels, Mapping):
+        raise LabelError(f"labels must map groups to labels, as in {{'glasses': 'round'}}, not {labels!r:.40}")
     if not labels:
         raise LabelError("labels name no group: give at least one, such as {'glasses': 'round_glasses'}")
     groups, known = model.groups, model.labels
@@ -45,6 +47,8 @@ def chosen_edit(
     for group, names in labels.items():
         if group not in known:
             raise LabelError(f"there is no group {group!r} with labels: the model has {', '.join(known)}")
+        if not isinstance(names, Iterable):
+            raise LabelError(f"labels of {group!r} must be a name or a list of names ([] is none), not {names!r}")
         wanted[group] = [names] if isinstance(names, str) else list(names)
         for name in wanted[group]:
             if name not in known[group]:

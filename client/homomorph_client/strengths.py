@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import TypeAlias
 
 import numpy as np
@@ -47,8 +48,10 @@ def even_ramp(model: ServedModel, steps: int) -> npt.NDArray[np.float32]:
     """Return `steps` numbers from 0 to 1.
 
     Raises:
-        StrengthError: `steps` is less than 2, or more than the model allows.
+        StrengthError: `steps` is no whole number, less than 2, or more than the model allows.
     """
+    if not isinstance(steps, Integral):
+        raise StrengthError(f"steps must be a whole number, not {steps!r}")
     if not 2 <= steps <= model.max_steps:
         raise StrengthError(f"steps must be from 2 to {model.max_steps}, not {steps}")
     return np.linspace(0, 1, steps, dtype=np.float32)

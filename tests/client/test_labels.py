@@ -42,6 +42,8 @@ def test_a_group_may_show_several_labels_or_none() -> None:
     ("labels", "message"),
     [
         ({}, "name no group"),
+        (["blond"], "labels must map groups to labels"),
+        ({"hair": None}, r"labels of 'hair' must be a name or a list of names \(\[\] is none\), not None"),
         ({"nose": "long"}, "no group 'nose' with labels: the model has hair, mouth"),
         ({"residual": []}, "no group 'residual'"),
         ({"hair": "smile"}, "hair has no label 'smile': it has black, blond"),

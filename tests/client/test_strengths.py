@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,13 @@ def test_steps_and_strengths_exclude_each_other() -> None:
 def test_steps_out_of_range(steps: int) -> None:
     with pytest.raises(StrengthError, match=f"from 2 to 256, not {steps}"):
         even_ramp(MODEL, steps)
+
+
+@pytest.mark.parametrize("steps", [2.5, 9.0, "9"])
+def test_steps_are_a_whole_number(steps: Any) -> None:
+    with pytest.raises(StrengthError, match=f"steps must be a whole number, not {steps!r}"):
+        even_ramp(MODEL, steps)
+    assert len(even_ramp(MODEL, np.int64(3))) == 3
 
 
 def test_limits_are_those_of_the_model() -> None:

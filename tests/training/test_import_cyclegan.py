@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from homomorph.errors import CheckpointError, ConfigError
@@ -322,6 +323,7 @@ def test_u_nets_of_other_sizes_and_with_batch_norm_are_read(tmp_path: Path, leve
         (lambda state: {f"_orig_mod.{key}": value for key, value in state.items()}, None),
         (lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()}, None),
         (lambda state: {f"netG_A.{key}": value for key, value in state.items()}, None),
+        (lambda state: {"epoch": 3, "loss": torch.tensor(0.1), "netG_A": state, "optimizer_G": {"state": {}}}, None),
         (lambda state: {f"netG_A._orig_mod.{key}": value for key, value in state.items()}, "netG_A"),
         (lambda state: {"state_dict": state, "epoch": 3}, None),
         (lambda state: {"model": {"state_dict": state}, "args": argparse.Namespace(lr=1e-3)}, None),
@@ -342,6 +344,14 @@ def test_u_nets_of_other_sizes_and_with_batch_norm_are_read(tmp_path: Path, leve
 def test_wrappers_are_taken_off(tmp_path: Path, wrap: Callable[[State], object], part: str | None) -> None:
     state = resnet_state(2, 6)
     model, _ = imported(wrap(state), tmp_path, part=part)
+    torch.testing.assert_close(model("translate", PICTURE), torch.tanh(reference(state, PICTURE, 6)))
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".SAFETENSORS", ".pth"])
+def test_safetensors_are_recognised_by_their_content(tmp_path: Path, ending: str) -> None:
+    state = resnet_state(2, 6)
+    save_file(state, tmp_path / f"net{ending}")
+    model = import_cyclegan(tmp_path / f"net{ending}", tmp_path / "run").model
     torch.testing.assert_close(model("translate", PICTURE), torch.tanh(reference(state, PICTURE, 6)))
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import homomorph
-from homomorph.errors import CheckpointError
+from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.morph import MorphModel
 from homomorph.runs.run import load_model, resolve_run, save_model
 from homomorph_client import LabelError
@@ -64,6 +64,12 @@ def test_runs_that_cannot_do_it_say_so(tmp_path: Path) -> None:
     save_model(tmp_path, MorphModel(load_model(resolve_run("avatars64")).config))
     with pytest.raises(LabelError, match=r"has no label_features\.safetensors"):
         homomorph.load(tmp_path).edit(SOURCE, {"glasses": []})
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
+        homomorph.load("avatars64", device=device)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def load(run: str | Path, *, picture_size: int | None = None, device: str = "cpu
 
     Raises:
         CheckpointError: there is no such run, it is damaged, or it is a CycleGAN's.
+        ConfigError: torch has no such device here.
         PictureError: `picture_size` is no multiple of the model's stride.
     """
     from homomorph.local import load_morpher  # which imports torch
@@ -64,6 +65,7 @@ def from_pretrained(
 
     Raises:
         CheckpointError: there is no such repository, the Hub cannot be reached, or as for `load`.
+        ConfigError: as for `load`.
         PictureError: as for `load`.
     """
     from homomorph.runs.hub import download

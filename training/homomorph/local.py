@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from homomorph.errors import CheckpointError
+from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.blending import blend
 from homomorph.models.label_features import LabelFeatures
 from homomorph.models.morph import MAX_STRENGTH, MorphModel, interpolate
@@ -62,11 +62,17 @@ class LocalMorpher(Morpher):
             device: where to compute, as torch names it.
 
         Raises:
+            ConfigError: torch has no such device here.
             PictureError: `picture_size` is no multiple of the model's stride.
         """
         config = model.config
         size = working_size(config.network.stride, config.picture_size, picture_size)
-        self._device = torch.device(device)
+        try:
+            self._device = torch.device(device)
+            torch.empty(0, device=self._device)
+        except (RuntimeError, AssertionError) as error:  # torch raises the second if it was built without CUDA
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"device {device!r} cannot be used, `cpu` always can: {reason}") from error
         self._model = model.eval().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)
         self._label_features = None if label_features is None else label_features.to(self._device)
         labels = {group: tuple(names) for group, names in config.groups.items()}

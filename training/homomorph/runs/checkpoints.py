@@ -94,7 +94,7 @@ def _read(path: Path) -> object:
     if not head:
         raise CheckpointError(f"{path} is empty")
     try:
-        if path.suffix == ".safetensors":
+        if head[8:9] == b"{":  # behind the length of its header: safetensors, whatever the file's ending is
             return load_file(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals([*_HARMLESS]):
             warnings.simplefilter("ignore")  # about the file's pickle format, which the user cannot change
@@ -114,7 +114,7 @@ def _state_dict(content: object, depth: int = 0) -> dict[str, Tensor] | None:
     if not isinstance(content, Mapping) or depth > 3:
         return None
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if tensors:
+    if any(value.dim() for value in tensors.values()):  # else they are numbers beside the weights, such as a loss
         return tensors
     for name in _USUAL_NAMES:
         if (found := _state_dict(content.get(name), depth + 1)) is not None:
@@ -125,7 +125,7 @@ def _state_dict(content: object, depth: int = 0) -> dict[str, Tensor] | None:
         if isinstance(key, str) and "optim" not in key and (found := _state_dict(value, depth + 1)) is not None
     }
     if not below:
-        return None
+        return tensors or None
     return {f"{name}.{key}": value for name, found in below.items() for key, value in found.items()}
 
 
