@@ -192,6 +192,18 @@ def test_an_answer_of_too_many_pixels_is_refused_whatever_the_backend(
     assert answers(server.grpc_url)
 
 
+def test_a_request_of_very_many_inputs(server: TritonServer, stub: Any, answers: Callable[[str], bool]) -> None:
+    """Triton's time for them grows with their square: a request of 25 MB would block the server for minutes."""
+    message = messages.ModelInferRequest(model_name="size")
+    for index in range(1025):
+        message.inputs.add(name=f"X{index}", datatype="UINT8", shape=[1])
+        message.raw_input_contents.append(b"x")
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(message, timeout=60)
+    assert "a request has at most 1024 inputs" in refused.value.details()
+    assert answers(server.grpc_url)
+
+
 length = st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9) | st.sampled_from([2**31, 2**32, 2**61, 2**62, -(2**62)])
 
 

@@ -3,7 +3,8 @@
    tritonserver's front ends pass every input of a request to TRITONSERVER_InferenceRequestAddInput. Neither they nor the
    core check the lengths of free axes, and a Python model's process ends when numpy refuses a shape: with negative
    axes, or with a product beyond 64 bits. This library stands before that function, and before those that set a
-   request's priority and timeout, whose values out of range Triton takes for others.
+   request's priority and timeout, whose values out of range Triton takes for others. A request with very many inputs is
+   refused too: Triton's time for it grows with their square, and two such requests block all others.
 
    It also checks a request against the limits of its model, which an export writes into the parameter `checks` of every
    configuration: lengths of axes, equal lengths, the pixels of the answer, and ranges of values. Of Triton's backends, only
@@ -34,6 +35,7 @@
 #define MEMORY_GPU 2                /* TRITONSERVER_MemoryType */
 #define MAX_ELEMENTS (1LL << 40)    /* of one tensor */
 #define MAX_ANSWER (1LL << 26)      /* elements of all frames; contract.MAX_PIXELS of RGB is 0.75 of it */
+#define MAX_INPUTS 1024             /* a model has one for each group, and a few more */
 #define MAX_PRIORITY 2              /* 1 is urgent, 2 is not; 0 is the model's default */
 #define MAX_TIMEOUT_US 1000000000000 /* eleven days; clients send no more */
 
@@ -209,6 +211,7 @@ static __thread struct {
     int64_t lengths[AXES];        /* of the axes that are known; -1 for the others */
     char inputs[AXES][NAME_SIZE]; /* the first input with each axis */
     int64_t batch;
+    int input_count;
     struct range ranges[MAX_RANGES]; /* inputs whose values have limits */
     int range_count;
     int64_t picture, frames; /* without `checks`: elements of a picture, or of its features, times batch; and frames of each */
@@ -223,7 +226,7 @@ void* TRITONSERVER_InferenceRequestNew(void** request, void* server, const char*
     request_now.checks = error ? NULL : model_checks(server, model, version);
     memset(request_now.lengths, -1, sizeof request_now.lengths);
     request_now.batch = request_now.picture = request_now.frames = 1;
-    request_now.range_count = 0;
+    request_now.range_count = request_now.input_count = 0;
     return error;
 }
 
@@ -348,6 +351,8 @@ void* TRITONSERVER_InferenceRequestAddInput(
 {
     static add_input_function next;
     if (!next) next = (add_input_function)dlsym(RTLD_NEXT, "TRITONSERVER_InferenceRequestAddInput");
+    if (request == request_now.self && ++request_now.input_count > MAX_INPUTS)
+        return refusal("a request has at most %d inputs", MAX_INPUTS);
     int64_t elements = 1;
     for (uint64_t i = 0; i < dim_count; ++i) {
         int64_t length = shape[i] > 0 ? shape[i] : 1;
