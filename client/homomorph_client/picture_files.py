@@ -12,10 +12,10 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import BmpImagePlugin, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from homomorph_client import png
 from homomorph_client.colours import from_code_points
@@ -36,6 +36,15 @@ _MAX_FILE_BYTES = 512 * 2**20
 """Largest file. Without compression, 64 million pixels of 16-bit RGB take 384 MB."""
 _TGA_END = b"TRUEVISION-XFILE.\0"
 _JPEG = b"\xff\xd8\xff"
+_ICON = b"\0\0\1\0"
+_MAX_ICONS = 256
+"""Largest number of pictures in an icon's file."""
+_TILE_WIDTH, _TILE_HEIGHT, _BIG_TIFF = 322, 323, 43
+"""Numbers in TIFF: two tags, and the version with 64-bit offsets."""
+_TAG_BYTES = {1: 1, 3: 2, 4: 4}
+"""Bytes of a number in a tag of TIFF, by its type."""
+_MAX_TAGS = 2**16
+"""Largest number of tags in TIFF."""
 _LOST_PIXELS = 256
 """Number of pixels that may be missing at the end of a JPEG, besides its end mark: one block of 16 by 16."""
 
@@ -90,6 +99,10 @@ def check_size(width: int, height: int, name: str) -> None:
     """
     if min(width, height) < MIN_SIDE:
         raise PictureError(f"{name} is {width}x{height} pixels: at least {MIN_SIDE}x{MIN_SIDE} are needed")
+    _check_pixels(width, height, name)
+
+
+def _check_pixels(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 10**6
         raise PictureError(f"{name} is {width}x{height}: more than {limit} million pixels, scale it down first")
@@ -192,6 +205,8 @@ def _decoded(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
 
 
 def _load(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
+    if data.startswith(_ICON):
+        _check_icons(data, name)
     try:
         with quietly():
             image = Image.open(io.BytesIO(data), formats=formats)
@@ -204,11 +219,61 @@ def _load(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     except Exception as error:  # Pillow's parsers can raise any exception for a broken header
         raise PictureError(f"{name} cannot be opened: {error}") from error
     check_size(*image.size, name)  # only the header has been read; no pixels are decoded yet
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiles(data, name)
     try:
         image.load()
     except Exception as error:  # truncated data surfaces as OSError, SyntaxError, ValueError, struct.error, ...
         raise PictureError(f"{name} cannot be decoded, it is truncated or damaged: {error}") from error
     return image
+
+
+def _check_icons(data: bytes, name: str) -> None:
+    """Check the sizes of an icon's pictures. Pillow decodes one of them when it opens the file.
+
+    Raises:
+        PictureError: one of them is too large, or there are too many.
+    """
+    count = int.from_bytes(data[4:6], "little")
+    if count > _MAX_ICONS:
+        raise PictureError(f"{name} holds {count} icons: at most {_MAX_ICONS} are read")
+    file = io.BytesIO(data)
+    for start in range(18, 18 + 16 * count, 16):
+        offset = int.from_bytes(data[start : start + 4], "little")
+        kind = PngImagePlugin.PngImageFile if data.startswith(png.SIGNATURE, offset) else BmpImagePlugin.DibImageFile
+        file.seek(offset)
+        try:
+            with quietly():
+                size = kind(file).size
+        except Exception:  # damaged: Pillow does not read it either
+            continue
+        _check_pixels(*size, name)
+
+
+def _check_tiles(data: bytes, name: str) -> None:
+    """Check the size of a TIFF's tiles. A whole tile is decoded, even if the picture is a small part of it.
+
+    Pillow and libtiff take different ones of several tags with the same number. So none may be too large.
+
+    Raises:
+        PictureError: a tile is too large.
+    """
+    order: Literal["big", "little"] = "big" if data.startswith(b"MM") else "little"
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(data[start : start + size], order)
+
+    large = number(2, 2) == _BIG_TIFF
+    offset_size, count_size, entry_size = (8, 8, 20) if large else (4, 2, 12)
+    first = number(offset_size, offset_size)
+    sides = {_TILE_WIDTH: 1, _TILE_HEIGHT: 1}
+    for index in range(min(number(first, count_size), _MAX_TAGS)):
+        entry = first + count_size + index * entry_size
+        tag, kind = number(entry, 2), number(entry + 2, 2)
+        if tag in sides:
+            size = _TAG_BYTES.get(kind, offset_size)
+            sides[tag] = max(sides[tag], number(entry + 4 + offset_size, size))
+    _check_pixels(sides[_TILE_WIDTH], sides[_TILE_HEIGHT], f"a tile of {name}")
 
 
 def _without_end(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image | None:

@@ -197,6 +197,55 @@ def test_pipes_and_devices_are_refused(tmp_path: Path, make: Callable[[Path], No
         load_picture(tmp_path / "a.png")
 
 
+def header_only(side: int) -> bytes:
+    """A PNG without pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def icon(side: int) -> bytes:
+    """An icon of a bitmap, without pixels."""
+    return struct.pack("<IiiHH24x", 40, side, 2 * side, 1, 32)
+
+
+@pytest.mark.parametrize("picture", [header_only(10_000), icon(10_000)], ids=["png", "bitmap"])
+def test_icons_that_hold_a_large_picture_are_not_decoded(picture: bytes) -> None:
+    """Pillow decodes them when it opens the file, before their size can be asked for."""
+    first = header_only(16)
+    where = 6 + 2 * 16
+    entries = [(first, where), (picture, where + len(first))]
+    table = b"".join(struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(data), at) for data, at in entries)
+    with pytest.raises(PictureError, match=r"the picture is 10000x\d+: more than 64 million pixels"):
+        load_picture(struct.pack("<HHH", 0, 1, 2) + table + first + picture)
+    with pytest.raises(PictureError, match="the picture holds 257 icons: at most 256 are read"):
+        load_picture(struct.pack("<HHH", 0, 1, 257) + bytes(257 * 16))
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])  # what Pillow reads
+def test_tiff_whose_tiles_are_larger_than_it_is_not_decoded(order: str, big: bool, twice: bool) -> None:
+    """libtiff would decode a whole tile of 16384x16384. The first of two tags with one number counts for it."""
+    out = io.BytesIO()
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    tifffile.imwrite(out, pixels, tile=(16, 16), byteorder=order, bigtiff=big, photometric="rgb", metadata=None)
+    file = bytearray(out.getvalue())
+    assert load_picture(bytes(file)).shape == (64, 64, 3)
+    out.seek(0)
+    with tifffile.TiffFile(out) as tiff:
+        tags = {tag.name: tag.offset for tag in tiff.pages[0].tags.values()}
+    value = 12 if big else 8
+    for name in ("TileWidth", "TileLength"):
+        struct.pack_into(f"{order}HH", file, tags[name] + 2, 4, 0)  # its type: 32 bits
+        struct.pack_into(f"{order}Q" if big else f"{order}I", file, tags[name] + 4, 1)
+        struct.pack_into(f"{order}I", file, tags[name] + value, 16384)
+    if twice:  # and once more, as it should be
+        small = bytearray(file[tags["TileWidth"] : tags["TileWidth"] + (20 if big else 12)])
+        struct.pack_into(f"{order}I", small, value, 16)
+        file[tags["Software"] : tags["Software"] + len(small)] = small
+    with pytest.raises(PictureError, match="a tile of the picture is 16384x16384: more than 64 million pixels"):
+        load_picture(bytes(file))
+
+
 def test_a_million_text_chunks_take_bounded_time(tmp_path: Path) -> None:
     file = _plain_png()
     (tmp_path / "a.png").write_bytes(with_chunks(file, chunk(b"tEXt", b"a\0b") * 900_000))
