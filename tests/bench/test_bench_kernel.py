@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,10 +65,12 @@ def test_results_have_a_record_for_each_row(tmp_path: Path):
         (("--features", "128x8"), "--features must be like 128x8x8"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(tmp_path: Path, arguments: tuple[str, ...], message: str):
-    result = run_kernel("--out", str(tmp_path), *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
+def test_what_cannot_be_measured_is_refused(
+    homomorph: Callable[..., Any], tmp_path: Path, arguments: tuple[str, ...], message: str
+):
+    outcome = homomorph("bench", "kernel", "--out", tmp_path, *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
 
 
 def test_memory_is_measured_beyond_the_cache(monkeypatch: pytest.MonkeyPatch):

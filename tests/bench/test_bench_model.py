@@ -7,7 +7,8 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,30 @@ from homomorph_export.parts import exported_parts
 TINY = CompactConfig(
     feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_turns() -> Iterator[None]:
+    """What a turn takes does not matter here, so it is a single call without a pause."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_TURN_MS", 0.0)
+        patch.setattr(model, "_MATMUL_SIZE", 128)
+        patch.setattr(runtime_processes, "_PAUSE_S", 0.0)
+        yield
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute in this process what a runtime's process computes: each of those imports torch anew."""
+
+    @contextmanager
+    def start_here(runtime: str, setup: runtime_processes.Setup) -> Iterator[Sequence[runtime_processes.RemoteModel]]:
+        with torch.inference_mode(False):
+            runtime_processes._start_worker(runtime, setup)
+        call = runtime_processes._call_worker
+        yield [runtime_processes.RemoteModel(*described, call) for described in call("describe")]
+
+    monkeypatch.setattr(model, "start_runtime", start_here)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +125,7 @@ def test_branches_at_once_compute_the_same(network: CompactConfig | PublishedCon
         assert set(timings) == {branches.ONE_BY_ONE, branches.AT_ONCE, branches.FOLDED}
 
 
+@pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize("preset", [name for name in preset_names() if "cyclegan" not in name])
 def test_each_preset_can_be_measured(preset: str) -> None:
     """With the preset's own structure, its layers as narrow as they may be."""
@@ -150,6 +176,7 @@ def test_rates_are_compared_with_a_product_of_matrices(measured: model.ModelMeas
     assert decoder.ratio == pytest.approx(decoder.value / rates["matmul fp32"].value)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_frames_without_contrast_are_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda weight: weight.zero_())
     with pytest.raises(AssertionError, match=r"contrast is \d\.\d grey levels"):
@@ -173,6 +200,7 @@ def test_the_picture_is_drawn(measured: model.ModelMeasurements, tmp_path: Path)
     assert path.stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_way_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = torch.randint(0, 256, (1, 3, 32, 32, 3), dtype=torch.uint8)
     monkeypatch.setattr(model, "compute_published_way", lambda *_: noise)
