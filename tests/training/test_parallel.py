@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,53 +35,66 @@ from homomorph.training.methods import make_method
 from homomorph.training.parallel import Processes
 from homomorph.training.settings import read_preset
 
-processes, reports = Processes(), []
-method = make_method(read_labelled(Path({data!r})), read_preset({preset!r}), processes=processes)
-loop.train(method, Path({out!r}), steps={steps}, workers=0, processes=processes, report=reports.append)
-if processes.first:
-    Path({out!r}, "terms.json").write_text(json.dumps([report.figures for report in reports]))
-Path({out!r}, f"rank{{processes.rank}}").touch()
+data, processes = read_labelled(Path({data!r})), Processes()
+for out in map(Path, {outs!r}):
+    reports = []
+    method = make_method(data, read_preset(str(out.with_suffix(".yaml"))), processes=processes)
+    loop.train(method, out, steps={steps}, workers=0, processes=processes, report=reports.append)
+    if processes.first:
+        (out / "terms.json").write_text(json.dumps([report.figures for report in reports]))
+    (out / f"rank{{processes.rank}}").touch()
 """
 
 
-def _train_in_two(out: Path, folder: Path, preset: MorphPreset) -> list[dict[str, float]]:
-    script, settings = out.with_suffix(".py"), out.with_suffix(".yaml")
-    settings.write_text(json.dumps(dataclasses.asdict(preset)), encoding="utf-8")  # which is YAML too
-    script.write_text(
-        _SCRIPT.format(data=str(folder), out=str(out), preset=str(settings), steps=_STEPS), encoding="utf-8"
-    )
+@dataclass(frozen=True)
+class Case:
+    """A training in two processes, and what it is compared by."""
+
+    recipe: DefaultRecipe | PublishedRecipe
+    learning_rate: float
+    falling: str
+    """The term that falls."""
+    tolerance: float
+    """Largest relative difference of the first value of that term."""
+
+    def preset(self, tiny: MorphPreset) -> MorphPreset:
+        recipe, rate = self.recipe, self.learning_rate
+        return dataclasses.replace(tiny, batch_size=16, steps=_STEPS, recipe=recipe, learning_rate=rate)
+
+
+CASES = {
+    # In each process, pictures stand in for those of its own part alone.
+    "default": Case(DefaultRecipe(fronts_from=0.8), 2e-2, "reconstruction", 0.05),
+    "published": Case(PublishedRecipe(phi_steps=4), 5e-3, "pixel", 1e-3),
+}
+
+
+@pytest.fixture(scope="module")
+def in_two(avatars_folder: Path, tiny: MorphPreset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train each case in two processes, which are started once: they import torch for longer than they train."""
+    folder = tmp_path_factory.mktemp("in_two")
+    for name, case in CASES.items():
+        settings = json.dumps(dataclasses.asdict(case.preset(tiny)))  # which is YAML too
+        (folder / f"{name}.yaml").write_text(settings, encoding="utf-8")
+    script, outs = folder / "train.py", [str(folder / name) for name in CASES]
+    script.write_text(_SCRIPT.format(data=str(avatars_folder), outs=outs, steps=_STEPS), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert sorted(path.name for path in out.glob("rank*")) == ["rank0", "rank1"]
-    terms: list[dict[str, float]] = json.loads((out / "terms.json").read_text(encoding="utf-8"))
-    return terms
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("recipe", "rate", "falling", "tolerance"),
-    [
-        # In each process, pictures stand in for those of its own part alone.
-        (DefaultRecipe(fronts_from=0.8), 2e-2, "reconstruction", 0.05),
-        (PublishedRecipe(phi_steps=4), 5e-3, "pixel", 1e-3),
-    ],
-    ids=["default", "published"],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_two_processes_reach_the_loss_of_one(
-    avatars_folder: Path,
-    data: LabelledPictures,
-    tiny: MorphPreset,
-    tmp_path: Path,
-    recipe: DefaultRecipe | PublishedRecipe,
-    rate: float,
-    falling: str,
-    tolerance: float,
+    in_two: Path, data: LabelledPictures, tiny: MorphPreset, tmp_path: Path, name: str
 ) -> None:
-    preset = dataclasses.replace(tiny, batch_size=16, steps=_STEPS, recipe=recipe, learning_rate=rate)
+    falling, tolerance = CASES[name].falling, CASES[name].tolerance
     reports: list[Progress] = []
-    loop.train(make_method(data, preset), tmp_path / "one", steps=_STEPS, workers=0, report=reports.append)
+    method = make_method(data, CASES[name].preset(tiny))
+    loop.train(method, tmp_path / "one", steps=_STEPS, workers=0, report=reports.append)
     one = [dict(report.figures) for report in reports]
-    two = _train_in_two(tmp_path / "two", avatars_folder, preset)
+    assert sorted(path.name for path in (in_two / name).glob("rank*")) == ["rank0", "rank1"]
+    two: list[dict[str, float]] = json.loads((in_two / name / "terms.json").read_text(encoding="utf-8"))
     # The first steps: the same pictures, with the same weights.
     first = next(index for index, terms in enumerate(one) if falling in terms)
     assert two[first][falling] == pytest.approx(one[first][falling], rel=tolerance)
