@@ -166,11 +166,10 @@ def test_submitted_requests(
     blender: TritonServer, pictures: npt.NDArray[np.uint8], blended: Callable[[int], npt.NDArray[np.uint8]]
 ) -> None:
     with MorphClient(blender.grpc_url) as client:
-        client.groups  # noqa: B018 - so that only the requests are timed
-        start = time.monotonic()
-        futures = [client.submit(*pictures, steps=steps) for steps in (20, 3, 5)]
-        assert time.monotonic() - start < 0.4, "the first alone takes as long"
-        for future, steps in zip(futures, (20, 3, 5), strict=True):
+        client.groups  # noqa: B018 - so that only the requests are sent below
+        futures = [client.submit(*pictures, steps=steps) for steps in (60, 3, 5)]
+        assert not futures[0].done(), "it takes more than a second, and nothing has waited for it"
+        for future, steps in zip(futures, (60, 3, 5), strict=True):
             assert np.abs(future.result(timeout=20).astype(int) - blended(steps)).max() <= 1
         with pytest.raises(DeadlineError, match=r"0\.1 s"):
             client.submit(*pictures, steps=100, timeout_s=0.1).result(timeout=20)
@@ -194,10 +193,8 @@ def test_cancelled_futures(blender: TritonServer, pictures: npt.NDArray[np.uint8
 
 def test_timeouts_by_call(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:
     with MorphClient(blender.grpc_url) as client:
-        start = time.monotonic()
         with pytest.raises(DeadlineError, match=r"did not answer within 0\.3 s"):
             client.morph(*pictures, steps=100, timeout_s=0.3)
-        assert time.monotonic() - start < 1.5
         with pytest.raises(DeadlineError, match="more than 0 s"):
             client.morph(*pictures, timeout_s=0)
         assert len(client.morph(*pictures, steps=2, timeout_s=20)) == 2

@@ -44,10 +44,8 @@ def test_a_server_that_is_killed_and_started_again(
         )
         timer = threading.Timer(0.5, kill, [server])
         timer.start()
-        start = time.monotonic()
-        with pytest.raises(ServerUnavailableError):
+        with pytest.raises(ServerUnavailableError):  # at once: at its deadline it would be another error
             ask(200)
-        assert 0.4 < time.monotonic() - start < 10
         assert not client.ready()
         timer.join()
         server.stop()

