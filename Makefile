@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CYCLEGAN ?= smiling64
+WORKERS ?= 2
 SOURCES := client training export benchmarks cli tests
 
 .PHONY: help setup lock ops demo test test-slow soak lint format docs bench tables comparison screenshot clean
@@ -34,8 +35,9 @@ ops: $(STAMP) ## Build the C++ interpolation operator
 demo: $(STAMP) ## Export the shipped model, serve it on Triton, morph two pictures into out/
 	$(BIN)/python -m homomorph_cli.demo docs/source.png docs/target.png --out out
 
-test: lint ops ## Lint, then run the tests that need no GPU and no long time
-	$(BIN)/pytest -m 'not slow and not gpu'
+# More workers than two gain little: one of them runs all tests that start servers (see tests/conftest.py).
+test: lint ops ## Lint, then run the tests that need no GPU and no long time, in two processes (WORKERS=N for others)
+	$(BIN)/pytest -m 'not slow and not gpu' --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP) ops ## Run the slow tests
 	$(BIN)/pytest -m 'slow and not gpu'

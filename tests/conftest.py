@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported, and for the commands that tests start: several workers share the cores, and threads that
+    # wait for each other in turns are slower than one.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -19,6 +27,31 @@ from homomorph_cli.main import run
 # The same examples each time, so that what fails here fails elsewhere; a busy machine is no failure.
 settings.register_profile("homomorph", derandomize=True, deadline=None, database=None)
 settings.load_profile("homomorph")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, give the tests of a file to one worker, and all files that start servers to the same one.
+
+    So a server that several files use is started once, and what a test looks for in the folder of shared memory is its
+    own. (Marks of `--dist loadgroup` have no effect in pytest-xdist 3.8 with pytest 9.)
+    """
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ServersTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "servers" if starts_servers(config.rootpath / file) else file
+
+    return ServersTogether(config, log)
+
+
+@functools.cache
+def starts_servers(file: Path) -> bool:
+    """Whether a file of tests has tests that start the real server."""
+    return "pytest.mark.server" in file.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
