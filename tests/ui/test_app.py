@@ -74,7 +74,7 @@ def test_morphs_are_written_as_files(page: str, kind: str, start: bytes) -> None
     ("path", "body", "said"),
     [
         ("/pictures", b"This is no picture.", "is not a picture that can be read"),
-        ("/pictures", b"", "is not a picture that can be read"),
+        ("/pictures", b"", "is not a picture: it is empty"),
         ("/frames", b"{", "the request of the page cannot be read"),
         ("/frames", {"source": SOURCE, "target": TARGET, "strengths": {"red": "much"}}, "strengths.red"),
         ("/frames", {"source": SOURCE, "strengths": {"red": 1.0}}, "choose a second picture"),
