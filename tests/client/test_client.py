@@ -75,6 +75,7 @@ def test_no_server_for_the_async_client(closed_port: int) -> None:
         asyncio.run(morph())
 
 
+@pytest.mark.timeout(20)
 def test_timeout_is_kept(silent_port: int) -> None:
     with (
         MorphClient(f"127.0.0.1:{silent_port}", timeout_s=0.5) as client,

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,6 +258,21 @@ def answers(size_request: Callable[..., ModelInferRequest]) -> Callable[[str], b
         return True
 
     return answer
+
+
+@pytest.fixture
+def eventually() -> Callable[..., bool]:
+    """Return a function that waits until a condition holds, and says whether it did within so many seconds."""
+
+    def wait(condition: Callable[[], bool], within_s: float = 30) -> bool:
+        deadline = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    return wait
 
 
 @pytest.fixture

@@ -31,16 +31,6 @@ from homomorph_export.serving.server import TritonServer
 pytestmark = pytest.mark.server
 
 
-def eventually(condition: Callable[[], bool], within_s: float) -> bool:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 @pytest.mark.parametrize("process", ["tritonserver", "python_backend_stub"])
 def test_a_server_that_dies_or_hangs_is_started_again(
@@ -50,6 +40,7 @@ def test_a_server_that_dies_or_hangs_is_started_again(
     sent: signal.Signals,
     answers: Callable[[str], bool],
     processes: Callable[[str], dict[str, int]],
+    eventually: Callable[..., bool],
 ) -> None:
     reports: list[str] = []
     with TritonServer(sizes, models=["size"], restart=True) as server:
@@ -63,23 +54,24 @@ def test_a_server_that_dies_or_hangs_is_started_again(
         first = processes(server.id)
         start = time.monotonic()
         os.kill(first[process], sent)
-        assert eventually(lambda: processes(server.id).get("tritonserver") != first["tritonserver"], 60)
-        assert eventually(lambda: answers(server.grpc_url), 60)
+        assert eventually(lambda: processes(server.id).get("tritonserver") != first["tritonserver"], 15)
+        assert eventually(lambda: answers(server.grpc_url), 10)
         print(f"{process} {sent.name}: answers again after {time.monotonic() - start:.1f} s")
         assert server.loaded() == ["size"], "the keys are the same"
-        assert eventually(lambda: len(reports) == 1, 20)
+        assert eventually(lambda: len(reports) == 1, 5)
         assert "it is started again" in reports[0]
     waiting.join(timeout=20)
     assert processes(server.id) == {}
 
 
-@pytest.mark.timeout(120)
 def test_a_refused_key_does_not_hang_the_end(sizes: Path, processes: Callable[[str], dict[str, int]]) -> None:
     with TritonServer(sizes, models=["size"]) as server:
         server.keys = type(server.keys)()  # others than the server was started with
         with pytest.raises(ControlError, match="restricted"):
             server.load("size")
+        start = time.monotonic()
         server.stop()
+        assert time.monotonic() - start < 15
     assert processes(server.id) == {}
 
 
@@ -102,9 +94,11 @@ def test_a_process_that_runs_no_python_any_more(
             grpc.channel_ready_future(channel).result(timeout=30)
             # Kept by a name: a call that nothing refers to is cancelled, perhaps before it is sent.
             call = GRPCInferenceServiceStub(channel).ModelInfer.future(size_request([1, 1, 1, 3], 3), timeout=30)
+            start = time.monotonic()
             with pytest.raises(ServerError, match="the process of a model has run no Python for 10 s"):
                 server.wait()
             call.cancel()
+        assert time.monotonic() - start < 15
 
 
 def test_one_silent_check_ends_no_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,6 +169,7 @@ def test_signals_leave_nothing(
     process: str,
     sent: signal.Signals,
     processes: Callable[[str], dict[str, int]],
+    eventually: Callable[..., bool],
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -200,7 +195,7 @@ def test_signals_leave_nothing(
     finally:
         serve.kill()
     assert eventually(lambda: processes(port) == {}, 20)
-    assert eventually(lambda: set(Path("/dev/shm").glob("homomorph_*")) <= before, 20)
+    assert eventually(lambda: set(Path("/dev/shm").glob("homomorph_*")) <= before, 5)
     logs = [path for path in temporary.iterdir() if path.suffix == ".log"]
     assert list(temporary.iterdir()) == logs
     if process == "keeper.py":
@@ -229,12 +224,16 @@ def every_process(server: TritonServer, processes: Callable[[str], dict[str, int
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_every_process_is_killed_in_turn_under_load(
-    blender_repository: Path, pictures: Any, processes: Callable[[str], dict[str, int]]
+    blender_repository: Path,
+    pictures: Any,
+    processes: Callable[[str], dict[str, int]],
+    eventually: Callable[..., bool],
 ) -> None:
     models = ("morph", "morph_stream")
     with TritonServer(blender_repository, models=models) as server:
         names = sorted(every_process(server, processes))
     assert len(names) > 3
+    pauses_s = {}
     for name in names:
         stopped = threading.Event()
         answered_s: list[float] = []
@@ -260,6 +259,8 @@ def test_every_process_is_killed_in_turn_under_load(
                 assert eventually(lambda: killed["tritonserver"] not in processes(server.id).values(), 20)  # noqa: B023
                 new_s = time.monotonic()
                 assert eventually(lambda: answered_s[-1] > new_s, 60)  # noqa: B023
-                print(f"{name} killed: answers again after {answered_s[-1] - killed_s:.1f} s", file=sys.stderr)
+                pauses_s[name] = answered_s[-1] - killed_s
+                print(f"{name} killed: answers again after {pauses_s[name]:.1f} s", file=sys.stderr)
             finally:
                 stopped.set()
+    assert max(pauses_s.values()) < 10

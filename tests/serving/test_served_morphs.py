@@ -180,7 +180,7 @@ def test_a_target_used_again_is_not_encoded_again(served: Any, client: MorphClie
 
 
 def test_no_request_waits_beside_an_idle_model(client: MorphClient, pictures: npt.NDArray[np.uint8]) -> None:
-    """From 15 to 30 of 100 would where Triton does not notice that a model is free: for half a second each."""
+    """As many would where Triton does not notice that a model is free: for half a second each."""
     waits_s = []
     for count in range(90):
         start = time.monotonic()
@@ -189,7 +189,7 @@ def test_no_request_waits_beside_an_idle_model(client: MorphClient, pictures: np
         for future in asked:
             future.result(timeout=60)
         waits_s.append(time.monotonic() - start)
-    assert sum(wait_s > statistics.median(waits_s) + 0.4 for wait_s in waits_s) <= 8
+    assert sum(wait_s > statistics.median(waits_s) + 0.4 for wait_s in waits_s) <= 2
 
 
 def test_a_single_frame_does_not_wait_for_the_end_of_a_long_sequence(

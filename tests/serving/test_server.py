@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,16 +81,6 @@ def shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob("homomorph_*")}
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 30) -> bool:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.mark.server
 def test_nothing_is_left_after_stopping(repository: Path, temporary: Path) -> None:
     before = shared_memory()
@@ -151,7 +140,9 @@ def test_crash_is_reported_and_leaves_nothing(repository: Path, temporary: Path)
 
 
 @pytest.mark.server
-def test_launcher_that_is_killed_leaves_nothing(repository: Path, temporary: Path) -> None:
+def test_launcher_that_is_killed_leaves_nothing(
+    repository: Path, temporary: Path, eventually: Callable[..., bool]
+) -> None:
     before = shared_memory()
     code = (
         "import sys, time, pathlib; from homomorph_export.serving.server import TritonServer\n"

@@ -88,7 +88,7 @@ def test_a_run_that_is_refused_does_not_wait_for_its_worker(tmp_path: Path) -> N
         [*command, "train", str(tmp_path / "data"), "--out", str(tmp_path / "run")],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=60,
         check=False,
     )
     assert result.returncode == 2
