@@ -11,6 +11,9 @@ from homomorph_cli.options import AllowMissing
 from homomorph_cli.progress import progress_display
 from homomorph_client.errors import HomomorphError
 
+_CLASSIFIER_STEPS = 1500
+"""Default number of steps that train the classifier that judges."""
+
 
 def evaluate(
     runs: Annotated[
@@ -54,8 +57,13 @@ def evaluate(
         ),
     ] = None,
     evaluator_steps: Annotated[
-        int, typer.Option(min=1, help="Steps of 64 pictures that train the classifier that judges.")
-    ] = 1500,
+        int | None,
+        typer.Option(
+            min=1,
+            show_default=str(_CLASSIFIER_STEPS),
+            help="With --judge classifier: steps of 64 pictures that train it.",
+        ),
+    ] = None,
     distance: Annotated[
         Literal["auto", "evaluator", "lpips"],
         typer.Option(
@@ -85,11 +93,14 @@ def evaluate(
     from homomorph.evaluation.evaluate import REPORT_FILE
     from homomorph.evaluation.evaluate import evaluate as run_evaluation
     from homomorph.evaluation.headline import headline
+    from homomorph.evaluation.judge import JudgeSettings
     from homomorph.evaluation.page import check_page, write_page
     from homomorph.evaluation.table import format_figure, table_rows
     from homomorph.runs.record import METRICS_FILE
     from homomorph.runs.run import resolve_run
 
+    if evaluator_steps is not None and judge != "classifier":
+        raise HomomorphError(f"--evaluator-steps is for --judge classifier: {judge} is fitted to its end")
     if page:
         check_page(page)
     names = [Path(run).name for run in runs]
@@ -101,13 +112,11 @@ def evaluate(
             data,
             out,
             pairs=pairs,
-            evaluator_steps=evaluator_steps,
-            report=report,
+            judge=JudgeSettings(evaluator_steps or _CLASSIFIER_STEPS, judge, judge_data),
             distance=distance,
-            judge=judge,
-            judge_folder=judge_data,
             inception_file=inception,
             allow_missing=allow_missing,
+            report=report,
         )
     meta = evaluation.meta
     references = ", ".join(

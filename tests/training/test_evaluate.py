@@ -23,6 +23,7 @@ from homomorph.evaluation.evaluate import evaluate
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.figures import Pictures
 from homomorph.evaluation.held_out import HeldOut, read_held_out
+from homomorph.evaluation.judge import JudgeSettings
 from homomorph.evaluation.measure import measure_method
 from homomorph.evaluation.measured_pairs import all_pairs
 from homomorph.evaluation.methods import Homomorph, LatentBlend, PixelBlend, SlerpBlend
@@ -277,7 +278,7 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
         folder,
         out,
         pairs=16,
-        evaluator_steps=3,
+        judge=JudgeSettings(steps=3),
         report=lambda progress: stages.append(progress.stage),
     )
     metrics = json.loads((out / "metrics.json").read_text())
@@ -406,7 +407,12 @@ def test_an_unwritable_report_is_an_error_before_the_work(model: MorphModel, fol
 
     with pytest.raises(OutputError, match="file is not a folder"):
         evaluate(
-            {"run": tmp_path / "run"}, folder, tmp_path / "file" / "out", pairs=16, evaluator_steps=1, report=report
+            {"run": tmp_path / "run"},
+            folder,
+            tmp_path / "file" / "out",
+            pairs=16,
+            judge=JudgeSettings(steps=1),
+            report=report,
         )
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -15,7 +15,7 @@ from homomorph.evaluation.efficientnet import EfficientNetJudge, load_efficientn
 from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.evaluation.inception import find_inception
-from homomorph.evaluation.judge import train_judge
+from homomorph.evaluation.judge import JudgeSettings, train_judge
 from homomorph.evaluation.measured_pairs import all_pairs
 from homomorph.evaluation.methods import PixelBlend
 
@@ -52,7 +52,7 @@ def test_accuracy_counts_known_labels(pictures: np.ndarray, labels: np.ndarray) 
         {"light": ("bright", "unknown")},
         pictures[:2], pictures[-2:], labels[:2], labels[-2:], pictures[order], labels[order],
     )  # fmt: skip
-    _, accuracy = train_judge("classifier", held_out, 40)
+    _, accuracy = train_judge(JudgeSettings(steps=40), held_out)
     assert accuracy.per_label[0] > 0.8
     assert np.isnan(accuracy.per_label[1])
     assert accuracy.pictures == 54

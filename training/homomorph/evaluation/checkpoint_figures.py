@@ -29,7 +29,7 @@ from homomorph.evaluation import figures
 from homomorph.evaluation.chunk import make_chunk
 from homomorph.evaluation.ghost import collect_ghost_frames, ghost_figures
 from homomorph.evaluation.held_out import HeldOut, read_held_out, seed_of
-from homomorph.evaluation.judge import Judge, train_judge
+from homomorph.evaluation.judge import Judge, JudgeSettings, train_judge
 from homomorph.evaluation.measured_pairs import all_pairs
 from homomorph.evaluation.methods import Homomorph
 from homomorph.evaluation.pair_values import PairValues
@@ -69,7 +69,7 @@ def prepare_checkpoint_figures(
         DataError: the folder cannot be used.
     """
     held_out = read_held_out(read_labelled(folder), picture_size, pairs, seed_of(folder), report)
-    trained_judge, _ = train_judge("classifier", held_out, judge_steps, report)
+    trained_judge, _ = train_judge(JudgeSettings(steps=judge_steps), held_out, report)
 
     def held_out_figures(model: MorphModel) -> dict[str, float]:
         if model.config.groups != held_out.groups:

@@ -21,7 +21,7 @@ from homomorph.evaluation.distance import Choice, find_lpips, judge_distance
 from homomorph.evaluation.efficientnet import load_efficientnet
 from homomorph.evaluation.held_out import HeldOut, read_held_out, seed_of
 from homomorph.evaluation.inception import find_inception
-from homomorph.evaluation.judge import Accuracy, Judge, JudgeChoice, train_judge
+from homomorph.evaluation.judge import Accuracy, Judge, JudgeSettings, train_judge
 from homomorph.evaluation.measure import measure_method
 from homomorph.evaluation.measured_pairs import MeasuredPairs, all_pairs, translated_pairs
 from homomorph.evaluation.methods import PixelBlend, methods_of
@@ -82,13 +82,11 @@ def evaluate(
     out: Path,
     *,
     pairs: int,
-    evaluator_steps: int,
-    report: Report = silent,
+    judge: JudgeSettings,
     distance: Choice = "auto",
-    judge: JudgeChoice = "classifier",
-    judge_folder: Path | None = None,
     inception_file: Path | None = None,
     allow_missing: bool = False,
+    report: Report = silent,
 ) -> Evaluation:
     """Compare the methods on pairs that no model was trained on, and write `metrics.json` and `report.html`.
 
@@ -98,14 +96,11 @@ def evaluate(
         folder: labelled pictures, other ones than those of the training.
         out: folder for the two files; they appear whole or not at all.
         pairs: number of pairs that are wanted; a small folder gives fewer.
-        evaluator_steps: steps that train the classifier that judges.
-        report: called for each picture read, each training step of the judge, and each chunk of pairs.
+        judge: what reads the labels of pictures.
         distance: what measures d.
-        judge: what reads pictures.
-        judge_folder: labelled pictures that train the judge, which may be those that trained a model; None takes the
-            other pictures of `folder`.
         inception_file: weights of Inception for `fid`; None looks for them in torch hub's cache.
         allow_missing: whether rows of the tables whose picture is not there are left out.
+        report: called for each picture read, each training step of the judge, and each chunk of pairs.
 
     Raises:
         CheckpointError: a run cannot be loaded, or the runs take pictures of different sizes.
@@ -120,8 +115,8 @@ def evaluate(
     data = read_labelled(folder, allow_missing=allow_missing)
     _check_groups(morphs, data.groups, folder)
     directions = {name: directions_of(model.config.directions, data.groups) for name, model in translations.items()}
-    judge_data = read_labelled(judge_folder, allow_missing=allow_missing) if judge_folder else None
-    if judge == "efficientnet":
+    judge_data = read_labelled(judge.folder, allow_missing=allow_missing) if judge.folder else None
+    if judge.choice == "efficientnet":
         load_efficientnet()
     lpips, no_lpips = find_lpips(distance, picture_size)
     inception, no_inception = find_inception(inception_file)
@@ -131,7 +126,7 @@ def evaluate(
     held_out = read_held_out(data, picture_size, pairs, seed_of(folder), report, judge_data=judge_data)
     columns = _columns(records, morphs, translations, directions, held_out)
     notes = _notes(pairs, held_out, no_lpips, no_inception)
-    trained_judge, accuracy = train_judge(judge, held_out, evaluator_steps, report)
+    trained_judge, accuracy = train_judge(judge, held_out, report)
     d = lpips or judge_distance(trained_judge)
 
     # Measure.
@@ -162,7 +157,7 @@ def evaluate(
         "trained_on": {name: record.machine for name, record in records.items() if record},
         "weights": {name: sha256(path / MODEL_FILE) for name, path in runs.items()},
         "picture_size": picture_size,
-        "evaluator": _describe_judge(judge, accuracy, held_out, evaluator_steps),
+        "evaluator": _describe_judge(judge, accuracy, held_out),
         "d": d.name,
         **_frechet_references(columns, held_out, trained_judge),
         "path_frames": PATH_FRAMES,
@@ -278,16 +273,16 @@ def _describe_data(folder: Path, data: LabelledPictures) -> dict[str, Any]:
     }
 
 
-def _describe_judge(choice: JudgeChoice, accuracy: Accuracy, held_out: HeldOut, steps: int) -> dict[str, Any]:
+def _describe_judge(settings: JudgeSettings, accuracy: Accuracy, held_out: HeldOut) -> dict[str, Any]:
     attributes = [name for group in held_out.groups.values() for name in group]
     return {
-        "judge": choice,
+        "judge": settings.choice,
         "accuracy": float(np.nanmean(accuracy.per_label)),
         "accuracy_per_label": _plain(dict(zip(attributes, accuracy.per_label.tolist(), strict=True))),
         "balanced_accuracy": float(np.nanmean(accuracy.balanced)),
         "balanced_accuracy_per_label": _plain(dict(zip(attributes, accuracy.balanced.tolist(), strict=True))),
         "pictures": accuracy.pictures,
-        "steps": steps if choice == "classifier" else None,
+        "steps": settings.steps if settings.choice == "classifier" else None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,8 +17,18 @@ from homomorph.evaluation.evaluator import Evaluator, train_evaluator
 from homomorph.evaluation.held_out import HeldOut
 from homomorph.progress import Progress, Report, silent
 
-JudgeChoice = Literal["classifier", "efficientnet"]
-"""`classifier` is trained from random weights; `efficientnet` is a linear classifier on an ImageNet network."""
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Which judge reads the labels, and what trains it."""
+
+    steps: int
+    """Batches that train the `classifier`; the other is fitted to its end."""
+    choice: Literal["classifier", "efficientnet"] = "classifier"
+    """`classifier` is trained from random weights; `efficientnet` is a linear classifier on an ImageNet network."""
+    folder: Path | None = None
+    """Labelled pictures that train it, which may be those that trained a model; None: those of the evaluated folder
+    that are in no pair."""
 
 
 class Judge(Protocol):
@@ -50,13 +61,12 @@ class Accuracy:
     """Number of pictures that trained it."""
 
 
-def train_judge(choice: JudgeChoice, held_out: HeldOut, steps: int, report: Report = silent) -> tuple[Judge, Accuracy]:
+def train_judge(settings: JudgeSettings, held_out: HeldOut, report: Report = silent) -> tuple[Judge, Accuracy]:
     """Train a judge on nine tenths of its pictures, and measure its accuracy on the first tenth.
 
     Args:
-        choice: which judge.
+        settings: which judge, and for how long.
         held_out: pictures and labels.
-        steps: batches that train the `classifier`; the other is fitted to its end.
         report: called for each step.
 
     Raises:
@@ -65,14 +75,14 @@ def train_judge(choice: JudgeChoice, held_out: HeldOut, steps: int, report: Repo
     kept = len(held_out.pictures) // 10
     pictures, labels = held_out.pictures[kept:], held_out.labels[kept:]
     judge: Judge
-    if choice == "efficientnet":
+    if settings.choice == "efficientnet":
         judge = EfficientNetJudge(load_efficientnet(), pictures, labels, report)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             judge = Evaluator(labels.shape[1])
-        for step, _ in enumerate(train_evaluator(judge, pictures, labels, steps=steps), start=1):
-            report(Progress("judge", step, steps))
+        for step, _ in enumerate(train_evaluator(judge, pictures, labels, steps=settings.steps), start=1):
+            report(Progress("judge", step, settings.steps))
     return judge, _accuracy(judge, held_out.pictures[:kept], held_out.labels[:kept], len(pictures))
 
 
