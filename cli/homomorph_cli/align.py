@@ -9,6 +9,7 @@ import typer
 
 from homomorph_cli.options import AllowMissing
 from homomorph_cli.progress import progress_display
+from homomorph_client import SettingsError
 
 
 def align(
@@ -29,6 +30,8 @@ def align(
     from homomorph.data.align import NOTES_FILE, align_file, align_folder
 
     if not source.is_dir():
+        if allow_missing:
+            raise SettingsError("--allow-missing is for a folder with a table of labels, not for one picture")
         faces = align_file(source, out, size=size)
         print(out if faces == 1 else f"{out}: the largest of {faces} faces")
         return

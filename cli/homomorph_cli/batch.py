@@ -25,6 +25,9 @@ from homomorph_client import SettingsError
 from homomorph_client.pictures import load_picture
 from homomorph_client.strengths import DEFAULT_STEPS
 
+_RAY_WORKERS = 2
+"""Default number of Ray's processes."""
+
 
 @asks_server
 def batch(
@@ -48,15 +51,25 @@ def batch(
         typer.Option(metavar="DIRECTION[,...]", help="Change each picture by CycleGANs, as `translate` does."),
     ] = None,
     steps: Annotated[
-        int, typer.Option(min=2, help="Frames of each result. With --translate, each direction gives one.")
-    ] = DEFAULT_STEPS,
+        int | None,
+        typer.Option(
+            min=2,
+            show_default=str(DEFAULT_STEPS),
+            help="With --set and --target: frames of each result. Each direction of --translate gives one.",
+        ),
+    ] = None,
     run: RunOption = None,
     kind: FormatOption = None,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(help="local: this process. ray: processes of Ray Data, on this machine or on a cluster's."),
     ] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="With --engine ray: processes, each with the model.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default=str(_RAY_WORKERS), help="With --engine ray: number of processes, each with the model."
+        ),
+    ] = None,
 ) -> None:
     """Edit, morph or translate whole folders, on one machine or on many.
 
@@ -65,12 +78,17 @@ def batch(
     """
     if sum(given is not None for given in (looks, target, translate)) != 1:
         raise SettingsError("give one of --set, --target and --translate: what to do to each picture")
+    if translate is not None and steps is not None:
+        raise SettingsError("--steps is for --set and --target: each direction of --translate gives one frame")
+    if engine == "local" and workers is not None:
+        raise SettingsError("--workers is for --engine ray: the engine local works in this process")
+    frames = DEFAULT_STEPS if steps is None else steps
     work: Work
     if looks is not None:
-        work = EditWork(server, run, *parse_looks(looks), steps)
+        work = EditWork(server, run, *parse_looks(looks), frames)
     elif target is not None:
         load_picture(target)  # an unreadable target is one error now, instead of one for each picture
-        work = MorphWork(server, run, {}, steps, target=str(target.absolute()))
+        work = MorphWork(server, run, {}, frames, target=str(target.absolute()))
     else:
         work = TranslateWork(server, [run] if run else [], parse_directions(translate or ""))
     if engine == "local":
@@ -81,5 +99,7 @@ def batch(
     from homomorph.batch_ray import run_on_ray
 
     with progress_display() as report:
-        outcome = run_on_ray(folder, work, out, kind=kind or DEFAULT_FORMAT, workers=workers, report=report)
+        outcome = run_on_ray(
+            folder, work, out, kind=kind or DEFAULT_FORMAT, workers=workers or _RAY_WORKERS, report=report
+        )
     print_outcome(outcome, out)

@@ -30,8 +30,11 @@ def ui(
     ] = None,
     run: RunOption = None,
     repository: Annotated[
-        Path, typer.Option(help="Folder that `homomorph export` wrote, for a server that is started.")
-    ] = Path("triton_repo"),
+        Path | None,
+        typer.Option(
+            show_default="triton_repo", help="Folder that `homomorph export` wrote, for a server that is started here."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 for any free one.")] = 7860,
 ) -> None:
     """Open a page with sliders for your browser, until Ctrl-C. Other machines cannot reach it.
@@ -39,6 +42,8 @@ def ui(
     The model is on a server (--url) or in this process (--run). With neither, a server at the usual address is used, or
     one is started on --repository.
     """
+    if repository is not None and (run is not None or server != Server()):
+        raise SettingsError("--repository is for a server that is started here: leave it out with --run or --url")
     if find_spec("starlette") is None:
         raise HomomorphError(f"to open the page, {install_hint('ui')} (starlette is not installed)")
     from homomorph_ui.app import page_app
@@ -47,7 +52,7 @@ def ui(
     if len(pictures or []) > 2:
         raise SettingsError(f"the page opens with at most two pictures, not {len(pictures or [])}")
     opened = [load_picture(picture) for picture in pictures or []]
-    with listen(port) as listener, _chosen(server, run, repository) as (model, where):
+    with listen(port) as listener, _chosen(server, run, repository or Path("triton_repo")) as (model, where):
         typer.echo(f"open http://127.0.0.1:{listener.getsockname()[1]} in your browser; Ctrl-C stops")
         with contextlib.suppress(KeyboardInterrupt):
             page_server(page_app(model, where, opened)).run(sockets=[listener])

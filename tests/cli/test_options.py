@@ -46,6 +46,18 @@ def test_what_is_not_given_is_none(words: tuple[str, ...]) -> None:
         (["train", ".", "--out", "out", "--seed", "-1"], "greater than or equal to 0"),
         (["bench", "model", "--out", "out", "--packages", "p"], "give --runtime aotinductor too"),
         (["bench", "kernel", "--out", "out", "--dtype", "int8"], "'int8' is not one of 'float32'"),
+        (["align", "x.jpg", "--out", "x.png", "--allow-missing"], "--allow-missing is for a folder"),
+        (["batch", ".", "--out", "out", "--set", "glasses=none", "--workers", "2"], "--workers is for --engine ray"),
+        (["batch", ".", "--out", "out", "--translate", "smiling", "--steps", "3"], "--steps is for --set and --target"),
+        (
+            ["evaluate", "x", "--data", ".", "--out", "out", "--judge", "efficientnet", "--evaluator-steps", "9"],
+            "--evaluator-steps is for --judge classifier",
+        ),
+        (
+            ["train", ".", "--out", "out", "--method", "cyclegan", "--attribute", "smiling", "--recipe", "default"],
+            "--recipe is for --method homomorph",
+        ),
+        (["ui", "--run", "avatars64", "--repository", "."], "--repository is for a server that is started here"),
     ],
 )
 def test_what_would_do_nothing_is_refused_in_one_line(

@@ -85,6 +85,8 @@ def read_preset(name: str, changes: Sequence[str] = (), *, recipe: str | None = 
         ConfigError: there is no such preset, or a value is unknown, of the wrong type or out of range.
     """
     values = _read(name)
+    if recipe is not None and values.get("method", "homomorph") != "homomorph":
+        raise ConfigError(f"--recipe is for --method homomorph, and the preset {name} is for {values['method']}")
     if recipe is not None and recipe != _recipe_of(values):
         values["recipe"] = {"name": recipe}
         values.pop("learning_rate", None)
