@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from homomorph.environment import environment
-from homomorph.models.config import Family, ModelConfig
+from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MorphModel, interpolate
 from homomorph.models.pixels import from_normalised, normalise
 from homomorph.progress import Progress, Report, silent
-from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
 from homomorph_bench import branches
 from homomorph_bench.results import Record, compared
 from homomorph_bench.runtime_processes import (
@@ -73,10 +72,8 @@ class ModelMeasurements:
 
 
 def run(
-    network: Family,
+    config: ModelConfig,
     *,
-    groups: Mapping[str, tuple[str, ...]] = CELEBA_GROUPS,
-    picture_size: int,
     frames: int,
     runtimes: tuple[str, ...],
     repeats: int,
@@ -88,10 +85,7 @@ def run(
     """Measure a sequence, its parts, and one frame from features that are already encoded.
 
     Args:
-        network: sizes of the networks.
-        groups: of attributes; each has a branch, beside the residual branch. The default, the groups of HomoInterpGAN's
-            pretrained model, has six branches.
-        picture_size: height and width of both pictures, in pixels.
+        config: the networks, their groups, and the height and width of both pictures.
         frames: length S of the sequence.
         runtimes: some of `torchscript`, `onnxruntime`, `openvino` and `aotinductor`.
         repeats: turns that count, at least 10.
@@ -108,7 +102,6 @@ def run(
     torch.backends.cudnn.allow_tf32 = False  # as in the served models: float32 is float32
     try:
         with tempfile.TemporaryDirectory(prefix="homomorph-bench-") as folder, torch.inference_mode():
-            config = ModelConfig(dict(groups), picture_size, network)
             setup = Setup(config, frames, threads, Path(folder), packages, device)
             return _measure(setup, runtimes, repeats, report)
     finally:

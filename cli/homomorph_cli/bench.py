@@ -228,6 +228,7 @@ def model(
     avatars64, or of HomoInterpGAN.
     """
     from homomorph.data.avatars import GROUPS
+    from homomorph.models.config import ModelConfig
     from homomorph.runs.import_homointerpgan import CELEBA_GROUPS
     from homomorph_bench import model as benchmark
     from homomorph_bench import model_picture
@@ -247,14 +248,13 @@ def model(
     if packages is not None and "aotinductor" not in chosen:
         raise HomomorphError("--packages keeps AOTInductor's packages: give --runtime aotinductor too")
     network = _read_preset(preset).network
+    groups = GROUPS if preset.startswith("avatars") else CELEBA_GROUPS
     if picture_size % network.stride:
         raise HomomorphError(f"--picture-size must be a multiple of {network.stride} for {preset}, not {picture_size}")
     check_writable(out / RESULTS_FILE)  # before minutes of measuring
     with progress_display() as report:
         measured = benchmark.run(
-            network,
-            groups=GROUPS if preset.startswith("avatars") else CELEBA_GROUPS,
-            picture_size=picture_size,
+            ModelConfig(groups, picture_size, network),
             frames=frames,
             device=device,
             runtimes=chosen,
@@ -328,6 +328,7 @@ def serving(
     from homomorph_bench.results import RESULTS_FILE
     from homomorph_bench.serving import scenarios
     from homomorph_bench.serving.report import write_report
+    from homomorph_bench.serving.systems import SystemSettings
     from homomorph_client.names import MORPH
     from homomorph_export.exporter import export_run
     from homomorph_export.flavours import PYTHON
@@ -351,15 +352,10 @@ def serving(
             export_run("avatars64", repository, onnx=bool(engines), report=report)
         measured = asyncio.run(
             scenarios.measure_serving(
-                repository,
+                SystemSettings(repository, frames, picture_size, peers, engines, chosen),
                 scenarios.QUICK if quick else scenarios.ScenarioSettings(),
-                picture_size=picture_size,
-                frames=frames,
                 bound_ms=bound_ms,
                 threads=_threads(threads),
-                peers=peers,
-                engines=engines,
-                gpus=chosen,
                 analyzer=perf_analyzer.resolve() if perf_analyzer else None,
                 report=report,
             )

@@ -27,6 +27,7 @@ from homomorph_export.parts import exported_parts
 TINY = CompactConfig(
     feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
 )
+TINY_MODEL = ModelConfig(CELEBA_GROUPS, 32, TINY)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,8 +57,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def measured() -> model.ModelMeasurements:
     return model.run(
-        TINY,
-        picture_size=32,
+        TINY_MODEL,
         frames=3,
         runtimes=("torchscript", "onnxruntime"),
         repeats=10,
@@ -79,9 +79,9 @@ def test_every_way_is_compared_with_the_published_one(measured: model.ModelMeasu
 def test_openvino_computes_the_same() -> None:
     """In a process of its own: with OpenVINO and gRPC loaded, Python crashes later on."""
     code = f"""
-from homomorph.models.config import CompactConfig
+from homomorph.models.config import CompactConfig, ModelConfig
 from homomorph_bench import model, runtime_processes
-measured = model.run({TINY!r}, picture_size=32, frames=3, runtimes=("openvino",), repeats=10, threads=1)
+measured = model.run({TINY_MODEL!r}, frames=3, runtimes=("openvino",), repeats=10, threads=1)
 compared = [record for record in measured.records if record.baseline.startswith(model.BASELINE)]
 print(*(record.name.partition(",")[0] for record in compared), sep=";")
 assert not any(record.baseline == runtime_processes.ALL_BRANCHES for record in measured.records)
@@ -137,7 +137,8 @@ def test_each_preset_can_be_measured(preset: str) -> None:
     else:
         network = dataclasses.replace(network, feature_channels=16, widths=(8, 12, 16), branch_width=8)
     size = 4 * network.stride
-    measured = model.run(network, picture_size=size, frames=2, runtimes=("torchscript",), repeats=10, threads=1)
+    config = ModelConfig(CELEBA_GROUPS, size, network)
+    measured = model.run(config, frames=2, runtimes=("torchscript",), repeats=10, threads=1)
     names = {record.name for record in measured.records}
     assert {f"torchscript fp32, 2 frames of {size}x{size}", f"{branches.AT_ONCE}, torchscript fp32, 2 frames"} <= names
 
@@ -180,7 +181,7 @@ def test_rates_are_compared_with_a_product_of_matrices(measured: model.ModelMeas
 def test_frames_without_contrast_are_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda weight: weight.zero_())
     with pytest.raises(AssertionError, match=r"contrast is \d\.\d grey levels"):
-        model.run(TINY, picture_size=32, frames=3, runtimes=("torchscript",), repeats=10, threads=1)
+        model.run(TINY_MODEL, frames=3, runtimes=("torchscript",), repeats=10, threads=1)
 
 
 def test_multiplications_are_counted(measured: model.ModelMeasurements) -> None:
@@ -205,7 +206,7 @@ def test_a_way_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyP
     noise = torch.randint(0, 256, (1, 3, 32, 32, 3), dtype=torch.uint8)
     monkeypatch.setattr(model, "compute_published_way", lambda *_: noise)
     with pytest.raises(AssertionError, match=r"torchscript fp32 is \d+\.\d+ grey levels off"):
-        model.run(TINY, picture_size=32, frames=3, runtimes=("torchscript",), repeats=10, threads=1)
+        model.run(TINY_MODEL, frames=3, runtimes=("torchscript",), repeats=10, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_peers_answer_the_same_frames_and_outlive_a_stop(
     monkeypatch.setattr(systems, "PEERS", {name: systems.PEERS[name]})
 
     async def compare() -> None:
-        async with systems.start_systems(repository, picture_size=64, frames=2, peers=True, report=silent) as running:
+        async with systems.start_systems(systems.SystemSettings(repository, 2, 64), silent) as running:
             peer = running.systems[name]  # `start_systems` has compared its frames, and stopped its processes
             await asyncio.sleep(4)  # a server's keeper ends a stopped process after two seconds
             async with peer.resumed():
@@ -233,7 +233,7 @@ def test_other_frames_are_found(repository: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(systems.InProcess, "send", other)
 
     async def start() -> None:
-        async with systems.start_systems(repository, picture_size=None, frames=3, peers=False, report=silent):
+        async with systems.start_systems(systems.SystemSettings(repository, 3, peers=False), silent):
             raise AssertionError("the frames differ")
 
     with pytest.raises(systems.ServerError, match=r"Triton answers other frames: they are \d+ grey levels off"):

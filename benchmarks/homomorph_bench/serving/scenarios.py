@@ -28,6 +28,7 @@ from homomorph_bench.serving.systems import (
     TRITON,
     ComparedSystem,
     RunningSystems,
+    SystemSettings,
     start_systems,
 )
 from homomorph_client.errors import ServerError
@@ -128,31 +129,21 @@ class ServingMeasurements:
 
 
 async def measure_serving(
-    repository: Path,
+    systems: SystemSettings,
     settings: ScenarioSettings,
     *,
-    picture_size: int | None,
-    frames: int,
     bound_ms: float,
     threads: int,
-    peers: bool,
-    engines: Sequence[str] = (),
-    gpus: Sequence[int] = (),
     analyzer: Path | None = None,
     report: Report = silent,
 ) -> ServingMeasurements:
     """Measure every system.
 
     Args:
-        repository: folder that `homomorph export` wrote.
+        systems: which systems, and their request.
         settings: numbers and lengths of the measurements.
-        picture_size: height and width of the pictures, in pixels; None: the size that the model was trained at.
-        frames: length S of a sequence.
         bound_ms: largest 99th percentile in the Server scenario.
         threads: torch's threads, in process.
-        peers: whether to measure the peers too.
-        engines: runtimes for E and D, with which Triton is measured too.
-        gpus: see `start_systems`.
         analyzer: the executable perf_analyzer, to measure Triton by that too.
         report: called before each stage.
 
@@ -163,20 +154,13 @@ async def measure_serving(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        async with start_systems(
-            repository,
-            picture_size=picture_size,
-            frames=frames,
-            peers=peers,
-            engines=engines,
-            gpus=gpus,
-            report=report,
-        ) as running:
+        async with start_systems(systems, report) as running:
             _, steps, branches = running.inputs.strengths.shape
             size = running.inputs.source.shape[1]
-            placed = [torch.cuda.get_device_name(gpu) for gpu in gpus]
+            placed = [torch.cuda.get_device_name(gpu) for gpu in systems.gpus]
             request = {"picture_size": size, "frames": steps, "branches": branches}
-            runtimes = {"engines": {engine: version(engine) for engine in engines}} if engines else {}
+            engines = {engine: version(engine) for engine in systems.engines}
+            runtimes = {"engines": engines} if engines else {}
             measured = ServingMeasurements(meta={**environment(), "gpus": placed, **request, **runtimes})
             scenarios = _Scenarios(running, settings, measured, report)
             await scenarios.single_stream()
@@ -189,7 +173,12 @@ async def measure_serving(
             if analyzer:
                 await scenarios.compare_with_perf_analyzer(analyzer)
         measured.records += shortcuts.measure_shortcuts(
-            repository, running.inputs, gpus=gpus, repeats=settings.turns, meta=measured.meta, report=report
+            systems.repository,
+            running.inputs,
+            gpus=systems.gpus,
+            repeats=settings.turns,
+            meta=measured.meta,
+            report=report,
         )
         return measured
     except RequestFailed as error:

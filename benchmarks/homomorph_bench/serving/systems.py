@@ -188,36 +188,41 @@ class RunningSystems:
         return await triton_time.read_counts(self.url, self.metrics_url)
 
 
+@dataclass(frozen=True)
+class SystemSettings:
+    """The files that all systems serve, the measured request, and which systems are started."""
+
+    repository: Path
+    """Folder that `homomorph export` wrote."""
+    frames: int
+    """Length S of a sequence."""
+    picture_size: int | None = None
+    """Height and width of the pictures, in pixels; None: the size that the model was trained at."""
+    peers: bool = True
+    """Whether to start the peers too."""
+    engines: Sequence[str] = ()
+    """Runtimes for E and D; each gets a Triton of its own, beside the one that computes in TorchScript."""
+    gpus: Sequence[int] = ()
+    """GPUs for Triton's models; the other systems use the first of them. Empty: the CPU."""
+
+
 @contextlib.asynccontextmanager
-async def start_systems(
-    repository: Path,
-    *,
-    picture_size: int | None,
-    frames: int,
-    peers: bool,
-    engines: Sequence[str] = (),
-    gpus: Sequence[int] = (),
-    report: Report,
-) -> AsyncIterator[RunningSystems]:
+async def start_systems(settings: SystemSettings, report: Report) -> AsyncIterator[RunningSystems]:
     """Start every system; stop them when the context is left.
 
     Args:
-        repository: folder that `homomorph export` wrote.
-        picture_size: height and width of the pictures, in pixels; None: the size that the model was trained at.
-        frames: length S of a sequence.
-        peers: whether to start the peers too.
-        engines: runtimes for E and D; each gets a Triton of its own, beside the one that computes in TorchScript.
-        gpus: GPUs for Triton's models; the other systems use the first of them. Empty: the CPU.
+        settings: which systems, and their request.
         report: called before each stage.
 
     Raises:
         ServerError: a server does not start, refuses the request, or answers other frames.
         PictureError: `picture_size` is no multiple of the model's stride.
     """
+    repository, picture_size, gpus = settings.repository, settings.picture_size, settings.gpus
     async with contextlib.AsyncExitStack() as stack:
         roots: dict[str, frozenset[int]] = {}
         servers: dict[str, TritonServer] = {}
-        with_engine = {f"{TRITON} with {engine}": engine for engine in engines}
+        with_engine = {f"{TRITON} with {engine}": engine for engine in settings.engines}
         for name, engine in {TRITON: TORCHSCRIPT, **with_engine}.items():
             report(Progress(f"starting {name}"))
             before = process_usage.children()
@@ -225,7 +230,7 @@ async def start_systems(
             roots[name] = frozenset(process_usage.children() - before)
         server = servers[TRITON]
         running: dict[str, Peer] = {}
-        for name, module in PEERS.items() if peers else ():
+        for name, module in PEERS.items() if settings.peers else ():
             report(Progress(f"starting {name}"))
             running[name] = stack.enter_context(Peer(module, repository, device_of(gpus)))
             roots[name] = frozenset([running[name].pid])
@@ -235,7 +240,7 @@ async def start_systems(
         client = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size))
         sharing = stack.enter_context(MorphClient(server.grpc_url, picture_size=picture_size, shared_memory=True))
         model = client.served_model()
-        inputs = Inputs.random(model.picture_size, frames, len(model.groups))
+        inputs = Inputs.random(model.picture_size, settings.frames, len(model.groups))
         batch = inputs.repeated(MAX_BATCH_SIZE)
         morph = ExportedMorph(repository, device_of(gpus))
         in_process = InProcess(morph, inputs)
