@@ -76,12 +76,13 @@ def cyclegan(
         ),
     ] = "no",
     padding: Annotated[
-        Literal["reflect", "replicate", "replicate_blocks", "zero_blocks"],
+        Literal["reflect", "replicate", "replicate_blocks", "zero_blocks"] | None,
         typer.Option(
+            show_default="reflect, or zero_blocks where the file has no padding layers",
             help="What a ResNet sees beyond edges, which weights do not show: mirrored or repeated pixels; with "
-            "_blocks only within its blocks."
+            "_blocks only within its blocks.",
         ),
-    ] = "reflect",
+    ] = None,
     output_range: Annotated[
         Literal["tanh", "sigmoid", "none"],
         typer.Option(
@@ -100,7 +101,7 @@ def cyclegan(
     The file is read as weights alone, no other content is unpickled, and every name and shape is checked. Some
     properties cannot be read from weights: the command prints what it assumes. Check the assumptions with --preview.
     """
-    from homomorph.runs.import_cyclegan import import_cyclegan
+    from homomorph.runs.import_cyclegan import Assumptions, import_cyclegan
 
     imported = import_cyclegan(
         file,
@@ -109,9 +110,7 @@ def cyclegan(
         generator=generator,
         picture_size=picture_size,
         part=part,
-        residual=residual,
-        padding=padding,
-        output=output_range,
+        assumptions=Assumptions(residual, padding, output_range),
         preview=preview,
     )
     typer.echo(f"{out}: {imported.found}, direction {direction}")

@@ -82,7 +82,7 @@ def test_a_run_says_which_method_it_is_of(tmp_path: Path) -> None:
         ({"generator": "resnet_99blocks"}, "generator must be resnet_6blocks or "),
         ({"generator": "unet_100"}, "generator must be resnet_6blocks or "),
         ({"filters": 10**9}, "filters must be at least 1, at most 65536"),
-        ({"padding": "circular"}, "padding must be reflect or "),
+        ({"padding": "circular"}, "padding: Input should be 'reflect', "),
         ({"channels_in": 4}, "channels must be 1 or 3"),
         ({"filters": 0}, "filters must be at least 1"),
         ({"picture_size": 96, "generator": "unet_64"}, "a positive multiple of 64 for unet_64, not 96"),

@@ -19,7 +19,7 @@ from homomorph.models.cyclegan import CycleGAN
 from homomorph.models.cyclegan_config import CycleGANConfig
 from homomorph.models.translator import Translator
 from homomorph.runs.cyclegan import load_cyclegan
-from homomorph.runs.import_cyclegan import Imported, import_cyclegan
+from homomorph.runs.import_cyclegan import Assumptions, Imported, import_cyclegan
 from homomorph_client.pictures import fit_picture
 
 State = dict[str, Tensor]
@@ -194,33 +194,51 @@ PICTURE = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(3)) *
 
 
 @pytest.mark.parametrize(
-    ("options", "padding", "edges", "make", "said"),
+    ("assumptions", "padding", "edges", "make", "said"),
     [
-        ({}, "reflect", "reflect", torch.tanh, "its output is the picture, it mirrors the picture's edges"),
+        (Assumptions(), "reflect", "reflect", torch.tanh, "its output is the picture, it mirrors the picture's edges"),
         (
-            {"residual": "add"},
+            Assumptions(residual="add"),
             "reflect",
             "reflect",
             lambda y: (PICTURE + y.tanh()).clamp(-1, 1),
             "added to the picture,",
         ),
-        ({"residual": "add-twice"}, "reflect", "reflect", lambda y: (PICTURE + 2 * y.tanh()).clamp(-1, 1), "twice"),
-        ({"padding": "replicate"}, "replicate", "replicate", torch.tanh, "it repeats the picture's edges"),
-        ({"padding": "replicate_blocks"}, "replicate", "reflect", torch.tanh, "its blocks repeat their edges"),
-        ({"output": "sigmoid"}, "reflect", "reflect", lambda y: 2 * y.sigmoid() - 1, "its last layer is sigmoid"),
-        ({"output": "none"}, "reflect", "reflect", lambda y: y.clamp(-1, 1), "its last layer is cut at -1 and 1"),
+        (
+            Assumptions(residual="add-twice"),
+            "reflect",
+            "reflect",
+            lambda y: (PICTURE + 2 * y.tanh()).clamp(-1, 1),
+            "twice",
+        ),
+        (Assumptions(padding="replicate"), "replicate", "replicate", torch.tanh, "it repeats the picture's edges"),
+        (Assumptions(padding="replicate_blocks"), "replicate", "reflect", torch.tanh, "its blocks repeat their edges"),
+        (
+            Assumptions(output="sigmoid"),
+            "reflect",
+            "reflect",
+            lambda y: 2 * y.sigmoid() - 1,
+            "its last layer is sigmoid",
+        ),
+        (
+            Assumptions(output="none"),
+            "reflect",
+            "reflect",
+            lambda y: y.clamp(-1, 1),
+            "its last layer is cut at -1 and 1",
+        ),
     ],
 )
 def test_what_tensors_do_not_tell_is_an_option_and_said(
     tmp_path: Path,
-    options: dict[str, str],
+    assumptions: Assumptions,
     padding: str,
     edges: str,
     make: Callable[[Tensor], Tensor],
     said: str,
 ) -> None:
     state = resnet_state(4, 6)
-    model, done = imported(state, tmp_path, **options)
+    model, done = imported(state, tmp_path, assumptions=assumptions)
     expected = make(reference(state, PICTURE, 6, padding=padding, edges=edges))
     torch.testing.assert_close(model("translate", PICTURE), expected)
     assert said in done.assumed
@@ -267,6 +285,8 @@ def test_blocks_that_pad_with_zeros_are_recognised_by_their_names(tmp_path: Path
     places = {"conv_block.1": "conv_block.0", "conv_block.5": "conv_block.3"}
     for old, new in places.items():
         state = {key.replace(old, new): value for key, value in state.items()}
+    with pytest.raises(ConfigError, match="--padding is for a ResNet with padding layers"):
+        imported(state, tmp_path, assumptions=Assumptions(padding="reflect"))
     model, _ = imported(state, tmp_path)
     torch.testing.assert_close(
         model("translate", PICTURE), torch.tanh(reference(state, PICTURE, 6, padding="constant"))

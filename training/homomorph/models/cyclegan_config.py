@@ -15,12 +15,12 @@ GENERATORS = ("resnet_6blocks", "resnet_9blocks", "unet_64", "unet_128", "unet_2
 
 A U-Net halves a picture of its size until one pixel is left.
 """
-NORMS = ("instance", "none")
+Norm = Literal["instance", "none"]
 """Layer after a convolution: InstanceNorm without weights, or none, for example if BatchNorm was folded."""
-PADDINGS = ("reflect", "replicate", "replicate_blocks", "zero_blocks")
+Padding = Literal["reflect", "replicate", "replicate_blocks", "zero_blocks"]
 """Padding in a ResNet: mirrored edges, repeated edges or zeros. With `_blocks`, only the residual blocks use it, and
 the picture's edges are mirrored."""
-OUTPUTS = ("tanh", "sigmoid", "none")
+OutputRange = Literal["tanh", "sigmoid", "none"]
 """Range of the last layer: -1 to 1, 0 to 1, or unbounded and clipped to -1 to 1."""
 SMALLEST_SIDE = 8
 """Least height and width of a picture. A ResNet's blocks need features of two pixels a side."""
@@ -51,12 +51,10 @@ class CycleGANConfig:
     """
     residual_scale: float = 2.0
     """Factor of the output that is added. With 2, black can become white. DeblurGAN's `learn_residual` is 1."""
-    norm: str = "instance"
-    """One of `NORMS`."""
-    padding: str = "reflect"
-    """One of `PADDINGS`; for a ResNet only."""
-    output: str = "tanh"
-    """One of `OUTPUTS`."""
+    norm: Norm = "instance"
+    padding: Padding = "reflect"
+    """For a ResNet only."""
+    output: OutputRange = "tanh"
     channels_in: int = 3
     """Input channels: 3, or 1 for grey pictures, with ITU-R BT.601's weights of the colours."""
     channels_out: int = 3
@@ -66,9 +64,6 @@ class CycleGANConfig:
 
     def __post_init__(self) -> None:
         parse_generator(self.generator)
-        for option, allowed in (("norm", NORMS), ("padding", PADDINGS), ("output", OUTPUTS)):
-            if getattr(self, option) not in allowed:
-                raise ConfigError(f"{option} must be {' or '.join(allowed)}, not {str(getattr(self, option))[:80]!r}")
         if not {self.channels_in, self.channels_out} <= {1, 3}:
             raise ConfigError(f"channels must be 1 or 3, not {self.channels_in} and {self.channels_out}")
         if self.residual and not 0 < self.residual_scale <= 16:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from homomorph.errors import CheckpointError
+from homomorph.errors import CheckpointError, ConfigError
 from homomorph.models.config import MAX_BLOCKS, MAX_CHANNELS
 from homomorph.models.cyclegan import CycleGAN
-from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, parse_generator
+from homomorph.models.cyclegan_config import GENERATORS, CycleGANConfig, OutputRange, Padding, parse_generator
 from homomorph.models.translator import Translator
 from homomorph.runs.checkpoints import check_and_convert, check_empty, read_weights, write_run
 from homomorph_client.pictures import fit_picture
@@ -34,6 +35,18 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Running statistics of BatchNorm. Old versions of torch also stored them for InstanceNorm, which does not use them."""
 _EPSILON = 1e-5
 """BatchNorm adds this to a variance."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Properties of a generator that its tensors do not show."""
+
+    residual: Literal["no", "add", "add-twice"] = "no"
+    """Meaning of its output: the new picture, or a change that is added once (DeblurGAN) or twice (our own)."""
+    padding: Padding | None = None
+    """None: zeros in a ResNet without padding layers, mirrored edges in any other."""
+    output: OutputRange = "tanh"
+    """Range of its last layer."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +69,7 @@ def import_cyclegan(
     generator: str | None = None,
     picture_size: int | None = None,
     part: str | None = None,
-    residual: str = "no",
-    padding: str = "reflect",
-    output: str = "tanh",
+    assumptions: Assumptions | None = None,
     preview: Path | None = None,
 ) -> Imported:
     """Read a file such as `latest_net_G.pth`, and write a run with one direction, all or nothing.
@@ -74,15 +85,13 @@ def import_cyclegan(
         picture_size: height and width that the generator was trained at, in pixels; None: 256, or the size in the name
             of a larger U-Net.
         part: name of the generator in a file with several, such as `netG_A`.
-        residual: meaning of the generator's output, which cannot be detected: `no`, the new picture; `add`, a change
-            that is added once (DeblurGAN); `add-twice`, one that is added twice (our own).
-        padding: one of `cyclegan_config.PADDINGS`; only `zero_blocks` can be detected.
-        output: one of `cyclegan_config.OUTPUTS`; cannot be detected.
+        assumptions: properties that cannot be detected; None: those of the published generators.
         preview: a picture; it and the generator's output are written into the run as `preview.png`.
 
     Raises:
         CheckpointError: the file is missing or has no weights of such a generator, or `out` is not empty.
-        ConfigError: the generator or the direction cannot be used, or the size does not suit the generator.
+        ConfigError: the generator or the direction cannot be used, or the size or the padding does not suit the
+            generator.
         OutputError: `out` cannot be written.
         PictureError: the preview's picture cannot be read.
     """
@@ -101,6 +110,9 @@ def import_cyclegan(
         raise CheckpointError(f"{file} holds a {found}, not a {generator}")
     filters, channels_in, channels_out = _channels(weights, file)
     kind, size = parse_generator(found)
+    assumed = assumptions or Assumptions()
+    if assumed.padding is not None and (kind != "resnet" or zero_blocks):
+        raise ConfigError(f"--padding is for a ResNet with padding layers, which {file} does not have: leave it out")
     if picture_size is None:
         picture_size = max(PICTURE_SIZE, size) if kind == "unet" else PICTURE_SIZE
     config = CycleGANConfig(
@@ -108,11 +120,11 @@ def import_cyclegan(
         found,
         filters,
         picture_size,
-        residual=residual != "no",
-        residual_scale=1.0 if residual == "add" else 2.0,
+        residual=assumed.residual != "no",
+        residual_scale=1.0 if assumed.residual == "add" else 2.0,
         norm="none" if folded else "instance",
-        padding="zero_blocks" if zero_blocks else padding,
-        output=output,
+        padding="zero_blocks" if zero_blocks else assumed.padding or "reflect",
+        output=assumed.output,
         channels_in=channels_in,
         channels_out=channels_out,
     )
