@@ -58,8 +58,8 @@ class Vgg19(nn.Module):
             layers = vgg19(weights=VGG19_Weights.IMAGENET1K_V1).features
         except OSError as error:
             raise ConfigError(
-                f"--phi vgg19 needs torchvision's ImageNet weights, which could not be downloaded ({error}); "
-                "use --phi small, or put the file into torch's hub cache"
+                f"recipe.phi=vgg19 needs torchvision's ImageNet weights, which could not be downloaded ({error}): "
+                "set it to small, or put the file into torch's hub cache"
             ) from error
         self.scale: Tensor
         self.offset: Tensor

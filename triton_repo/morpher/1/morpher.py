@@ -86,8 +86,8 @@ class MorphRunner:
         self.module = module
         self.device = device
         self.decodes_together = device.type != "cpu"
-        self.pixel_s = 0.0
-        """Seconds to decode one pixel, a moving average; 0 until something has been decoded."""
+        self.pixel_s: float | None = None
+        """Seconds to decode one pixel, a moving average; None until something has been decoded."""
         self.cache = FeatureCache(cache_bytes) if cache_bytes else None
         self._count = count
         self._lock = threading.Lock()  # guards `pixel_s` and what tasks of one job share
@@ -133,7 +133,8 @@ class MorphRunner:
             target=target,
             strengths=strengths,
         )
-        morph.expected_s = morph.pixels * self.pixel_s / self.scheduler.threads
+        if self.pixel_s is not None:
+            morph.expected_s = morph.pixels * self.pixel_s / self.scheduler.threads
         self.scheduler.submit(morph)
         return morph.answer
 
@@ -274,8 +275,7 @@ class MorphRunner:
         each = [frames] if len(jobs) == 1 else frames.split([job.frames for job in jobs])
         complete: list[tuple[Morph, list[Tensor]]] = []
         with self._lock:
-            # The first measurement counts whole: an average that starts at 0 would be far too low for twenty tasks.
-            self.pixel_s += (pixel_s - self.pixel_s) / (8 if self.pixel_s else 1)
+            self.pixel_s = pixel_s if self.pixel_s is None else self.pixel_s + (pixel_s - self.pixel_s) / 8
             for job, own in zip(jobs, each, strict=True):
                 job.decoded[index] = own
                 parts = [part for part in job.decoded if part is not None]
