@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FORMAT: Format = "png"
 """Format of each result of a folder."""
-_TOGETHER = 4
+_CONCURRENCY = 4
 """Number of concurrent requests for the items of a folder."""
 
 FormatOption = Annotated[
@@ -219,7 +219,7 @@ def work_on_folder(
             folder,
             kind=kind or DEFAULT_FORMAT,
             total=total,
-            together=_TOGETHER if work.asks_server else 1,
+            concurrency=_CONCURRENCY if work.asks_server else 1,
             report=announcing(summary, report) if summary else report,
         )
     print_outcome(outcome, folder)

@@ -12,6 +12,7 @@ import bisect
 import logging
 import tempfile
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnx import ModelProto, TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor
 
+from homomorph.data.picture_names import PictureNames
 from homomorph.models.config import ModelConfig
 from homomorph.models.morph import MAX_STRENGTH, MorphModel, interpolate
 from homomorph.models.pixels import normalise
@@ -37,7 +39,6 @@ int8 files, because E's errors add to it."""
 _PICTURES = 64
 """Pictures to calibrate on."""
 _BATCH = 8
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tensor, Tensor]:
@@ -48,6 +49,7 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
 
     Raises:
         ExportError: there is no folder and the run has other labels, or there are too few pictures.
+        DataError: the folder cannot be read.
     """
     needed, size = _PICTURES + PICTURES, config.picture_size
     if folder is None:
@@ -57,10 +59,10 @@ def calibration_pictures(config: ModelConfig, folder: Path | None) -> tuple[Tens
             raise ExportError("int8 needs pictures like those of the training to calibrate on: --calibration DIR")
         arrays = [avatars.render(avatars.draw_looks(0, index), size) for index in range(needed)]
     else:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        paths = [folder / name for name in islice(PictureNames(folder).pictures(), needed)]
         if len(paths) < needed:
             raise ExportError(f"{folder} holds {len(paths)} pictures, and calibrating int8 needs {needed}")
-        arrays = [fit_picture(path, size) for path in paths[:needed]]
+        arrays = [fit_picture(path, size) for path in paths]
     pictures = torch.from_numpy(np.stack(arrays))
     return pictures[:_PICTURES], pictures[_PICTURES:]
 
@@ -99,15 +101,15 @@ def quantised(graph: ModelProto, inputs: Tensor) -> ModelProto:
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     if graph.graph.output[0].type.tensor_type.elem_type != TensorProto.UINT8:
         return _quantised(graph, inputs, [convolutions[0], convolutions[-1]])
-    wanted = _run(graph, inputs)
-    made: dict[int, ModelProto] = {len(convolutions): graph}
+    float_pictures = _run(graph, inputs)
+    candidates: dict[int, ModelProto] = {len(convolutions): graph}
 
-    def holds(kept: int) -> bool:
-        """Whether pictures stay the same with so many of the last convolutions at float32."""
-        made[kept] = _quantised(graph, inputs, [convolutions[0], *convolutions[-kept:]])
-        return float((_run(made[kept], inputs) - wanted).abs().mean()) <= LARGEST_MEAN_DIFFERENCE
+    def is_exact(kept: int) -> bool:
+        """Whether pictures change little enough with this many of the last convolutions at float32."""
+        candidates[kept] = _quantised(graph, inputs, [convolutions[0], *convolutions[-kept:]])
+        return float((_run(candidates[kept], inputs) - float_pictures).abs().mean()) <= LARGEST_MEAN_DIFFERENCE
 
-    kept = 1 + bisect.bisect_left(range(1, len(convolutions)), True, key=holds)
+    kept = 1 + bisect.bisect_left(range(1, len(convolutions)), True, key=is_exact)
     if kept > 1:
         _log.warning(
             "int8 would change the decoder's pictures by more than %g grey levels: the last %d of its %d convolutions "
@@ -116,7 +118,7 @@ def quantised(graph: ModelProto, inputs: Tensor) -> ModelProto:
             kept,
             len(convolutions),
         )
-    return made[kept]
+    return candidates[kept]
 
 
 def _run(graph: ModelProto, inputs: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ EXPECTED = {"0.png": 0, "2.png": 10, "4.png": 20, "below/1.png": 5, "below/3.png
 def test_each_picture_becomes_a_file_and_only_missing_ones_are_made_again(folder: Path, tmp_path: Path) -> None:
     work, out = Darken(str(tmp_path / "log")), tmp_path / "out"
     reports: list[Progress] = []
-    outcome = run_local(folder_items(folder), work, out, together=3, total=6, report=reports.append)
+    outcome = run_local(folder_items(folder), work, out, concurrency=3, total=6, report=reports.append)
     assert (outcome.written, outcome.skipped, outcome.failed) == (6, 0, {})
     assert [report.done for report in reports] == [1, 2, 3, 4, 5, 6]
     assert results(out) == EXPECTED

@@ -29,11 +29,10 @@ from homomorph.text_files import read_text
 from homomorph_client.errors import PictureError
 from homomorph_client.files import write_text
 from homomorph_client.output import write_output
-from homomorph_client.picture_files import is_picture
 from homomorph_client.pictures import Picture
 
 _SETTINGS_FILE = "batch.json"
-"""In the folder of results: what they were made with, so that others do not get among them."""
+"""File in the folder of results with their settings. Results of other settings are refused there."""
 Format = Literal["png", "gif", "mp4", "frames"]
 """Form of each result: all frames side by side, a loop, a film, or a folder of one PNG each."""
 Compute = Callable[[Sequence[Picture]], NDArray[np.uint8]]
@@ -207,18 +206,18 @@ def run_local(
     *,
     kind: Format = "png",
     total: int | None = None,
-    together: int = 1,
+    concurrency: int = 1,
     report: Report = silent,
 ) -> Outcome:
     """Make the results of all items in this process.
 
     Args:
-        items: what to work on; read as it is needed.
-        work: what to do.
+        items: the pictures or pairs; read when they are needed.
+        work: the work on each.
         out: folder of results, see `check_results`.
-        kind: what each result is.
-        total: how many items there are, for reports.
-        together: how many are asked for at once, of a server.
+        kind: form of each result.
+        total: number of items, for reports.
+        concurrency: number of items that are worked on at the same time, by a server.
         report: called after each item.
 
     Raises:
@@ -236,11 +235,11 @@ def run_local(
         outcome.add(name, future.result())
         report(Progress("pictures", next(done), total))
 
-    with work.open() as compute, ThreadPoolExecutor(together) as pool:
+    with work.open() as compute, ThreadPoolExecutor(concurrency) as pool:
         try:
             for item in chain([] if first is None else [first], items):
                 waiting.append((item.name, pool.submit(make, item, compute, out, kind, settings)))
-                if len(waiting) == 2 * together:
+                if len(waiting) == 2 * concurrency:
                     finish_oldest()
             while waiting:
                 finish_oldest()
@@ -255,7 +254,7 @@ def _picture_names(folder: Path) -> dict[str, str]:
 
     A result has no ending, except where pictures differ in nothing else: results of a.jpg and a.png must not be one.
     """
-    names = [name for name in PictureNames(folder).files if is_picture(folder / name)]
+    names = list(PictureNames(folder).pictures())
     count = Counter(map(_stem, names))
     return {_stem(name) if count[_stem(name)] == 1 else name: name for name in names}
 

@@ -1,9 +1,9 @@
-"""The same on Ray Data: any number of processes and machines, and one that dies loses nothing.
+"""Works on whole folders with Ray Data, in any number of processes, on one machine or several.
 
 homomorph batch faces --out /shared/edited --run avatars64 --set glasses=round_glasses --engine ray --workers 8
 
-All machines see the folders at the same paths. Each result is written under another name and renamed, and is skipped
-where it is there, so an item that Ray tries again after a worker died is written once.
+All machines must see the folders at the same paths. If a process dies, Ray repeats its items in another one. Each
+result appears whole or not at all, and existing results are skipped, so no result is written twice.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from homomorph.data.parquet_pictures import count_row_groups, read_rows
 from homomorph.errors import DataError
 from homomorph.progress import Progress, Report, silent
 
-_TOGETHER = 4
-"""Number of files in one task."""
+_FILES_PER_TASK = 4
 
 
 class _Worker:
@@ -54,9 +53,9 @@ def run_on_ray(
 
     Args:
         folder: pictures, or parquet files.
-        work: what to do.
+        work: the work on each picture.
         out: folder of results, see `homomorph.batch.check_results`.
-        kind: what each result is.
+        kind: form of each result.
         workers: processes with a model each.
         report: called after each item.
 
@@ -86,10 +85,10 @@ def run_on_ray(
                 for item in folder_items(folder)
             ]
             total = len(files)
-        results = ray.data.from_items(files, override_num_blocks=-(-len(files) // _TOGETHER)).map_batches(
+        results = ray.data.from_items(files, override_num_blocks=-(-len(files) // _FILES_PER_TASK)).map_batches(
             _Worker,
             fn_constructor_args=(work, str(out.absolute()), kind, settings),
-            batch_size=_TOGETHER,
+            batch_size=_FILES_PER_TASK,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
         )

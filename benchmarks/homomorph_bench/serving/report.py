@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from homomorph.evaluation.plots import as_svg
 from homomorph_bench.serving.scenarios import Point, ServingMeasurements
 from homomorph_client.files import write_text
 
@@ -53,7 +53,7 @@ def _draw_curves(systems: Mapping[str, Sequence[Point]], label: str) -> str:
     axes.set_xlim(left=0)
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _draw_time_split(cases: Mapping[str, Mapping[str, float]]) -> str:
@@ -68,16 +68,9 @@ def _draw_time_split(cases: Mapping[str, Mapping[str, float]]) -> str:
     axes.set_xlabel("milliseconds")
     axes.invert_yaxis()
     axes.legend(frameon=False, fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _finite(values: Sequence[float]) -> list[float]:
     """Replace infinite values, which mean failed requests, by NaN, which leaves a gap in a plot."""
     return [value if math.isfinite(value) else math.nan for value in values]
-
-
-def _svg(figure: Figure) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg")
-    text = stream.getvalue()
-    return text[text.index("<svg") :]

@@ -33,7 +33,6 @@ from homomorph.progress import Progress, Report, silent
 from homomorph_client.errors import PictureError
 from homomorph_client.files import replacing
 from homomorph_client.output import write_output
-from homomorph_client.picture_files import is_picture
 from homomorph_client.pictures import load_picture
 
 EYES = np.array([0.39 + 0.51j, 0.61 + 0.51j])
@@ -229,7 +228,7 @@ def align_folder(
         listed = len(read_labelled(folder, allow_missing=allow_missing).paths)  # the others come after them
     else:
         images = folder / IMAGES_FOLDER if (folder / IMAGES_FOLDER).is_dir() else folder
-        pictures = {name: images / name for name in PictureNames(images).files if is_picture(images / name)}
+        pictures = {name: images / name for name in PictureNames(images).pictures()}
     if not pictures:
         raise DataError(f"{folder} holds no pictures")
     outcome = Aligned()

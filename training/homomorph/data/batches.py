@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from homomorph.data.augmented import AugmentedPictures, Jitter
-from homomorph.data.labels import UNKNOWN, LabelledPictures
+from homomorph.data.labels import UNKNOWN, LabelledPictures, group_columns
 from homomorph.errors import ConfigError
 
 ALL_GROUPS = -1
@@ -127,8 +127,7 @@ class PairedBatches(Dataset[Batch]):
             data, picture_size=picture_size, jitter=jitter, max_bad_pictures=max_bad_pictures
         )
         self._all = np.arange(len(data.paths), dtype=np.int32)
-        ends = np.cumsum([len(names) for names in data.groups.values()]).tolist()
-        columns = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        columns = group_columns(data.groups).values()
         values = {index: GroupValues(data.labels[:, place]) for index, place in enumerate(columns)}
         self._groups = {index: group for index, group in values.items() if len(group) > 1}
         couples = batch_size // 2

@@ -58,10 +58,9 @@ class DomainBatches(Dataset[DomainBatch]):
         Raises:
             DataError: there is no such attribute, or all pictures agree in it.
         """
-        names = [name for group in data.groups.values() for name in group]
-        if attribute not in names:
-            raise DataError(f"the pictures have no attribute {attribute!r}, but {', '.join(names)}")
-        labels = data.labels[:, names.index(attribute)]
+        if attribute not in data.attributes:
+            raise DataError(f"the pictures have no attribute {attribute!r}, but {', '.join(data.attributes)}")
+        labels = data.labels[:, data.attributes.index(attribute)]
         self._domains = [np.flatnonzero(labels == value).astype(np.int32) for value in (0, 1)]
         if missing := [verb for verb, found in zip(("lacks", "has"), self._domains, strict=True) if not len(found)]:
             raise DataError(f"no picture {missing[0]} the attribute {attribute}: both kinds are needed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -223,6 +224,12 @@ def write_labels(
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def group_columns(groups: Mapping[str, Sequence[str]]) -> dict[str, slice]:
+    """Return the columns of each group's labels among all labels."""
+    ends = list(itertools.accumulate(map(len, groups.values())))
+    return {group: slice(end - len(names), end) for (group, names), end in zip(groups.items(), ends, strict=True)}
 
 
 def occurrence(data: LabelledPictures) -> NDArray[np.float64]:

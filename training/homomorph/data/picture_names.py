@@ -1,4 +1,4 @@
-"""Which files of a folder are its pictures, and which of them a table's names mean."""
+"""Lists the files of a folder, and finds those that the names in a table of labels mean."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import difflib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from homomorph.errors import DataError
+from homomorph_client.picture_files import is_picture
 
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "icon\r", "ehthumbs.db"))
 _JUNK_FOLDERS = frozenset(("__macosx", "@eadir"))
@@ -23,7 +24,7 @@ class PictureNames:
 
         Args:
             folder: holds pictures.
-            others: names of files in it that are none.
+            others: names of files to leave out.
 
         Raises:
             DataError: the folder cannot be read.
@@ -32,7 +33,7 @@ class PictureNames:
         self.files: list[str] = []
         """Relative names in order."""
         self.not_text: list[str] = []
-        """Those whose bytes are not UTF-8, as they can be shown."""
+        """Names that are not UTF-8, with escapes in place of the other bytes."""
         self.hidden = 0
         """Files that were left out because of their names: those with a dot in front, `Thumbs.db` and the like."""
 
@@ -57,6 +58,10 @@ class PictureNames:
                 self.files.append(relative)
         self._exact = frozenset(self.files)
         self._by_last_part: dict[str, dict[str, list[str]]] = {}
+
+    def pictures(self) -> Iterator[str]:
+        """Yield the names of the files whose content is a picture's."""
+        return (name for name in self.files if is_picture(self.folder / name))
 
     def find(self, name: str) -> str | None:
         """Return the file that a table's name means; None if there is none.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homomorph.data import avatars
-from homomorph.data.labels import LabelledPictures
+from homomorph.data.labels import LabelledPictures, group_columns
 from homomorph.data.provenance import read_provenance
 from homomorph.errors import DataError
 from homomorph.evaluation.figures import Pictures
@@ -48,12 +48,7 @@ class HeldOut:
 
     def columns(self, group: str) -> slice:
         """The group's columns of the labels."""
-        start = 0
-        for name, attributes in self.groups.items():
-            if name == group:
-                return slice(start, start + len(attributes))
-            start += len(attributes)
-        raise KeyError(group)
+        return group_columns(self.groups)[group]
 
 
 def seed_of(folder: Path) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from homomorph.data.labels import LabelledPictures
+from homomorph.data.labels import LabelledPictures, group_columns
 from homomorph.training.fully_labelled import fully_labelled
 
 _PICTURES = 4000
@@ -54,10 +54,8 @@ def label_places(data: LabelledPictures, picture_size: int) -> Tensor:
     share = (gram[0] / count)[:, None]
     explained = (share * (1 - share) * np.maximum(np.square(changes) - chance, 0))[1:]
     places = []
-    start = 0
-    for names in data.groups.values():
-        group = explained[start : start + len(names)].sum(axis=0).reshape(picture_size, picture_size, 3)
+    for columns in group_columns(data.groups).values():
+        group = explained[columns].sum(axis=0).reshape(picture_size, picture_size, 3)
         place = np.sqrt(group.mean(axis=2))
         places.append(place / place.mean() if place.any() else np.ones_like(place))
-        start += len(names)
     return torch.from_numpy(np.stack(places)).float()
