@@ -30,7 +30,7 @@ from homomorph_client.files import write_text
 _COST_OF_A_CORE = 0.05
 """Price of a core for an hour, in an example."""
 _BUSY = 0.5
-"""How busy the servers of that example are on average."""
+"""Average utilisation of the servers of that example."""
 _DTYPES = ("float32", "float16", "bfloat16")
 _RUNTIMES = {
     "published way": "published way",
@@ -77,7 +77,7 @@ def serving(results: Path) -> str:
 
 
 def serving_known(results: Path) -> str:
-    """What the server's cache saves of the time of whole sequences and of a slider's frames."""
+    """Time that the server's cache saves, for whole sequences and for a slider's frames."""
     records = _by_name(results / "serving")
     lines = [
         [case, *(_value(records, f"{pictures}, {case}") for pictures in (NEW_PICTURES, KNOWN_TARGET, KNOWN_PICTURES))]
@@ -262,7 +262,7 @@ PAGES: Mapping[str, tuple[Callable[[Path], str], ...]] = {
     "docs/operator.md": (kernel, kernel_h100),
     "docs/serving.md": (serving, serving_known),
 }
-"""What each page takes from results. It stands between marks of its function's name."""
+"""Tables and sentences of each page. Each stands between marks with its function's name."""
 
 
 def with_tables(root: Path, name: str, results: Path) -> str:

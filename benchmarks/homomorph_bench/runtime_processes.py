@@ -200,4 +200,4 @@ class _RuntimeWorker:
 
 
 _worker: _RuntimeWorker
-"""Of this process, if it is a runtime's."""
+"""The worker of this process, if it is a runtime's process."""

@@ -167,14 +167,14 @@ def train(
             data_hash=fingerprint(data),
             processes=processes,
             held_out_figures=figures,
-            report=(lambda progress: report(_few(progress))) if processes.first else silent,
+            report=(lambda progress: report(_with_displayed_figures(progress))) if processes.first else silent,
         )
     if processes.first:
         report_skipped(len(skipped), data)
         typer.echo(f"{out}: `homomorph export {out} --repository triton_repo` makes it servable")
 
 
-def _few(progress: Progress) -> Progress:
+def _with_displayed_figures(progress: Progress) -> Progress:
     """Leave only the figures that fit beside a progress bar."""
     figures = {name: progress.figures[name] for name in _DISPLAYED if name in progress.figures}
     return dataclasses.replace(progress, figures=figures)

@@ -52,14 +52,14 @@ def ui(
     if len(pictures or []) > 2:
         raise SettingsError(f"the page opens with at most two pictures, not {len(pictures or [])}")
     opened = [load_picture(picture) for picture in pictures or []]
-    with listen(port) as listener, _chosen(server, run, repository or Path("triton_repo")) as (model, where):
+    with listen(port) as listener, _chosen_morpher(server, run, repository or Path("triton_repo")) as (model, where):
         typer.echo(f"open http://127.0.0.1:{listener.getsockname()[1]} in your browser; Ctrl-C stops")
         with contextlib.suppress(KeyboardInterrupt):
             page_server(page_app(model, where, opened)).run(sockets=[listener])
 
 
 @contextlib.contextmanager
-def _chosen(server: Server, run: str | None, repository: Path) -> Iterator[tuple[Morpher, str]]:
+def _chosen_morpher(server: Server, run: str | None, repository: Path) -> Iterator[tuple[Morpher, str]]:
     """Yield the morpher that computes the frames, and its description for the page.
 
     Raises:

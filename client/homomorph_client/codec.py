@@ -90,7 +90,7 @@ def encode(
     request = ModelInferRequest(model_name=model.name)
     if urgent:
         request.parameters["priority"].uint64_param = _URGENT
-        # The same for `morph_stream`, which Triton does not tell a request's priority.
+        # `morph_stream` reads this parameter, because Triton does not pass a request's priority on to it.
         request.parameters["urgent"].bool_param = True
     for name, picture in pictures.items():
         _add(request, name, fit_picture(picture, model.picture_size))

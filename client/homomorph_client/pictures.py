@@ -37,7 +37,7 @@ _UPRIGHT = {
 }
 """EXIF orientation -> transposition that sets the picture upright."""
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258
-"""Of TIFF."""
+"""A value and two tags of TIFF."""
 
 
 def load_picture(picture: Picture) -> npt.NDArray[np.uint8]:

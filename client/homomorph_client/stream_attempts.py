@@ -23,7 +23,7 @@ _SPREAD = 0.2
 
 
 class StreamAttempts:
-    """What a client passes to gRPC in each attempt, and how long it pauses before it."""
+    """The arguments of each attempt for gRPC, and the pause before it."""
 
     def __init__(self, options: dict[str, Any], retries: int) -> None:
         """Start the clock.

@@ -63,9 +63,9 @@ class Manifest:
     method: str = HOMOMORPH
     """The runs' method: `homomorph` or `cyclegan`. A repository holds one export of each."""
     groups: tuple[str, ...] = ()
-    """Of homomorph, names of the branches in the order of the strengths' columns; the last is the residual one."""
+    """Names of a homomorph run's branches in the order of the strengths' columns; the last is the residual one."""
     directions: tuple[str, ...] = ()
-    """Of CycleGANs, names of the directions in the order of their indices in requests."""
+    """Names of the directions of CycleGANs, in the order of their indices in requests."""
 
     def write(self, path: Path, *, others: Sequence[Record]) -> None:
         """Write the manifest as JSON, with the records of other exports that the repository holds as `others`."""

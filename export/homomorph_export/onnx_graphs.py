@@ -25,7 +25,7 @@ from homomorph_export.contract import Axis, Model, Tensor
 _OPSET = 18
 """The oldest that has all operators used here; ONNX Runtime 1.19, which Triton 24.10 carries, reads up to 21."""
 _IR_VERSION = 8
-"""That of the first release of ONNX with this opset."""
+"""Version of ONNX's file format in the first release with this opset."""
 
 _INTERPOLATE = (
     "batch_and_steps = Shape <start = 0, end = 2> (STRENGTHS)",

@@ -12,9 +12,9 @@ class Tolerance:
     """Largest differences allowed to the run's own float32 frames, in grey levels 0-255."""
 
     mean: float
-    """Over all compared pixels."""
+    """Largest mean difference over all compared pixels."""
     max: float | None
-    """Of one pixel's channel; None for any."""
+    """Largest difference in one channel of one pixel; None: no limit."""
 
     def allows(self, mean: float, max: float) -> bool:
         """Whether differences are within the tolerance. NaN is not."""

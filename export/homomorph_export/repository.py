@@ -141,14 +141,14 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> None:
                 continue
             if path.name in manifest.models:
                 raise ExportError(f"{path} is not from an earlier export: move it away, or export elsewhere")
-            _take_along(path, staged / path.name)
+            _link_tree(path, staged / path.name)
         manifest.write(staged / MANIFEST_FILE, others=list(others.values()))
         if repository.is_dir():
             shutil.copystat(repository, staged)
         put(staged, repository)
 
 
-def _take_along(path: Path, there: Path) -> None:
+def _link_tree(path: Path, there: Path) -> None:
     """Copy a file or folder as hard links, without copying the data."""
     if path.is_dir() and not path.is_symlink():
         shutil.copytree(path, there, symlinks=True, copy_function=_link)

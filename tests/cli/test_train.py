@@ -14,7 +14,7 @@ import torch
 from homomorph.data.render_set import render_set
 from homomorph.progress import Progress
 from homomorph.training.default.recipe import TERMS, DefaultRecipe
-from homomorph_cli.train import _few
+from homomorph_cli.train import _with_displayed_figures
 
 SMALL_CYCLEGAN = ("--set", "filters=2", "--set", "discriminator_filters=2", "--steps", 1, "--workers", 0)
 
@@ -99,7 +99,7 @@ def test_a_preset_can_be_a_file_and_options_go_over_it(
 
 
 def test_progress_shows_the_terms_that_matter() -> None:
-    displayed = _few(Progress("training", 1, 2, dict.fromkeys([*TERMS, "pictures/s"], 1.0))).figures
+    displayed = _with_displayed_figures(Progress("training", 1, 2, dict.fromkeys([*TERMS, "pictures/s"], 1.0))).figures
     assert set(displayed) == {"reconstruction", "arrive", "labels", "front", "pictures/s"}
 
 

@@ -1,4 +1,4 @@
-"""How long work says how far it is: it calls a `Report` with a `Progress`.
+"""Progress reports of long work, which calls a `Report` with a `Progress`.
 
 Everything that takes more than a few seconds takes an argument `report: Report = silent`. The command line shows the
 reports as bars or lines (`homomorph_cli.progress`); a program may do anything else with them.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one stage of some work is."""
+    """Progress of one stage of some work."""
 
     stage: str
     """Name of the stage, such as `training`. A new name begins a new stage."""
@@ -21,9 +21,9 @@ class Progress:
     total: int | None = None
     """Total number of them; None if unknown."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Current values that tell how well it goes, such as losses or `pictures/s`, by name."""
+    """Current values, such as losses or `pictures/s`, by name."""
     detail: str | None = None
-    """Which part of the stage is being done now, such as the case that a benchmark measures."""
+    """The current part of the stage, such as the case that a benchmark measures."""
 
 
 Report = Callable[[Progress], None]

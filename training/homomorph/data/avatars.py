@@ -99,7 +99,7 @@ FEATURES = (
             "yellow_clothes": "ffffb1",
         },
     ),
-    # The same in all pictures: glasses and fringes hide brows, and of a neckline little is to be seen.
+    # These are the same in all pictures: glasses and fringes hide brows, and little of a neckline is visible.
     Feature(None, "eyebrowsVariant", {"": "default"}),
     Feature(None, "clothesVariant", {"": "shirtCrewNeck"}),
 )

@@ -21,7 +21,7 @@ class Provenance:
     style: str
     """DiceBear style."""
     seed: int
-    """Which set."""
+    """Seed of the set."""
     size: int
     """Height and width in pixels."""
 
@@ -32,10 +32,10 @@ def write_provenance(folder: Path, provenance: Provenance) -> None:
 
 
 def read_provenance(folder: Path) -> Provenance | None:
-    """Read `render.json`; None where there is none, as the pictures come from elsewhere.
+    """Read `render.json`; None if there is none, because the set was not rendered.
 
     Raises:
-        DataError: the file does not say what a rendered set's says.
+        DataError: the file is not one that `homomorph render` writes.
     """
     path = folder / _PROVENANCE_FILE
     try:

@@ -164,9 +164,8 @@ def _meaning(file: Path, columns: dict[str, _Column], attributes: Sequence[str])
     numbers: set[float] = set()
     for name, column in columns.items():
         found = column.numbers()
-        if (
-            found is None and name in attributes
-        ):  # an error below names the wrong value; the column's other values count
+        if found is None and name in attributes:
+            # The column's labels count. The caller reports its value that is no label.
             found = {number for word in column.words if (number := _number(word)) in (-1.0, 0.0, 1.0)}
         numbers |= found or set()
     if {-1.0, 0.0} <= numbers:

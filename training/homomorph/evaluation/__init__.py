@@ -1,1 +1,1 @@
-"""How good morphs are, as figures and as pictures."""
+"""Measures the quality of morphs: figures, and a report with pictures."""

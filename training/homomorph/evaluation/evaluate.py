@@ -53,27 +53,27 @@ class Example:
     """A pair that shows what sets the methods apart."""
 
     name: str
-    """A direction of a CycleGAN; without one, the group."""
+    """A direction of a CycleGAN, or a group."""
     group: str
-    """What is moved."""
+    """The group whose strength changes."""
     pair: int
     """Number of the pair."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured."""
+    """The results of an evaluation, and how it was done."""
 
     results: dict[str, MethodResult]
     """Per method."""
     held_out: HeldOut
-    """What it was measured on."""
+    """The pairs that were measured."""
     examples: list[Example]
-    """Of each direction of a CycleGAN the first pair; without one, the first pair and group."""
+    """The first pair of each direction of a CycleGAN; without a CycleGAN, the first pair and the first group."""
     meta: dict[str, Any]
     """Pairs, seeds, weights, the judge's accuracy, what d is, references for `frechet`, versions, hardware."""
     notes: list[str]
-    """What was left out or done otherwise than asked for, one sentence each."""
+    """One sentence for each thing that was left out, or done otherwise than asked for."""
 
 
 def evaluate(
@@ -202,7 +202,7 @@ class _Column:
     """One column of the table."""
 
     training: TrainingRecord | None
-    """What its networks cost to train; None if that is not known."""
+    """Cost of training its networks; None if it is not known."""
     measured_pairs: list[MeasuredPairs]
 
 

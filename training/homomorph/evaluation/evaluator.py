@@ -22,7 +22,7 @@ FRAME_CHUNK = 256
 """Largest number of pictures that are judged at once."""
 
 JITTER = Jitter(shift=0.1, scale=0.1, rotation_deg=10, probability=0.5)
-"""How the evaluator's pictures are moved; written out, so that another default for training changes no figure."""
+"""Augmentation of the evaluator's pictures. All values are given: new defaults for training must change no figure."""
 
 
 class Evaluator(nn.Module):

@@ -1,4 +1,4 @@
-"""What follows from the figures, in a few sentences."""
+"""Summarises an evaluation's figures in a few sentences."""
 
 from __future__ import annotations
 

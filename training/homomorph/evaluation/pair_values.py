@@ -30,5 +30,5 @@ class PairValues:
         return float(values.mean()) if len(values) else float("nan")
 
     def names(self, prefix: str) -> list[str]:
-        """What follows `prefix` in the names that begin with it."""
+        """Names that begin with `prefix`, without the prefix."""
         return [name.removeprefix(prefix) for name in self._chunks if name.startswith(prefix)]

@@ -45,7 +45,7 @@ def bilinear(mix: Mix, corners: Tensor, places: Tensor) -> Tensor:
     """Mix two tensors, or four in the corners of a square.
 
     Args:
-        mix: how two are mixed.
+        mix: mixes two of them.
         corners: [B, P, C, h, w]: left and right (P = 2), or four row by row (P = 4).
         places: position of each frame, across and down, each from 0 to 1: [B, S, 2]. With P = 2, down has no effect.
 

@@ -46,9 +46,8 @@ class Encoder(nn.Module):
         half, quarter, eighth = config.widths
         blocks = config.encoder_blocks
         self.model = nn.Sequential(
-            nn.PixelUnshuffle(
-                2
-            ),  # the first convolution sees 2x2 pixels as channels: half the resolution, all the detail
+            # The first convolution sees 2x2 pixels as channels: half the resolution, all the detail.
+            nn.PixelUnshuffle(2),
             nn.Conv2d(12, half, 3, padding=1),
             *(ResidualBlock(half) for _ in range(blocks[0])),
             nn.LeakyReLU(0.2),
@@ -93,7 +92,7 @@ class Branch(nn.Module):
             self.conv2.weight[channel, hidden, centre, centre] = 1
 
     def hidden(self, difference: Tensor) -> Tensor:
-        """What the last convolution takes: [B, C, h, w] -> [B, width, h, w]."""
+        """Return the input of the last convolution: [B, C, h, w] -> [B, width, h, w]."""
         hidden: Tensor = self.conv1(difference)
         if self.context is not None:
             hidden = hidden + self.context(difference.mean(dim=(2, 3), keepdim=True))

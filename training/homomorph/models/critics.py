@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Judgement:
-    """What `LabelCritic` says of N pictures."""
+    """Outputs of `LabelCritic` for N pictures."""
 
     real: Tensor
     """Logit "a real picture", [N]."""

@@ -1,4 +1,4 @@
-"""What a label looks like as features, so that a picture can be edited without a second one to take the look from.
+"""Predicts features from labels, so that a picture can be edited without a second picture.
 
 F(z) = base + sum_l z_l beta_l is the least-squares prediction of a picture's features from its labels. T_i reads from
 it the part of group i: F = F_a + v_i T_i(F(z) - F_a) gives the picture the labels z in group i, and leaves the others.

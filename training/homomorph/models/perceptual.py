@@ -1,7 +1,7 @@
 """Phi: the pretrained network whose features say how alike two pictures look, and guide the encoder.
 
-`small` is a VGG of our own, trained for a moment on the data's labels: it needs no download. `vgg19` is
-torchvision's, trained on ImageNet; torchvision downloads it once.
+`small` is a VGG of our own. It is trained on the data's labels first, and needs no download. `vgg19` is torchvision's,
+trained on ImageNet; torchvision downloads it once.
 """
 
 from __future__ import annotations

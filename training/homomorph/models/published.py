@@ -1,4 +1,4 @@
-"""The networks published with HomoInterpGAN (Chen et al., CVPR 2019), so that its weights can be brought.
+"""The networks published with HomoInterpGAN (Chen et al., CVPR 2019), so that its weights can be imported.
 
 Pictures are float [B, 3, H, W], normalised with ImageNet's mean and deviation; features are [B, C, H/16, W/16].
 Modules are named as in the published checkpoints, whose tensors then fit as they are.

@@ -1,4 +1,4 @@
-"""What the directions of one or several runs make of pictures, alone and one after the other."""
+"""Changes pictures by the generators of one or several CycleGAN runs, once or in a chain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Translator:
     """The generators of several runs together, by their directions."""
 
     def __init__(self, models: Sequence[CycleGAN]) -> None:
-        """Bring runs together.
+        """Collect the generators of the runs.
 
         Args:
             models: one or more, in evaluation mode on the CPU.
@@ -30,7 +30,7 @@ class Translator:
         self.generators: dict[str, nn.Module] = {}
         """In the order of the runs."""
         self.strides: dict[str, int] = {}
-        """What a picture's height and width must be multiples of for each direction."""
+        """Stride of each direction: a picture's height and width must be multiples of it."""
         for model in models:
             for direction, generator in model.generators.items():
                 if direction in self.generators:
@@ -47,11 +47,11 @@ class Translator:
                 "pixels; take those of one size"
             )
         self.picture_size = sizes[0]
-        """Height and width in pixels that all were trained at."""
+        """Height and width in pixels that all generators were trained at."""
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """Names of what can be done to a picture."""
+        """Names of the directions, in the order of the runs."""
         return tuple(self.generators)
 
     @torch.inference_mode()

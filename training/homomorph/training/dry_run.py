@@ -1,4 +1,4 @@
-"""What a training would be: its networks, their parameters, its memory, its configuration; nothing is computed.
+"""Describes a training without starting it: its networks, their parameters, its memory and its configuration.
 
 homomorph train data/avatars --out runs/avatars64 --dry-run
 """

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: the step is finished, its state is written, then the interruption goes on."""
+"""Delays Ctrl-C and SIGTERM during training until the step is finished and its state is written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # Who presses Ctrl-C twice does not want to wait. SIGTERM can come twice of itself, as `timeout` sends it.
+        # A second Ctrl-C ends the training at once. A second SIGTERM does not, because `timeout` sends two by itself.
         if self.noted and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
         self.noted = True

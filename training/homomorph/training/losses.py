@@ -1,4 +1,4 @@
-"""What the losses of several methods share."""
+"""Functions that the losses of several methods share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the recipes of the method `homomorph` share: networks' configuration, data, rates, strips, label features."""
+"""Base of the recipes of the method `homomorph`: configuration, batches, strips and label features."""
 
 from __future__ import annotations
 

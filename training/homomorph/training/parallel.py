@@ -1,4 +1,4 @@
-"""The processes of one training, and each one's device and precision; Lightning Fabric carries them.
+"""The processes of one training, and each one's device and precision, by Lightning Fabric.
 
 torchrun --nproc-per-node 2 --no-python homomorph train data/avatars --out runs/avatars64
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from homomorph.errors import ConfigError
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-"""By our names, Fabric's. Under `bf16` layers compute in bfloat16; weights, sums and losses stay float32."""
+"""Our names -> Fabric's. With `bf16`, layers compute in bfloat16; weights, sums and losses stay float32."""
 
 
 class Processes:
@@ -34,7 +34,7 @@ class Processes:
             precision: `fp32` or `bf16`.
 
         Raises:
-            ConfigError: `gpu` is asked for and there are fewer than processes.
+            ConfigError: `gpu` is asked for, and there are fewer GPUs than processes.
         """
         # torchrun says how many processes it has started on this machine, and in all.
         here, self.count = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))

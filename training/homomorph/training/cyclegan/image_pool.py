@@ -43,7 +43,7 @@ class ImagePool(nn.Module):
 
         Args:
             fresh: generated pictures, [B, 3, H, W].
-            draws: which of them are exchanged, and for what.
+            draws: which of them are exchanged, and for which pictures of the pool.
 
         Returns:
             Pictures [B, 3, H, W], without gradients.

@@ -15,7 +15,7 @@ def adversarial_loss(scores: Tensor, *, real: bool) -> Tensor:
 
     Args:
         scores: of patches, any shape.
-        real: what they should say.
+        real: whether the pictures are real, or should pass as real.
     """
     return (scores.float() - float(real)).square().mean()
 
@@ -31,7 +31,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def cycle_loss(there_and_back: Tensor, picture: Tensor) -> Tensor:
-    """|F(G(x)) - x|_1: nothing is lost on the way."""
+    """|F(G(x)) - x|_1: the way there and back restores the picture."""
     return (there_and_back - picture).abs().mean()
 
 
