@@ -6,5 +6,5 @@ Each system answers the same pair of pictures with the same frames:
 - Triton: what `homomorph serve` starts, over gRPC, as raw requests and through `MorphClient`, and with other engines;
 - peers: the same files behind pytriton, LitServe and FastAPI (`peers/`).
 
-`scenarios.py` runs MLPerf's SingleStream, Server and Offline on them, and splits a request's time into its parts.
+`scenarios.py` runs MLPerf's SingleStream, Server and Offline on them; `measurements.py` holds the results.
 """

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from homomorph.evaluation.plots import as_svg
-from homomorph_bench.serving.scenarios import Point, ServingMeasurements
+from homomorph_bench.serving.measurements import Point, ServingMeasurements
 from homomorph_client.files import write_text
 
 REPORT_FILE = "report.html"

@@ -6,10 +6,9 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from homomorph_bench.results import Record
 from homomorph_bench.serving import perf_analyzer, process_usage, shortcuts, triton_time
 from homomorph_bench.serving.arrivals import poisson_arrivals
 from homomorph_bench.serving.load_generator import LoadResult, RequestFailed, Send, closed_loop, open_loop
+from homomorph_bench.serving.measurements import Point, ServingMeasurements
 from homomorph_bench.serving.search import RateSearch
 from homomorph_bench.serving.systems import (
     CLIENT,
@@ -80,52 +80,6 @@ QUICK = ScenarioSettings(
     shares=(0.3, TYPICAL_SHARE),
 )
 """A few minutes, for a first look."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A system's rate and latencies under one load."""
-
-    offered: float
-    """Requests a second in an open loop; concurrent requests in a closed loop."""
-    rate: float
-    """Answers a second."""
-    p50_ms: float
-    p99_ms: float
-
-
-@dataclass
-class ServingMeasurements:
-    """All measurements: the records hold the figures, the other fields are drawn in the report."""
-
-    records: list[Record] = field(default_factory=list)
-    sweep: dict[str, list[Point]] = field(default_factory=dict)
-    """Closed loops, by system."""
-    curves: dict[str, list[Point]] = field(default_factory=dict)
-    """Open loops, by system."""
-    time_split_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Parts of the time of Triton's mean request, in milliseconds by load and part."""
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    def add_time_split(
-        self, case: str, outside_ms: Mapping[str, float], counted: triton_time.Counts, mean_ms: float
-    ) -> None:
-        """Add the parts of the mean request's time to Triton.
-
-        Args:
-            case: name of the load.
-            outside_ms: parts beside `mean_ms`, in milliseconds by name.
-            counted: Triton's counters over this load.
-            mean_ms: the mean latency of the raw request.
-        """
-        parts_ms = {**outside_ms, **triton_time.split_request_time(counted, mean_ms)}
-        self.time_split_ms[case] = parts_ms
-        meta = {**self.meta, "batch_sizes": triton_time.batch_sizes(counted)}
-        self.records += [
-            Record(f"{part}, {case}", value, "ms", f"{TRITON}, {case}", mean_ms / value, 0.0, meta)
-            for part, value in {TRITON: mean_ms, **parts_ms}.items()
-            if value > 0
-        ]
 
 
 async def measure_serving(
@@ -315,7 +269,7 @@ class _Scenarios:
             case = f"open loop at {share:.0%}"
             loads, counted = await self._open_loads(systems, rates, case=case, seed=0)
             for name, load in loads.items():
-                point = _point(rates[name], load)
+                point = Point.of(rates[name], load)
                 self.measured.curves.setdefault(name, []).append(point)
                 if share == TYPICAL_SHARE and all(map(math.isfinite, load.latencies_ms)):
                     if name == TRITON:
@@ -387,7 +341,7 @@ class _Scenarios:
                     load = await closed_loop(
                         system.request.send, concurrency=concurrency, duration_s=self.settings.window_s
                     )
-                self.measured.sweep.setdefault(name, []).append(_point(concurrency, load))
+                self.measured.sweep.setdefault(name, []).append(Point.of(concurrency, load))
         for name, points in self.measured.sweep.items():
             for point in points:
                 meta = {**self.measured.meta, "p50_ms": point.p50_ms, "p99_ms": point.p99_ms}
@@ -422,10 +376,6 @@ class _Scenarios:
                 self.measured.records.append(
                     Record(name, value, "sequences/s", baseline, value / own.rate, 0.0, dict(self.measured.meta))
                 )
-
-
-def _point(offered: float, load: LoadResult) -> Point:
-    return Point(offered, load.rate, load.percentile(50), load.percentile(99))
 
 
 def _spread(values: Sequence[float]) -> float:
