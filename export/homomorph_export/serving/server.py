@@ -11,10 +11,7 @@ import http.client
 import logging
 import os
 import secrets
-import select
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -33,16 +30,13 @@ from homomorph_export.serving.devices import choose_cores, visible_devices
 from homomorph_export.serving.distribution import environment, find_backend, find_distribution, link_backends
 from homomorph_export.serving.engine_choice import AUTO, TORCHSCRIPT, check_engine, measured_engines
 from homomorph_export.serving.guard import build_guard, hide
+from homomorph_export.serving.keeper_process import KeeperProcess
 from homomorph_export.serving.log import ended_by, failure_reason
 from homomorph_export.serving.ports import LOOPBACK, choose_ports
 from homomorph_export.serving.repository_check import check_repository, is_safe, with_called_models
 from homomorph_export.serving.tls import ServerTls
 
 _LOGGER = logging.getLogger(__name__)
-_KILL_MARGIN_S = 5.0
-"""Time that the keeper gets to stop, in addition to the server's own."""
-_WAKE_S = 1.0
-"""Longest time that `TritonServer.wait` leaves signals unhandled."""
 _ATTEMPTS = 3
 """Attempts to start: another process may take a free port while the models load."""
 _STARVED = "boost::interprocess::lock_exception"
@@ -220,7 +214,7 @@ class TritonServer:
         Raises:
             ServerError: the server ended by itself.
         """
-        for line in iter(self._next_restart, b""):
+        for line in iter(self._keeper.next_restart, b""):
             report(f"the server stopped by itself: {failure_reason(self._log(), int(line))}; it is started again")
         code = self._keeper.wait()
         if not self._running:  # another thread has called `stop`
@@ -231,17 +225,6 @@ class TritonServer:
             reason = f"the server stopped by itself (exit code {code}): {self._reason(code)}"
         self._end()
         raise ServerError(reason)
-
-    def _next_restart(self) -> bytes:
-        """Wait for the keeper's next line and return it; b"" when the keeper has ended.
-
-        A signal that arrives just before a blocking read does not interrupt it, and Python runs no signal handler
-        until the read returns. So the wait ends every second.
-        """
-        assert self._keeper.stdout is not None
-        while not select.select([self._keeper.stdout], [], [], _WAKE_S)[0]:
-            pass
-        return self._keeper.stdout.readline()
 
     def loaded(self) -> list[str]:
         """Return the names of the models that are loaded, members of ensembles included.
@@ -278,6 +261,11 @@ class TritonServer:
         return GPU if self._gpus else self.flavour
 
     @property
+    def _shm_prefix(self) -> str:
+        """Prefix of the names of the server's files in shared memory."""
+        return f"{self.id}_"
+
+    @property
     def _control(self) -> Control:
         url = self.url("http" if self._tls else "grpc")
         return HttpControl(url, self.keys.control) if self._tls else GrpcControl(url, self.keys.control)
@@ -305,8 +293,8 @@ class TritonServer:
             host, port = self.address("metrics")
             heartbeats = self._scratch / "heartbeats"
             heartbeats.mkdir()
-            self._settings = keeper.Settings(
-                shm_prefix=f"{self.id}_",
+            settings = keeper.Settings(
+                shm_prefix=self._shm_prefix,
                 scratch=str(self._scratch),
                 heartbeats=str(heartbeats),
                 key_file=str(self._write_shared_memory_key()),
@@ -320,13 +308,11 @@ class TritonServer:
             restrictions = self.keys.arguments(http="http" in self.ports, http_is_open=self._http_is_open)
             restrictions, hidden_values = hide(restrictions) if guard else (restrictions, {})
             command = self._command(distribution, backend, guard, restrictions)
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-I", keeper.__file__, self._settings.to_json(), *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                bufsize=0,  # `select` does not see lines in a buffer
-                env=environment(distribution, backend)
+            self._keeper = KeeperProcess(
+                settings,
+                command,
+                log=log,
+                environment=environment(distribution, backend)
                 | hidden_values
                 | {
                     "HOMOMORPH_CACHE_MIB": str(self._cache_mib),
@@ -334,7 +320,6 @@ class TritonServer:
                     "HOMOMORPH_HEARTBEATS": str(heartbeats),
                     "CUDA_VISIBLE_DEVICES": visible_devices(self._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 },
-                start_new_session=True,  # Ctrl-C reaches only the launcher, which then stops the server properly
             )
 
     def _command(
@@ -358,7 +343,7 @@ class TritonServer:
             f"--model-repository={self._safe(self.repository.resolve(), 'repository')}",
             f"--backend-directory={backends}",
             f"--cache-directory={distribution / 'caches'}",
-            f"--backend-config=python,shm-region-prefix-name={self._settings.shm_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in with_called_models(self.repository, self.models)),
             # The configurations are complete. Completing them would start each Python model a second time.
@@ -391,13 +376,13 @@ class TritonServer:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         while not self._is_ready():
-            if (code := self._keeper.poll()) is not None:
+            if (code := self._keeper.exit_code()) is not None:
                 raise ServerError(f"the server did not start: {self._reason(code)}")
             if time.monotonic() > deadline:
                 limit = f"{self._start_timeout_s:g} s"
                 raise ServerError(f"the server was not ready within {limit} (log: {self.log_path})")
             time.sleep(0.1)
-        self._send(keeper.READY)
+        self._keeper.mark_ready()
 
     def _is_ready(self) -> bool:
         """Whether this server, not another one on its ports, is ready. Its metrics start last."""
@@ -437,35 +422,11 @@ class TritonServer:
     def _log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def _send(self, command: bytes) -> None:
-        """Send the keeper a command of one byte; an empty one closes the pipe, which ends the server."""
-        assert self._keeper.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the keeper has ended by itself
-            if command:
-                os.write(self._keeper.stdin.fileno(), command)
-            else:
-                self._keeper.stdin.close()
-
     def _end(self, *, keep_log: bool = True, idle: bool = False) -> None:
-        """Have the keeper stop the server, wait for it, and remove the temporary files; a second call has no effect."""
-        if not self._running:
-            return
-        self._running = False
-        if idle:
-            self._send(keeper.IDLE)
-        if keep_log:
-            self._send(keeper.KEEP_LOG)
-        self._send(b"")
-        try:
-            self._keeper.wait(timeout=self._stop_timeout_s + _KILL_MARGIN_S)
-        except subprocess.TimeoutExpired:
-            self._keeper.kill()
-            self._keeper.wait()
-        if self._keeper.returncode < 0:  # the keeper was killed and could not end its server
-            keeper.end_processes(self._settings.shm_prefix)
-        keeper.remove_leftovers(self._settings)
-        if not keep_log and self._log_file is None:
-            self.log_path.unlink(missing_ok=True)
+        """End the server and remove its files; a second call has no effect."""
+        if self._running:
+            self._running = False
+            self._keeper.end(keep_log=keep_log, idle=idle)
 
 
 def _open_log(path: Path | None) -> IO[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from homomorph_client.errors import ServerError
 from homomorph_export.serving import keeper
 from homomorph_export.serving.devices import choose_cores
 from homomorph_export.serving.distribution import environment, find_distribution
+from homomorph_export.serving.keeper_process import KeeperProcess
 from homomorph_export.serving.ports import choose_ports
 
 _STOP_TIMEOUT_S = 10.0
@@ -52,20 +52,12 @@ class Peer:
             stop_timeout_s=_STOP_TIMEOUT_S,
             start_timeout_s=0.0,
         )
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", keeper.__file__, settings.to_json(), *words],
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=self._log,
-            env=environment(find_distribution()),  # lets pytriton's Triton find this Python, as ours does
-            start_new_session=True,
-        )
+        # This environment lets pytriton's Triton find this Python, as ours does.
+        self._keeper = KeeperProcess(settings, words, log=self._log, environment=environment(find_distribution()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.close()
-        self._keeper.wait()
+        self._keeper.end()
         self._log.close()
 
     @property
@@ -79,7 +71,7 @@ class Peer:
         Raises:
             ServerError: the peer ended; the message has the last line that it wrote.
         """
-        if self._keeper.poll() is not None:
+        if self._keeper.exit_code() is not None:
             self._log.seek(0)
             lines = self._log.read().decode(errors="replace").split("\n")
             last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
