@@ -38,12 +38,13 @@ class TrainingRecord:
     """SHA-256 of the names, sizes and labels of the pictures; None if it is not known."""
 
 
-def machine(device: torch.device) -> str:
-    """Return the name of the GPU, or of the CPU with its number of threads."""
+def machine(device: torch.device, processes: int = 1) -> str:
+    """Return the name of the GPU, or of the CPU with the number of threads of all processes of the training."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     found = environment()
-    return f"{found['cpu']}, {found['threads']} threads"
+    threads = processes * found["threads"]
+    return f"{found['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def write_record(run: Path, record: TrainingRecord) -> None:
