@@ -36,7 +36,7 @@ BASELINE = "whole step, fp32"
 def run(
     preset: MorphPreset, *, repeats: int, threads: int, accelerator: str = "cpu", report: Report = silent
 ) -> list[Record]:
-    """Time one training step of the last phase, which has all terms.
+    """Time one training step of the last phase.
 
     Args:
         preset: networks, picture size, batch and recipe.
@@ -71,7 +71,10 @@ def run(
 def prepare_step(preset: MorphPreset, processes: Processes) -> Callable[[], dict[str, torch.Tensor]]:
     """Return a function that takes one more step on a random batch, and returns the values of its terms."""
     method, batch = _method_and_batch(preset, processes)
-    return lambda: take_step(method, batch, preset.steps - 1, seed=0, processes=processes)
+    step = preset.steps - 1
+    for name, optimizer in method.optimizers.items():
+        optimizer.param_groups[0]["lr"] = method.learning_rate(name, step)
+    return lambda: take_step(method, batch, step, seed=0, processes=processes)
 
 
 def _parts_of_step(preset: MorphPreset, processes: Processes) -> dict[str, Callable[[], object]]:

@@ -21,7 +21,8 @@ from homomorph_bench import train
 NETWORK = CompactConfig(
     feature_channels=16, widths=(8, 12, 16), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1), branch_width=8
 )
-ALL_TERMS = DefaultRecipe(arrive=1, real=1, labels=1, keep=1, read=1)
+JUDGED = DefaultRecipe(arrive=1, real=1, labels=1, keep=1, read=1, decoder_from=1)
+OF_FRONTS = {"front", "sweep"}
 PRESET = MorphPreset(picture_size=32, network=NETWORK, batch_size=4)
 
 
@@ -38,8 +39,12 @@ def test_each_case_is_a_record() -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "names"),
-    [(ALL_TERMS, {*TERMS, "judgement"}), (PublishedRecipe(), {"phi3", "gan", "homomorphism", "penalty"})],
-    ids=["default", "published"],
+    [
+        (JUDGED, {*TERMS, "judgement"} - OF_FRONTS),
+        (DefaultRecipe(arrive=1), {"reconstruction", "arrive", "total"} | OF_FRONTS),
+        (PublishedRecipe(), {"phi3", "gan", "homomorphism", "penalty"}),
+    ],
+    ids=["critic", "decoder", "published"],
 )
 def test_a_step_has_all_terms_of_its_recipe(recipe: DefaultRecipe | PublishedRecipe, names: set[str]) -> None:
     take_step = train.prepare_step(dataclasses.replace(PRESET, recipe=recipe), Processes("cpu", "bf16"))

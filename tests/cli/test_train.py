@@ -91,7 +91,7 @@ def test_a_preset_can_be_a_file_and_options_go_over_it(
     assert (settings["steps"], settings["preset"]["learning_rate"]) == (2, 1e-4)
     recipe = settings["recipe"]
     assert (recipe["blended"], recipe["keep"], recipe["front"]) == (["skin"], 2, 0)
-    assert recipe["share"] == DefaultRecipe().share
+    assert recipe["sweep"] == DefaultRecipe().sweep
     # A run that goes on must have the same.
     outcome = homomorph("train", data, "--out", tmp_path / "run", "--preset", preset, "--resume")
     assert outcome.code == 2

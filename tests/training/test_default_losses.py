@@ -106,29 +106,48 @@ def test_a_front_costs_little_and_a_ghost_much(way: tuple[torch.Tensor, torch.Te
     assert losses.front_loss(way[0], *way).item() == 0
 
 
-def test_the_share_that_has_changed_is_the_time(way: tuple[torch.Tensor, torch.Tensor]) -> None:
-    quarter = torch.tensor([0.25])
-    assert losses.share_loss(_front_at(8), *way, quarter).item() == pytest.approx(0, abs=1e-5)
-    assert losses.share_loss(_front_at(24), *way, quarter).item() == pytest.approx(0.25, rel=0.01)
-    beyond = torch.zeros(1, 3, 32, 32) - 3  # an error, but in no direction to b
-    assert losses.share_loss(beyond, *way, torch.tensor([0.0])).item() == pytest.approx(1, rel=0.01)
-    # Where both ends are alike there is no share.
-    assert losses.share_loss(way[0], way[0], way[0], quarter).item() == 0
+def test_places_take_turns_so_that_the_share_that_has_changed_is_the_time(
+    way: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    turns = losses.turns(*way)
+    for time in (0.25, 0.5, 0.75):
+        assert (turns < time).float().mean().item() == pytest.approx(time, abs=0.02)
+        frame = torch.where(turns < time, way[1], way[0])
+        assert losses.sweep_loss(frame, *way, torch.tensor([time])).item() == 0
+    # Three of four rows would be white, and are black.
+    assert losses.sweep_loss(way[0], *way, torch.tensor([0.75])).item() == pytest.approx(1.5, abs=0.1)
+    ghost = losses.sweep_loss(torch.zeros(1, 3, 32, 32), *way, torch.tensor([0.5])).item()
+    assert ghost == pytest.approx(1)
+    # Where nothing changes, nothing is asked for.
+    assert losses.sweep_loss(way[0], way[0], way[0], torch.tensor([0.5])).item() == 0
 
 
-def test_both_halves_change_together(way: tuple[torch.Tensor, torch.Tensor]) -> None:
-    still = torch.eye(2, 3).unsqueeze(0)
-    both = torch.maximum(_front_at(8), _front_at(8).flip(3))
-    for frame, least, most in ((_front_at(16), 0.8, 1.0), (both, 0.0, 0.01)):
-        loss = losses.symmetry_loss(frame, *way, losses.mirror_of(still), torch.ones(1)).item()
-        assert least <= loss <= most
+def test_what_gets_darker_changes_from_the_top_and_what_gets_lighter_from_the_bottom(
+    way: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    black, white = way
+    darker, lighter = losses.turns(white, black)[0, 0, :, 16], losses.turns(black, white)[0, 0, :, 16]
+    assert darker[2] < 0.2 < 0.8 < darker[-2]
+    assert lighter[-2] < 0.2 < 0.8 < lighter[2]
 
 
-def test_the_mirror_axis_moves_with_the_picture(way: tuple[torch.Tensor, torch.Tensor]) -> None:
-    moved = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])  # the original's middle lies at x = -0.5
-    grid = nn.functional.affine_grid(moved, [1, 1, 32, 32], align_corners=False)
-    both = torch.maximum(_front_at(8), _front_at(8).flip(3))
-    frame = nn.functional.grid_sample(both, grid, padding_mode="border", align_corners=False)
-    right = losses.symmetry_loss(frame, *way, losses.mirror_of(moved), torch.ones(1)).item()
-    wrong = losses.symmetry_loss(frame, *way, losses.mirror_of(torch.eye(2, 3).unsqueeze(0)), torch.ones(1)).item()
-    assert right < 0.02 < 0.2 < wrong
+def test_the_way_back_is_the_same_way() -> None:
+    a, b = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(2)
+    torch.testing.assert_close(losses.turns(a, b), 1 - losses.turns(b, a))
+
+
+def test_both_halves_of_a_face_change_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    half = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 4, generator=generator), scale_factor=4)
+    a, b = torch.cat([half, half.flip(3)], dim=3).split(2)
+    turns = losses.turns(a, b)
+    torch.testing.assert_close(turns, turns.flip(3), atol=0.01, rtol=0)
+
+
+def test_a_small_part_changes_as_a_whole() -> None:
+    a, b = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    b[..., 10:50, 8:24] = -1  # hair on one side
+    b[..., 30:33, 40:50] = -1  # a mouth
+    turns = losses.turns(a, b)[0, 0]
+    mouth, hair = turns[30:33, 40:50], turns[10:50, 8:24]
+    assert (mouth.max() - mouth.min()).item() < 0.1 < 0.8 < (hair.max() - hair.min()).item()

@@ -15,7 +15,7 @@ from homomorph.data.labels import LabelledPictures
 from homomorph.errors import ConfigError
 from homomorph.training.default.draws import KEPT, Draws
 from homomorph.training.default.method import DefaultMethod
-from homomorph.training.default.recipe import DECODER, FRONTS, MORPHS, TERMS, DefaultRecipe
+from homomorph.training.default.recipe import DECODER, MORPHS, TERMS, DefaultRecipe
 from homomorph.training.loop import take_step
 from homomorph.training.morph_method import NormalisedBatch
 from homomorph.training.parallel import Processes
@@ -31,13 +31,12 @@ UPDATES = {
     "total": {"encoder", "branches"},
     "read": {"encoder", "branches"},
     "front": {"decoder"},
-    "share": {"decoder"},
-    "symmetry": {"decoder"},
+    "sweep": {"decoder"},
 }
 
 
 def _method(data: LabelledPictures, tiny: MorphPreset, **terms: float) -> DefaultMethod:
-    recipe = DefaultRecipe(**terms, critic_from=0, fronts_from=0, blended=("hair_colour", "skin"))
+    recipe = DefaultRecipe(**{"critic_from": 0, "decoder_from": 1.0, **terms}, blended=("hair_colour", "skin"))
     made = DefaultMethod(data, tiny, recipe, steps=10)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -53,7 +52,14 @@ def method(data: LabelledPictures, tiny: MorphPreset) -> DefaultMethod:
 
 
 @pytest.fixture
+def decoder_alone(data: LabelledPictures, tiny: MorphPreset) -> DefaultMethod:
+    return _method(data, tiny, arrive=1.0, decoder_from=0)
+
+
+@pytest.fixture
 def method_of_term(data: LabelledPictures, tiny: MorphPreset, term: str) -> DefaultMethod:
+    if term in ("front", "sweep"):
+        return _method(data, tiny, arrive=1.0, decoder_from=0)
     # Where a critic judges frames, hardly any has all labels of b.
     return _method(data, tiny, **ALL_TERMS | ({"real": 0.0, "labels": 0.0} if term == "arrive" else {}))
 
@@ -64,16 +70,19 @@ def _step(method: DefaultMethod, step: int = 0) -> tuple[NormalisedBatch, Any, A
     return batch, draws, method.forward(batch, draws)
 
 
-def test_a_recipe_has_ten_terms_and_each_has_a_weight() -> None:
-    assert len(TERMS) == 10
+def test_a_recipe_has_nine_terms_and_each_has_a_weight() -> None:
+    assert len(TERMS) == 9
     assert set(UPDATES) == set(TERMS) == set(DefaultRecipe().weights)
 
 
 def test_a_term_of_weight_0_is_not_computed(data: LabelledPictures, tiny: MorphPreset) -> None:
-    for recipe in (DefaultRecipe(critic_from=0, fronts_from=0, arrive=1), DefaultRecipe(real=1, front=0, symmetry=0)):
+    for recipe, expected in (
+        (DefaultRecipe(real=1, critic_from=0, decoder_from=1), {"reconstruction", "real", "total"}),
+        (DefaultRecipe(arrive=1, decoder_from=0), {"reconstruction", "arrive", "total", "front", "sweep"}),
+        (DefaultRecipe(total=0, front=0, decoder_from=0), {"reconstruction", "sweep"}),
+    ):
         method = DefaultMethod(data, tiny, recipe, steps=10)
-        terms = method.terms(*_step(method, 9))
-        assert terms.keys() == {name for name, weight in recipe.weights.items() if weight > 0}
+        assert method.terms(*_step(method, 9)).keys() == expected
     without_critic = DefaultMethod(data, tiny, DefaultRecipe(arrive=1), steps=10)
     assert without_critic.critic_terms(*_step(without_critic, 9), 0) == {}
 
@@ -121,22 +130,20 @@ def test_the_critics_losses_reach_the_critic_alone_and_fall(method: DefaultMetho
     assert sums[-1] < sums[0]
 
 
-def test_critic_and_fronts_join_later(data: LabelledPictures, tiny: MorphPreset) -> None:
-    recipe = DefaultRecipe(**ALL_TERMS, critic_from=0.2, fronts_from=0.5)
+def test_the_critic_joins_later(data: LabelledPictures, tiny: MorphPreset) -> None:
+    recipe = DefaultRecipe(**ALL_TERMS, critic_from=0.2, decoder_from=1)
     method = DefaultMethod(data, tiny, recipe, steps=10)
-    assert [method.phase(step) for step in range(10)] == [MORPHS] * 5 + [FRONTS] * 5
+    assert {method.phase(step) for step in range(10)} == {MORPHS}
     batch, draws, output = _step(method)
     assert method.critic_terms(batch, draws, output, 0) == {}
     alone = {"reconstruction", "arrive", "keep", "total", "read"}
     assert method.terms(batch, draws, output).keys() == alone
     assert method.terms(*_step(method, 2)).keys() == alone | {"real", "labels"}
-    assert method.terms(*_step(method, 5)).keys() == set(TERMS)
 
 
 def test_the_decoder_learns_alone_at_last(data: LabelledPictures, tiny: MorphPreset) -> None:
-    recipe = DefaultRecipe(arrive=1, fronts_from=0.2, decoder_from=0.5, decoder_rate=3e-3, decoder_front=4)
-    method = DefaultMethod(data, tiny, recipe, steps=10)
-    assert [method.phase(step) for step in range(10)] == [MORPHS] * 2 + [FRONTS] * 3 + [DECODER] * 5
+    method = DefaultMethod(data, tiny, DefaultRecipe(arrive=1, decoder_from=0.5, decoder_rate=3e-3), steps=10)
+    assert [method.phase(step) for step in range(10)] == [MORPHS] * 5 + [DECODER] * 5
     every = {"model.encoder", "model.branches", "model.decoder"}
     assert [set(method.learners(step)) for step in (0, 4, 5, 9)] == [every, every, {"model.decoder"}, {"model.decoder"}]
 
@@ -147,9 +154,10 @@ def test_the_decoder_learns_alone_at_last(data: LabelledPictures, tiny: MorphPre
     assert rates[4] < rates[3]
     assert rates[9] < rates[6]
 
-    weights = [method.term_weights(step) for step in (4, 5)]
-    for name in TERMS:
-        assert weights[1][name] == weights[0][name] * (4 if name == "front" else 1)
+    assert not _step(method, 5)[2].deltas.requires_grad, "activations of E and the T_i are not kept"
+    # It learns frames on the way then.
+    terms = [method.terms(*_step(method, step)).keys() for step in (4, 5)]
+    assert terms == [{"reconstruction", "arrive", "total"}, {"reconstruction", "arrive", "total", "front", "sweep"}]
 
     for step, learning in ((4, {"encoder", "branches", "decoder"}), (5, {"decoder"})):
         before = {name: value.clone() for name, value in method.model.state_dict().items()}
@@ -160,6 +168,23 @@ def test_the_decoder_learns_alone_at_last(data: LabelledPictures, tiny: MorphPre
         assert {name.split(".")[0] for name in changed} == learning
 
 
+def test_ways_lead_to_what_the_decoder_showed_when_it_began_to_learn_alone(
+    data: LabelledPictures, tiny: MorphPreset
+) -> None:
+    method = DefaultMethod(data, tiny, DefaultRecipe(arrive=1, decoder_from=0.5), steps=10)
+    teacher, mean = method.networks.teacher, method.mean_model.decoder
+    for step in range(10):
+        before = {name: value.clone() for name, value in mean.state_dict().items()}
+        for name, optimizer in method.optimizers.items():
+            optimizer.param_groups[0]["lr"] = method.learning_rate(name, step)
+        take_step(method, method.prepare(method.batches[step]), step, seed=0, processes=Processes())
+        if step == 5:
+            finished = before
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, finished[name])
+    assert any(not torch.equal(value, finished[name]) for name, value in mean.state_dict().items())
+
+
 def test_most_pictures_are_still_while_the_decoder_learns_alone(data: LabelledPictures, tiny: MorphPreset) -> None:
     jittered = dataclasses.replace(tiny, jitter=Jitter(probability=1))
     method = DefaultMethod(data, jittered, DefaultRecipe(arrive=1, decoder_from=0.5), steps=16)
@@ -168,12 +193,12 @@ def test_most_pictures_are_still_while_the_decoder_learns_alone(data: LabelledPi
 
 
 def test_frames_are_clamped_as_served_pictures_are(data: LabelledPictures, tiny: MorphPreset) -> None:
-    method = DefaultMethod(data, tiny, DefaultRecipe(arrive=1, fronts_from=0), steps=10)
+    method = DefaultMethod(data, tiny, DefaultRecipe(arrive=1, decoder_from=0), steps=10)
     with torch.no_grad():
         for parameter in method.model.decoder.parameters():
             parameter.mul_(3)
     batch, _, output = _step(method)
-    frames = torch.cat([output.kept, output.whole, output.between, output.before, output.after])
+    frames = torch.cat([output.kept, output.whole, output.way.frame, output.way.before, output.way.after])
     assert frames.abs().max().item() == pytest.approx(1)
     # What lies beyond white still learns to be grey.
     features = method.model.encoder(batch.pictures).detach()
@@ -186,9 +211,7 @@ def test_frames_are_clamped_as_served_pictures_are(data: LabelledPictures, tiny:
 
 
 def test_what_a_step_draws_does_not_depend_on_weights(data: LabelledPictures, tiny: MorphPreset) -> None:
-    first, second = (
-        DefaultMethod(data, tiny, DefaultRecipe(critic_from=0, fronts_from=0, keep=keep), steps=10) for keep in (0, 1)
-    )
+    first, second = (DefaultMethod(data, tiny, DefaultRecipe(decoder_from=0, keep=keep), steps=10) for keep in (0, 1))
     (_, draws, _), (_, other, _) = _step(first), _step(second)
     for name, value in vars(draws).items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(getattr(other, name)))
@@ -201,13 +224,16 @@ def _codes(method: DefaultMethod, batch: NormalisedBatch) -> list[list[tuple[flo
 
 
 def test_pictures_stand_in_only_for_those_that_they_agree_with(data: LabelledPictures, tiny: MorphPreset) -> None:
-    for recipe in (DefaultRecipe(arrive=1), DefaultRecipe(**ALL_TERMS)):
+    for recipe in (DefaultRecipe(arrive=1), DefaultRecipe(**ALL_TERMS, decoder_from=1)):
         method = DefaultMethod(data, tiny, recipe, steps=10)
         swaps = 0
         for step in range(6):
             batch, draws, _ = _step(method, step)
             agree, codes = method._agree(batch), _codes(method, batch)
-            kept, moved = method._kept(batch, agree, draws), method._moved(batch, agree, draws)
+            kept, moved = (
+                method._stand_ins_for_kept(batch, agree, draws),
+                method._stand_ins_for_whole(batch, agree, draws),
+            )
             for pair, (a, b) in enumerate(zip(batch.source.tolist(), batch.target.tolist(), strict=True)):
                 for group in range(len(method.config.groups)):
                     assert codes[kept[pair, group]][group] == codes[a][group]
@@ -245,7 +271,7 @@ def test_a_composed_frame_takes_each_group_from_its_picture(method: DefaultMetho
 def test_whole_frames_shall_show_known_labels(method: DefaultMethod) -> None:
     batch, draws, _ = _step(method)
     strengths = torch.where(torch.arange(len(batch.source)) % 3 == 0, 0.5, 1.0)
-    shown, counts = method._shown_labels(batch, dataclasses.replace(draws, strengths=strengths))
+    shown, counts = method._frame_labels(batch, dataclasses.replace(draws, strengths=strengths))
     groups = list(method.config.groups)
     for pair, group in enumerate(batch.group.tolist()):
         moved = set(groups) if group == ALL_GROUPS else {groups[group]}
@@ -269,8 +295,10 @@ def test_the_critic_sees_frames_on_the_way_and_whole_ones(method: DefaultMethod)
     still = dataclasses.replace(draws, strengths=torch.zeros_like(draws.strengths))
     frames = method.forward(batch, still).whole[~every]
     torch.testing.assert_close(frames, method.model.decoder(own[~every]), rtol=1e-3, atol=1e-4)
-    before = DefaultMethod(method._data, method._preset, DefaultRecipe(real=1, critic_from=0.5), steps=10)
-    assert len(_step(before)[2].whole) == 0
+    before = DefaultMethod(
+        method._data, method._preset, DefaultRecipe(real=1, critic_from=0.5, decoder_from=1), steps=10
+    )
+    assert _step(before)[2].whole is None
 
 
 def test_fewer_groups_of_a_kept_frame_come_from_other_pictures(data: LabelledPictures, tiny: MorphPreset) -> None:
@@ -286,7 +314,7 @@ def test_fewer_groups_of_a_kept_frame_come_from_other_pictures(data: LabelledPic
 
 
 def test_rates_fall_before_the_critic_joins_and_rise_again(data: LabelledPictures, tiny: MorphPreset) -> None:
-    recipe = DefaultRecipe(real=1, critic_from=0.25, judged_rate=1e-3)
+    recipe = DefaultRecipe(real=1, critic_from=0.25, judged_rate=1e-3, decoder_from=1)
     method = DefaultMethod(data, tiny, recipe, steps=400)
     rates = [method.learning_rate("model.decoder", step) for step in range(400)]
     assert max(rates[:100]) == pytest.approx(tiny.learning_rate)
@@ -300,7 +328,7 @@ def test_rates_fall_before_the_critic_joins_and_rise_again(data: LabelledPicture
 def test_a_whole_frame_is_compared_with_b_where_it_has_bs_labels(
     data: LabelledPictures, tiny: MorphPreset, critic: float
 ) -> None:
-    method = DefaultMethod(data, tiny, DefaultRecipe(arrive=1, labels=critic, fronts_from=1), steps=10)
+    method = DefaultMethod(data, tiny, DefaultRecipe(arrive=1, labels=critic, decoder_from=1), steps=10)
     batch, draws, output = _step(method)
     known = batch.known.clone()
     known[batch.target[0], 0] = 0
@@ -311,7 +339,7 @@ def test_a_whole_frame_is_compared_with_b_where_it_has_bs_labels(
         a, b = codes[batch.source[pair]], codes[batch.target[pair]]
         rest = [index for index in range(len(a)) if critic and group not in (ALL_GROUPS, index)]
         compared[pair] = all(a[index] == b[index] for index in rest) and bool(known[batch.target[pair]].all())
-    compared &= method._moved_alike(batch) > 0
+    compared &= method._same_augmentation(batch) > 0
     if critic:
         compared &= (draws.strengths == 1) & (batch.group != ALL_GROUPS)
     assert compared[1:].any() or critic
@@ -342,8 +370,9 @@ def _way(method: DefaultMethod, start: list[str], moving: list[str]) -> tuple[An
     ],
 )
 def test_the_ends_of_a_way_have_the_colours_that_are_due(
-    method: DefaultMethod, start: list[str], moving: list[str]
+    decoder_alone: DefaultMethod, start: list[str], moving: list[str]
 ) -> None:
+    method = decoder_alone
     batch, draws, output = _way(method, start, moving)
     branches, blended = method.config.branches, {"hair_colour", "skin", "residual"}
     a, b = batch.pictures[batch.source], batch.pictures[batch.target]
@@ -355,24 +384,26 @@ def test_the_ends_of_a_way_have_the_colours_that_are_due(
             return b[pair]
         strengths = torch.tensor([float(name in names) for name in branches])
         moved = torch.einsum("k,kchw->chw", strengths, output.deltas[pair])
-        return method.model.decoder((output.features_a[pair] + moved).unsqueeze(0))[0].detach()
+        own = output.features_a[pair]
+        there, of_a = method.networks.teacher(torch.stack([own + moved, own])).clamp(-1, 1)
+        # What the strengths do not change is as sharp as in a.
+        return (a[pair] + there - of_a).clamp(-1, 1)
 
     for pair, group in enumerate(batch.group.tolist()):
         at, moves = (set(start), set(moving)) if group == ALL_GROUPS else (set(), {branches[group]})
         t = draws.times[pair]
         before = (1 - t) * decoded(pair, at) + t * decoded(pair, at | moves & blended)
         after = (1 - t) * decoded(pair, at | moves - blended) + t * decoded(pair, at | moves)
-        torch.testing.assert_close(output.before[pair], before, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(output.after[pair], after, rtol=1e-4, atol=1e-5)
-    assert not output.before.requires_grad
-    assert not output.after.requires_grad
+        torch.testing.assert_close(output.way.before[pair], before, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output.way.after[pair], after, rtol=1e-4, atol=1e-5)
+    assert not output.way.before.requires_grad
+    assert not output.way.after.requires_grad
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"front": -1.0}, r"recipe\.front must not be negative"),
-        ({"fronts_from": 1.5}, r"recipe\.fronts_from is a share"),
         ({"critic_from": 2}, r"recipe\.critic_from is a share"),
         ({"decoder_from": 1.5}, r"recipe\.decoder_from is a share"),
         ({"swap": 1.5}, r"recipe\.swap is a share"),
@@ -387,8 +418,8 @@ def test_weights_that_make_no_sense_are_refused(values: dict[str, Any], message:
 
 def test_pairs_of_one_group_are_moved_alike(data: LabelledPictures, tiny: MorphPreset) -> None:
     jittered = dataclasses.replace(tiny, jitter=Jitter(probability=1), batch_size=16)
-    method = DefaultMethod(data, jittered, DefaultRecipe(fronts_from=0), steps=10)
+    method = DefaultMethod(data, jittered, DefaultRecipe(), steps=10)
     batch = method.prepare(method.batches[0])
-    alike = method._moved_alike(batch)
+    alike = method._same_augmentation(batch)
     assert alike.mean().item() == pytest.approx(12 / 16)
     assert alike[batch.group != ALL_GROUPS].min().item() == 1

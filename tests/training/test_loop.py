@@ -34,9 +34,8 @@ from homomorph.training.published.recipe import PublishedRecipe
 from homomorph.training.settings import MorphPreset
 
 PUBLISHED = PublishedRecipe(phi_steps=2)
-PHASES = DefaultRecipe(
-    arrive=1, real=0.2, labels=0.2, keep=0.5, critic_from=0.3, fronts_from=0.7, blended=("hair_colour",)
-)
+JUDGED = DefaultRecipe(arrive=1, real=0.2, labels=0.2, keep=0.5, critic_from=0.3, decoder_from=1)
+DECODER_ALONE = DefaultRecipe(arrive=1, decoder_from=0.5, blended=("hair_colour",))
 
 
 def _train(
@@ -68,12 +67,14 @@ def test_a_run_holds_a_model_its_configuration_and_pictures(
         held_out.append(model)
         return {"transfer": 0.5}
 
-    reports = _train(data, out, dataclasses.replace(tiny, recipe=PHASES), data_hash="abc", held_out_figures=figures)
+    reports = _train(
+        data, out, dataclasses.replace(tiny, recipe=DECODER_ALONE), data_hash="abc", held_out_figures=figures
+    )
     assert [(report.stage, report.done, report.total) for report in reports] == [
-        *(("morphs", step, 6) for step in range(1, 6)),
-        ("fronts", 6, 6),
+        *(("morphs", step, 6) for step in range(1, 4)),
+        *(("decoder", step, 6) for step in range(4, 7)),
     ]
-    assert {"reconstruction", "front", "judgement", "pictures/s"} <= reports[-1].figures.keys()
+    assert {"reconstruction", "front", "sweep", "pictures/s"} <= reports[-1].figures.keys()
     model = load_model(out)
     assert model.config.groups == data.groups
     assert model.config.picture_size == 32
@@ -86,11 +87,11 @@ def test_a_run_holds_a_model_its_configuration_and_pictures(
     record = read_record(out)
     assert record is not None
     assert (record.pictures, record.data, record.settings["steps"]) == (6 * 8, "abc", 6)
-    assert record.settings["recipe"]["fronts_from"] == 0.7
+    assert record.settings["recipe"]["decoder_from"] == 0.5
     assert record.versions.keys() == {"homomorph", "python", "torch"}
 
 
-@pytest.mark.parametrize("recipe", [PHASES, PUBLISHED], ids=["default", "published"])
+@pytest.mark.parametrize("recipe", [JUDGED, DECODER_ALONE, PUBLISHED], ids=["critic", "decoder", "published"])
 def test_every_network_learns(
     data: LabelledPictures, tiny: MorphPreset, tmp_path: Path, recipe: DefaultRecipe | PublishedRecipe
 ) -> None:
@@ -116,7 +117,7 @@ def test_phi_stays_as_it_is_once_it_has_learned(data: LabelledPictures, tiny: Mo
             assert not torch.equal(before[name], after[name]), name
 
 
-@pytest.fixture(scope="module", params=[PHASES, PUBLISHED], ids=["default", "published"])
+@pytest.fixture(scope="module", params=[JUDGED, DECODER_ALONE, PUBLISHED], ids=["critic", "decoder", "published"])
 def uninterrupted(
     request: pytest.FixtureRequest,
     data: LabelledPictures,
@@ -169,7 +170,7 @@ def test_a_training_killed_between_its_state_and_its_model_can_be_resumed(
     assert read_record(run) is not None
 
 
-@pytest.mark.parametrize("recipe", [PHASES, PUBLISHED], ids=["default", "published"])
+@pytest.mark.parametrize("recipe", [JUDGED, PUBLISHED], ids=["critic", "published"])
 @pytest.mark.parametrize("share", [0.02, 0.2, 1.0])
 def test_pictures_without_some_or_all_labels_train_too(
     data: LabelledPictures,
@@ -182,7 +183,7 @@ def test_pictures_without_some_or_all_labels_train_too(
     labels[np.random.default_rng(0).random(labels.shape) < share] = UNKNOWN
     preset = dataclasses.replace(tiny, recipe=recipe)
     last = _train(dataclasses.replace(data, labels=labels), tmp_path / "run", preset)[-1].figures
-    names = ("labels", "classifier") if recipe is PHASES else ("head", "homomorphism")
+    names = ("labels", "classifier") if recipe is JUDGED else ("head", "homomorphism")
     assert [last[name] > 0 for name in names] == [share < 1] * 2
 
 
@@ -252,7 +253,7 @@ def test_a_label_that_never_or_always_occurs_is_named_and_harmless(
 ) -> None:
     labels = data.labels.copy()
     labels[:, 0], labels[:, 1], labels[:, 2] = 0, 1, UNKNOWN
-    _train(dataclasses.replace(data, labels=labels), tmp_path / "run", dataclasses.replace(tiny, recipe=PHASES))
+    _train(dataclasses.replace(data, labels=labels), tmp_path / "run", dataclasses.replace(tiny, recipe=JUDGED))
     names = [name for names in data.groups.values() for name in names]
     assert caplog.messages == [f"nothing can be learned of labels that all pictures share: {', '.join(names[:3])}"]
 

@@ -64,7 +64,7 @@ class Case:
 
 CASES = {
     # In each process, pictures stand in for those of its own part alone.
-    "default": Case(DefaultRecipe(fronts_from=0.8), 2e-2, "reconstruction", 0.05),
+    "default": Case(DefaultRecipe(decoder_from=0.8), 2e-2, "reconstruction", 0.05),
     "published": Case(PublishedRecipe(phi_steps=4), 5e-3, "pixel", 1e-3),
 }
 
@@ -138,7 +138,7 @@ def test_layers_compute_in_bfloat16_and_weights_stay_float32(
 ) -> None:
     seen: set[torch.dtype] = set()
     terms = {}
-    preset = dataclasses.replace(tiny, recipe=DefaultRecipe(fronts_from=0.5))
+    preset = dataclasses.replace(tiny, recipe=DefaultRecipe(decoder_from=0.5))
     hook = torch.nn.modules.module.register_module_forward_hook(
         lambda module, _, output: seen.add(output.dtype) if isinstance(module, torch.nn.Conv2d) else None
     )

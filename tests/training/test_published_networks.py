@@ -99,7 +99,7 @@ def test_shipped_weights_still_load() -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", [PublishedRecipe(phi_steps=1), DefaultRecipe(fronts_from=0.5)], ids=["published", "default"]
+    "recipe", [PublishedRecipe(phi_steps=1), DefaultRecipe(decoder_from=0.5)], ids=["published", "default"]
 )
 def test_the_published_networks_train(
     data: LabelledPictures, tmp_path: Path, recipe: PublishedRecipe | DefaultRecipe

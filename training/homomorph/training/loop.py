@@ -89,7 +89,14 @@ def train(
         pictures = done * method.batch_size
         write_record(
             out,
-            TrainingRecord(pictures, round(hours, 3), machine(processes.device), settings, versions(), data_hash),
+            TrainingRecord(
+                pictures,
+                round(hours, 3),
+                machine(processes.device, processes.count),
+                settings,
+                versions(),
+                data_hash,
+            ),
         )
 
     def write_checkpoint(done: int) -> None:
@@ -166,6 +173,8 @@ def take_step(
     Returns:
         The value of each term before the step, without its weight.
     """
+    method.begin_step(step)
+
     # Draw all random numbers.
     draws = method.draw(batch, step, _generator(seed, step, processes.rank))
 
@@ -188,7 +197,7 @@ def take_step(
     with frozen(others):
         with processes.autocast():
             terms = method.terms(batch, draws, output)
-        loss = _weighted(terms, method.term_weights(step))
+        loss = _weighted(terms, method.weights)
         _update(method, learners, loss, processes, largest_norm=method.largest_norm)
 
     # Follow with the running mean of the weights.

@@ -64,13 +64,12 @@ class Method(abc.ABC, Generic[Batch, Draws, Output]):
     def phase(self, step: int) -> str:
         """Return the name of this step's phase of training."""
 
+    def begin_step(self, step: int) -> None:
+        """Prepare for a step, such as the first one of a phase. The default does nothing."""
+
     def learners(self, step: int) -> tuple[str, ...]:
         """Return the names of the optimizers that minimise `terms` in this step. The default: all but the critics'."""
         return tuple(name for name in self.optimizers if name not in self.critics)
-
-    def term_weights(self, step: int) -> Mapping[str, float]:
-        """Return the weight of each of `terms` in this step's loss. The default: `weights` in all steps."""
-        return self.weights
 
     @abc.abstractmethod
     def learning_rate(self, name: str, step: int) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 KEPT, WHOLE = 0, 1
 """The two kinds of composed frames, and their index in `Draws.scores`."""
 _PARTLY = 0.3
-"""Share of the frames of whose groups the critic sees less than the whole strength."""
+"""Share of the frames that the critic sees at less than full strength."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,8 @@ class Draws:
 
     with_critic: bool
     """Whether the critic and its terms take part in this step."""
-    with_fronts: bool
-    """Whether frames on the way take part in this step."""
     decoder_alone: bool
-    """Whether D alone learns in this step."""
+    """Whether D alone learns in this step, from frames on the way too."""
     penalised: bool
     """Whether the critic's gradient is penalised in this step."""
     scores: Tensor
@@ -52,7 +50,6 @@ def draw(
     generator: torch.Generator,
     *,
     with_critic: bool,
-    with_fronts: bool,
     decoder_alone: bool,
     penalised: bool,
     swap: float,
@@ -64,7 +61,6 @@ def draw(
         branches: K.
         generator: on the CPU.
         with_critic: see `Draws`.
-        with_fronts: see `Draws`.
         decoder_alone: see `Draws`.
         penalised: see `Draws`.
         swap: largest share of a kept frame's groups that come from other pictures.
@@ -85,7 +81,6 @@ def draw(
     partly = (uniform(pictures) < _PARTLY) & torch.tensor(with_critic)
     return Draws(
         with_critic=with_critic,
-        with_fronts=with_fronts,
         decoder_alone=decoder_alone,
         penalised=penalised,
         scores=scores,
@@ -93,6 +88,6 @@ def draw(
         strengths=torch.where(partly, uniform(pictures), 1.0),
         start=(rest & ~moving).float(),
         moving=moving.float(),
-        # Next to the ends nothing is to be seen of a front.
+        # A frame near an end shows no front.
         times=0.04 + 0.92 * uniform(pictures),
     )

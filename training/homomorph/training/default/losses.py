@@ -18,7 +18,10 @@ _WINDOW = 5
 _FEW_PIXELS = 20.0
 """Pixels added to those in which a and b differ, so that a handful of them counts less than a mouth."""
 _FULL_WEIGHT = 0.3
-"""Distance between both ends, in normalised units, from which a place counts fully for symmetry."""
+"""Distance between both ends, in normalised units, from which a place counts fully among those that change."""
+_SURROUNDINGS, _PART = 0.25, 0.125
+"""Sides of the windows, as shares of a picture's height, that say whether a place gets lighter, and what changes with
+it."""
 
 
 def reconstruction_loss(picture: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -123,8 +126,12 @@ def total_loss(source: Tensor, deltas: Tensor, target: Tensor) -> Tensor:
 
 def _windowed(picture: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference over colours and a window around each pixel: [P, 3, H, W] twice -> [P, 1, H, W]."""
-    error = (picture - target).abs().mean(dim=1, keepdim=True)
-    return F.avg_pool2d(error, _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
+    return _smooth((picture - target).abs().mean(dim=1, keepdim=True), _WINDOW)
+
+
+def _smooth(values: Tensor, side: int) -> Tensor:
+    """Mean over a window around each pixel, of that part of it that lies within the picture: [P, 1, H, W]."""
+    return F.avg_pool2d(values, side, stride=1, padding=side // 2, count_include_pad=False)
 
 
 def front_loss(frame: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -140,59 +147,48 @@ def front_loss(frame: Tensor, before: Tensor, after: Tensor) -> Tensor:
     return torch.minimum(_windowed(frame, before), _windowed(frame, after)).mean()
 
 
-def share_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor) -> Tensor:
-    """(s - v)^2 with s = mean((x - A) sign(B - A)) / mean |B - A|: of all that changes, the share v has changed.
-
-    Errors elsewhere, and in other directions than from A to B, do not count.
+def sweep_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor) -> Tensor:
+    """mean |x - M| with M = B where a place's turn is before v, else A: places change one after the other.
 
     Args:
         frame: x, [P, 3, H, W].
         before: A, [P, 3, H, W].
         after: B, [P, 3, H, W].
-        times: v, [P]. Pairs whose ends are alike say little, and count less.
+        times: v, [P].
     """
-    apart = (after - before).abs().mean(dim=(1, 2, 3))
-    share = ((frame - before) * (after - before).sign()).mean(dim=(1, 2, 3)) / (apart + 1e-3)
-    return weighted_mean((share - times).square(), (apart / 0.02).clamp(max=1))
+    changed = turns(before, after) < times.view(-1, 1, 1, 1)
+    return (frame - torch.where(changed, after, before)).abs().mean()
 
 
-def symmetry_loss(frame: Tensor, before: Tensor, after: Tensor, mirror: Tensor, counts: Tensor) -> Tensor:
-    """mean of (s - s')^2: a place and its mirror image change together, both eyes and both halves of the glasses.
+def turns(before: Tensor, after: Tensor) -> Tensor:
+    """When each place changes from A to B, so that at any v the share v of all that changes has changed.
 
-    s = sigmoid((e_A - e_B) / (e_AB / 8 + .01)) says how far a place has changed, with e_AB the distance of both ends
-    there; s' is that of its mirror image. A place counts as much as it or its mirror image changes, whichever is less.
+    What gets darker changes from top to bottom, what gets lighter from bottom to top: hair grows down and recedes up.
+    From B to A the turns are one minus these, so that the way back is the same way. D could not tell the two apart.
+
+    A place counts w = min(|A - B|, .3), in the window around it. Its turn is the share of all w at places of a smaller
+    key, -l (y - y'), with l in [-1, 1] how much lighter its surroundings get, y its row and y' the mean row of what
+    changes. Keys are averaged over the size of a mouth, so that small parts change as wholes.
 
     Args:
-        frame: D(F) on the way, [P, 3, H, W].
-        before: what it comes from, [P, 3, H, W].
-        after: what it goes to, [P, 3, H, W].
-        mirror: where each place's mirror image lies, as `torch.nn.functional.affine_grid` takes it, [P, 2, 3].
-        counts: which pairs count, 0 or 1, [P].
-    """
-    to_before, to_after, apart = (
-        _windowed(first, second) for first, second in ((frame, before), (frame, after), (before, after))
-    )
-    changed = ((to_before - to_after) / (0.125 * apart + 0.01)).sigmoid()
-    weight = apart.clamp(max=_FULL_WEIGHT)
-    grid = F.affine_grid(mirror, list(changed.shape), align_corners=False)
-    mirrored = F.grid_sample(torch.cat([changed, weight], dim=1), grid, align_corners=False)
-    weight = torch.minimum(weight, mirrored[:, 1:]) * counts.view(-1, 1, 1, 1)
-    return weighted_mean((changed - mirrored[:, :1]).square(), weight)
-
-
-def mirror_of(placement: Tensor) -> Tensor:
-    """Where the mirror image of each pixel of a moved picture lies, about the axis of the picture before it was moved.
-
-    p -> P^-1 (flip (P p)) with P the placement: from a drawn place to the original's, mirrored there, and back.
-
-    Args:
-        placement: P, [B, 2, 3], as `torch.nn.functional.affine_grid` takes it.
+        before: A, [P, 3, H, W].
+        after: B, [P, 3, H, W].
 
     Returns:
-        The same kind of map, [B, 2, 3].
+        In [0, 1], [P, 1, H, W].
     """
-    bottom = torch.tensor([0.0, 0.0, 1.0], device=placement.device).expand(len(placement), 1, 3)
-    whole = torch.cat([placement, bottom], dim=1)
-    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0], device=placement.device))
-    mirrored: Tensor = torch.linalg.inv(whole) @ flip @ whole
-    return mirrored[:, :2]
+    height = before.shape[2]
+    weight = _windowed(before, after).clamp(max=_FULL_WEIGHT)
+    difference = (after - before).mean(dim=1, keepdim=True)
+    surroundings, part = (2 * round(share * height / 2) + 1 for share in (_SURROUNDINGS, _PART))
+    lighter = _smooth(difference, surroundings) / (_smooth(difference.abs(), surroundings) + 0.02)
+    lighter = lighter / (lighter.abs() + 0.1)
+    rows = torch.linspace(-1, 1, height, device=before.device).view(1, 1, -1, 1)
+    middle = (rows * weight).sum(dim=(2, 3), keepdim=True) / (weight.sum(dim=(2, 3), keepdim=True) + 1e-6)
+    key = lighter * (middle - rows.expand_as(weight))
+    key = (_smooth(key * weight, part) / (_smooth(weight, part) + 1e-4)).flatten(1)
+    order = key.argsort(dim=1)
+    counted = weight.flatten(1).gather(1, order)
+    done = counted.cumsum(dim=1)
+    share = (done - counted / 2) / (done[:, -1:] + 1e-6)
+    return torch.empty_like(key).scatter_(1, order, share).view_as(weight)

@@ -13,21 +13,22 @@ for a picture that agrees with it in all labels of group i. Two kinds are traine
 
 A frame on the way, D(F_a + sum_i u_i T_i + v sum_{i in S} T_i), has branches S that move and others that stand at
 u_i = 0 or 1. It shall look like no mixture of two shapes. Groups are of two kinds. Some blend, such as colours: half
-way they show a mixture. The others switch: half way each place shows what was there before or what will be. Both ends
-are in the colours that are due at v:
+way they show a mixture. The others switch, place by place, each in its turn: half way a place shows what was there
+before or what will be. D learns this alone, once E and the T_i are finished. Both ends are in the colours due at v:
 
-    before = (1 - v) D(u)               + v D(u + those of S that blend)
-    after  = (1 - v) D(u + those of S that switch) + v D(u + S)
+    before = (1 - v) P(u)               + v P(u + those of S that blend)
+    after  = (1 - v) P(u + those of S that switch) + v P(u + S)
 
-as of pictures of the same shape, colours mix linearly, pixel by pixel. No end has to be drawn or labelled.
+as of pictures of the same shape, colours mix linearly, pixel by pixel. P is a picture of the set where there is one,
+else what a teacher draws: D as it was when it began to learn alone. No end has to be drawn or labelled.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -58,8 +59,19 @@ _READERS_RATE = 1e-3
 
 
 @dataclass(frozen=True)
+class Way:
+    """A frame on the way of each of P pairs, and both ends of that way, [P, 3, H, W] each."""
+
+    frame: Tensor
+    before: Tensor
+    """The picture at the start of the way; no gradient reaches it."""
+    after: Tensor
+    """The picture at its end; no gradient reaches it."""
+
+
+@dataclass(frozen=True)
 class Morphs:
-    """What E, the T_i and D make of a batch of P pairs."""
+    """Outputs of E, the T_i and D for a batch of P pairs."""
 
     features_a: Tensor
     """F_a, [P, C, h, w]."""
@@ -69,16 +81,12 @@ class Morphs:
     """T_i(F_b - F_a), [P, K, C, h, w]."""
     kept: Tensor
     """The kept frame of each a, [P, 3, H, W]."""
-    whole: Tensor
-    """The whole frame of each pair, [P, 3, H, W]."""
-    between: Tensor
-    """The frame on the way of each pair, [P, 3, H, W]; none before fronts are trained."""
-    before: Tensor
-    """What that frame comes from; no gradient reaches it. The same shape."""
-    after: Tensor
-    """What that frame goes to; no gradient reaches it. The same shape."""
-    read: Tensor
-    """The labels that the readers find in T_i(F_a), as logits, [P, L]; none without readers."""
+    whole: Tensor | None
+    """The whole frame of each pair, [P, 3, H, W]; None where no term compares or judges it."""
+    way: Way | None
+    """None unless D learns alone."""
+    read: Tensor | None
+    """The labels that the readers find in T_i(F_a), as logits, [P, L]; None without readers."""
 
 
 class Networks(nn.Module):
@@ -86,8 +94,10 @@ class Networks(nn.Module):
 
     critic: LabelCritic
     readers: LabelReaders
+    teacher: nn.Module
+    """D as it was when it began to learn alone."""
 
-    def __init__(self, config: ModelConfig, *, with_critic: bool, with_readers: bool) -> None:
+    def __init__(self, config: ModelConfig, *, with_critic: bool, with_readers: bool, with_teacher: bool) -> None:
         super().__init__()
         self.model = MorphModel(config)
         self.mean = MorphModel(config).eval().requires_grad_(False)
@@ -96,6 +106,8 @@ class Networks(nn.Module):
             self.critic = LabelCritic(len(config.attributes))
         if with_readers:
             self.readers = LabelReaders(config)
+        if with_teacher:
+            self.teacher = copy.deepcopy(self.mean.decoder)
 
 
 class DefaultMethod(MorphMethod[Draws, Morphs]):
@@ -130,7 +142,12 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             _log.warning("recipe.blended names %s, which the data does not have", ", ".join(unknown))
         self._recipe = recipe
         self.critics = ("critic",) if recipe.has_critic else ()
-        nets = Networks(self.config, with_critic=recipe.has_critic, with_readers=recipe.read > 0).to(self.device)
+        nets = Networks(
+            self.config,
+            with_critic=recipe.has_critic,
+            with_readers=recipe.read > 0,
+            with_teacher=recipe.decoder_from < 1,
+        ).to(self.device)
         self.networks = self._nets = nets.to(memory_format=torch.channels_last)
         self.model, self.mean_model = self._nets.model, self._nets.mean
         self._rates = {
@@ -174,14 +191,14 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         """Name what this step trains."""
         return self._recipe.phase(step / self._steps)
 
+    def begin_step(self, step: int) -> None:
+        """Keep D as it is where it begins to learn alone."""
+        if step == self._decoder_from:
+            self._nets.teacher.load_state_dict(self.mean_model.decoder.state_dict())
+
     def learners(self, step: int) -> tuple[str, ...]:
         """Return D alone in its phase, and all networks except the critic before."""
         return ("model.decoder",) if self.phase(step) == DECODER else super().learners(step)
-
-    def term_weights(self, step: int) -> Mapping[str, float]:
-        """Let ghosts count more while D learns alone."""
-        share = self._recipe.decoder_front if self.phase(step) == DECODER else 1.0
-        return {**self.weights, "front": share * self.weights["front"]}
 
     def learning_rate(self, name: str, step: int) -> float:
         """Let all rates fall alike; where a critic joins or D begins to learn alone, they rise and fall again."""
@@ -193,14 +210,13 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         return rate * rate_share(step - before, self._steps - before)
 
     def draw(self, batch: NormalisedBatch, step: int, generator: torch.Generator) -> Draws:
-        """Draw who stands in for whom, and the ways of the frames on the way."""
+        """Draw which pictures stand in for others, and the way of each frame on the way."""
         recipe = self._recipe
         drawn = draw(
             len(batch.pictures),
             len(self.config.branches),
             generator,
             with_critic=step >= self._judged_from,
-            with_fronts=recipe.has_fronts(step / self._steps),
             decoder_alone=self.phase(step) == DECODER,
             penalised=step % recipe.penalty_every == 0,
             swap=recipe.swap,
@@ -214,25 +230,32 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             encoded = model.encoder(batch.pictures)
             deltas = model.deltas(encoded[source], encoded[target])
             agree = self._agree(batch)
-            features = [self._composed(encoded, source, self._kept(batch, agree, draws))]
+            features = {"kept": self._composed(encoded, source, self._stand_ins_for_kept(batch, agree, draws))}
             if self._recipe.arrive > 0 or draws.with_critic:
-                features.append(self._whole(batch, encoded, deltas, agree, draws))
-        none = batch.pictures[:0]
-        before = after = none
-        if draws.with_fronts:
+                features["whole"] = self._whole_features(batch, encoded, deltas, agree, draws)
+        if draws.decoder_alone:
             every = (batch.group == ALL_GROUPS).float().unsqueeze(1)
-            start, moving = every * draws.start, torch.lerp(self._moving(batch), draws.moving, every)
-            before, after = self._ends(batch, encoded[source].detach(), deltas.detach(), start, moving, draws.times)
+            start, moving = every * draws.start, torch.lerp(self._moving_branches(batch), draws.moving, every)
+            before, after = self._ends(batch, encoded[source], deltas, start, moving, draws.times)
             strengths = start + draws.times.unsqueeze(1) * moving
-            # What lies between is D's task alone: E and the T_i learn from composed frames.
-            features.append((encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)).detach())
-        kept, *rest = self._decode(torch.cat(features)).split([len(part) for part in features])
-        between = rest.pop() if draws.with_fronts else none
-        whole = rest.pop() if rest else none
-        features_a, read = encoded[source], torch.empty(0)
-        if self._recipe.read > 0:
-            read = self._nets.readers({group: model.branches[group](features_a) for group in self.config.groups})
-        return Morphs(features_a, encoded[target], deltas, kept, whole, between, before, after, read)
+            features["between"] = encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)
+        decoded = self._decode(torch.cat(list(features.values()))).split([len(part) for part in features.values()])
+        frames = dict(zip(features, decoded, strict=True))
+        return Morphs(
+            features_a=encoded[source],
+            features_b=encoded[target],
+            deltas=deltas,
+            kept=frames["kept"],
+            whole=frames.get("whole"),
+            way=Way(frames["between"], before, after) if draws.decoder_alone else None,
+            read=self._read(encoded[source]) if self._recipe.read > 0 else None,
+        )
+
+    def _read(self, features: Tensor) -> Tensor:
+        """Let the readers find the labels of each group in its T_i's part of features [P, C, h, w]; logits [P, L]."""
+        branches = self._nets.model.branches
+        logits: Tensor = self._nets.readers({group: branches[group](features) for group in self.config.groups})
+        return logits
 
     def _decode(self, features: Tensor) -> Tensor:
         """Decode pictures, clamped to [black, white] as served ones are: a background is white, not nearly white.
@@ -240,22 +263,25 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         Gradients pass as if nothing were clamped, so that a value beyond white still learns to be grey.
         """
         pictures: Tensor = self._nets.model.decoder(features)
-        return pictures + (pictures.clamp(self._black, self._white) - pictures).detach()
+        return pictures + (self._clamp(pictures) - pictures).detach()
+
+    def _clamp(self, pictures: Tensor) -> Tensor:
+        return pictures.clamp(self._black, self._white)
 
     def critic_terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs, update: int) -> dict[str, Tensor]:
         """Real pictures against frames, label by label; the classifier; and the gradient's penalty now and then."""
-        if not draws.with_critic:
+        if not draws.with_critic or output.whole is None:
             return {}
-        critic, (shown, counts) = self._nets.critic, self._shown_labels(batch, draws)
-        pictures = torch.cat([batch.pictures, output.whole.detach(), output.between.detach()])
-        real, whole, between = critic(pictures).split(len(batch.pictures), len(output.whole), len(output.between))
+        critic, (frame_labels, counts) = self._nets.critic, self._frame_labels(batch, draws)
+        pictures = torch.cat([batch.pictures, output.whole.detach()])
+        real, whole = critic(pictures).split(len(batch.pictures), len(output.whole))
         labels, known = batch.labels, batch.known
         terms = {
             "judgement": losses.real_loss(real.real)
-            + losses.fake_loss(torch.cat([whole.real, between.real]))
+            + losses.fake_loss(whole.real)
             + losses.conditional_loss(real.with_labels(labels), known, real=True)
             + 0.5 * losses.conditional_loss(real.with_labels(1 - labels), known, real=False)
-            + 0.5 * losses.conditional_loss(whole.with_labels(shown), counts, real=False),
+            + 0.5 * losses.conditional_loss(whole.with_labels(frame_labels), counts, real=False),
             "classifier": attribute_loss(real.labels, labels, known),
         }
         if draws.penalised:
@@ -267,39 +293,44 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
 
     def terms(self, batch: NormalisedBatch, draws: Draws, output: Morphs) -> dict[str, Tensor]:
         """The terms of this step's phase that have a weight."""
-        recipe = self._recipe
-        pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
-        alike, one_group = self._moved_alike(batch), (batch.group != ALL_GROUPS).float()
         weights = self._place_weights(batch)
         terms = {
-            "reconstruction": losses.reconstruction_loss(output.kept, pictures_a, weights[batch.source]),
+            "reconstruction": losses.reconstruction_loss(
+                output.kept, batch.pictures[batch.source], weights[batch.source]
+            ),
             "total": losses.total_loss(output.features_a, output.deltas, output.features_b),
         }
-        if recipe.arrive > 0:
-            # The frame's labels are those of b, and known.
-            shown = torch.maximum(self._agree(batch)[batch.source, batch.target].float(), self._moving_whole(batch))
-            counts = self._arrived(batch, draws) * alike * shown.amin(dim=1) * batch.known[batch.target].amin(dim=1)
-            terms["arrive"] = losses.arrive_loss(
-                output.whole, pictures_a, pictures_b, counts, weights[batch.target], recipe.focus
-            )
-        if recipe.keep > 0 and len(output.whole):
-            terms["keep"] = losses.keep_loss(output.whole, pictures_a, one_group)
-        if recipe.read > 0:
+        if output.whole is not None:
+            terms |= self._whole_terms(batch, draws, output.whole, weights[batch.target])
+        if output.read is not None:
             terms["read"] = attribute_loss(output.read, batch.labels[batch.source], batch.known[batch.source])
-        if draws.with_critic:
-            terms |= self._judged(batch, draws, output)
-        if draws.with_fronts:
-            frames = output.between, output.before, output.after
-            mirror = losses.mirror_of(batch.placement[batch.source])
-            terms |= {
-                "front": losses.front_loss(*frames),
-                "share": losses.share_loss(*frames, draws.times),
-                "symmetry": losses.symmetry_loss(*frames, mirror, alike),
-            }
+        if output.way is not None:
+            way = output.way.frame, output.way.before, output.way.after
+            terms |= {"front": losses.front_loss(*way), "sweep": losses.sweep_loss(*way, draws.times)}
         return {name: value for name, value in terms.items() if self.weights[name] > 0}
 
+    def _whole_terms(self, batch: NormalisedBatch, draws: Draws, whole: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Compare the whole frames [P, 3, H, W] with b and a, and let the critic judge them."""
+        pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
+        terms = {}
+        if self._recipe.arrive > 0:
+            # The frame's labels are those of b, and known.
+            agree = torch.maximum(self._agree(batch)[batch.source, batch.target].float(), self._moving_groups(batch))
+            arrived = agree.amin(dim=1) * batch.known[batch.target].amin(dim=1)
+            counts = self._at_full_strength(batch, draws) * self._same_augmentation(batch) * arrived
+            terms["arrive"] = losses.arrive_loss(whole, pictures_a, pictures_b, counts, weight, self._recipe.focus)
+        if self._recipe.keep > 0:
+            terms["keep"] = losses.keep_loss(whole, pictures_a, (batch.group != ALL_GROUPS).float())
+        if draws.with_critic:
+            judged, (labels, counts) = self._nets.critic(whole), self._frame_labels(batch, draws)
+            terms["real"] = losses.real_loss(judged.real)
+            terms["labels"] = losses.conditional_loss(
+                judged.with_labels(labels), counts, real=True
+            ) + 0.5 * attribute_loss(judged.labels, labels, counts)
+        return terms
+
     def _place_weights(self, batch: NormalisedBatch) -> Tensor:
-        """What each place of each picture counts, moved as the picture was, [B, 1, H, W]."""
+        """Weight of each pixel, moved with the picture's augmentation, [B, 1, H, W]."""
         if self._places is None:
             return torch.ones_like(batch.pictures[:, :1])
         places = self._places.expand(len(batch.pictures), -1, -1, -1)
@@ -322,20 +353,22 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         drawn: Tensor = scores[pictures].masked_fill(~agree[pictures].transpose(1, 2), -1).argmax(dim=2)
         return drawn
 
-    def _kept(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
+    def _stand_ins_for_kept(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
         """Return, for each a and group, a picture that agrees with it, itself or another; [P, G]."""
         others = self._stand_ins(agree, draws.scores[KEPT], batch.source)
         return torch.where(draws.swapped[batch.source], others, batch.source.unsqueeze(1))
 
-    def _moved(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
+    def _stand_ins_for_whole(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
         """Return, for each pair and group, a picture that agrees with b where the group moves, else with a; [P, G]."""
         stay, move = (self._stand_ins(agree, draws.scores[WHOLE], side) for side in (batch.source, batch.target))
-        return torch.where(self._moving_whole(batch) > 0, move, stay)
+        return torch.where(self._moving_groups(batch) > 0, move, stay)
 
-    def _whole(self, batch: NormalisedBatch, encoded: Tensor, deltas: Tensor, agree: Tensor, draws: Draws) -> Tensor:
+    def _whole_features(
+        self, batch: NormalisedBatch, encoded: Tensor, deltas: Tensor, agree: Tensor, draws: Draws
+    ) -> Tensor:
         """Return the features of each pair's whole frame, at the strengths that the critic shall see, [P, C, h, w]."""
         own = encoded[batch.source]
-        moved = self._composed(encoded, batch.source, self._moved(batch, agree, draws)) - own
+        moved = self._composed(encoded, batch.source, self._stand_ins_for_whole(batch, agree, draws)) - own
         if not self._recipe.has_critic:
             return own + moved
         every = batch.group == ALL_GROUPS
@@ -349,76 +382,68 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             composed = composed + self._nets.model.branches[group](features[column] - own)
         return composed
 
-    def _shown_labels(self, batch: NormalisedBatch, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _frame_labels(self, batch: NormalisedBatch, draws: Draws) -> tuple[Tensor, Tensor]:
         """Return the labels that each pair's whole frame shall show, and what each label counts.
 
         Labels that move count two thirds together, the others a third; unknown ones count nothing. [P, L] each.
         """
-        taken = self._moving_whole(batch) @ self._members.T
+        taken = self._moving_groups(batch) @ self._members.T
         labels_a, labels_b = batch.labels[batch.source], batch.labels[batch.target]
         known_a, known_b = batch.known[batch.source], batch.known[batch.target]
         shares = sum(
             share * part / part.sum(dim=1, keepdim=True).clamp(min=1) for share, part in ((1, taken), (0.5, 1 - taken))
         )
-        # Of a frame on the way nobody knows which labels it shows.
-        known = (known_a + taken * (known_b - known_a)) * self._arrived(batch, draws).unsqueeze(1)
+        # The labels of a frame on the way are unknown: they weigh 0.
+        known = (known_a + taken * (known_b - known_a)) * self._at_full_strength(batch, draws).unsqueeze(1)
         return labels_a + taken * (labels_b - labels_a), known * shares
 
-    def _judged(self, batch: NormalisedBatch, draws: Draws, output: Morphs) -> dict[str, Tensor]:
-        """What the critic says of the frames, for E, the T_i and D."""
-        shown, counts = self._shown_labels(batch, draws)
-        frames = torch.cat([output.whole, output.between])
-        whole, between = self._nets.critic(frames).split(len(output.whole), len(output.between))
-        return {
-            "real": losses.real_loss(torch.cat([whole.real, between.real])),
-            "labels": losses.conditional_loss(whole.with_labels(shown), counts, real=True)
-            + 0.5 * attribute_loss(whole.labels, shown, counts),
-        }
-
-    def _moved_alike(self, batch: NormalisedBatch) -> Tensor:
+    def _same_augmentation(self, batch: NormalisedBatch) -> Tensor:
         """1 for pairs whose pictures the augmentation has moved alike, else 0, [P]."""
         difference = batch.placement[batch.source] - batch.placement[batch.target]
         return (difference.abs().amax(dim=(1, 2)) < 1e-4).float()
 
-    def _moving(self, batch: NormalisedBatch) -> Tensor:
+    def _moving_branches(self, batch: NormalisedBatch) -> Tensor:
         """1 for the branches that move when a pair's own group does, or all that labels name; [P, K]."""
         own = nn.functional.one_hot(batch.group.clamp(min=0), len(self.config.branches)).float()
         named = torch.ones_like(own)
         named[:, -1] = 0
         return torch.where((batch.group == ALL_GROUPS).unsqueeze(1), named, own)
 
-    def _arrived(self, batch: NormalisedBatch, draws: Draws) -> Tensor:
+    def _at_full_strength(self, batch: NormalisedBatch, draws: Draws) -> Tensor:
         """Whether each pair's whole frame is at the whole strength of what moves, bool [P]."""
         if not self._recipe.has_critic:
             return torch.ones_like(batch.group, dtype=torch.bool)
         return (draws.strengths == 1) & (batch.group != ALL_GROUPS)
 
-    def _moving_whole(self, batch: NormalisedBatch) -> Tensor:
+    def _moving_groups(self, batch: NormalisedBatch) -> Tensor:
         """1 for the groups that move in a pair's whole frame, all of them where only b says what is right; [P, G]."""
-        moving = self._moving(batch)[:, :-1]
+        moving = self._moving_branches(batch)[:, :-1]
         return moving if self._recipe.has_critic else torch.ones_like(moving)
 
     @torch.no_grad()
     def _ends(
         self, batch: NormalisedBatch, features: Tensor, deltas: Tensor, start: Tensor, moving: Tensor, times: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What each frame on the way comes from and what it goes to, in the colours that are due, [P, 3, H, W] each.
+        """The picture at the start of each way and that at its end, in the colours due, [P, 3, H, W] each.
 
-        Where all branches are at 0, or all at 1, the picture itself is better than what D makes of it.
+        Where all branches are at 0, or all at 1, it is a or b. Else it is a plus what the teacher's picture of the
+        strengths differs from its picture of a: what does not change is as sharp as in a.
         """
         every = self.batches.rows_of_all_groups.to(self.device)
         pairs, ways = len(features), len(every)
-        # Of one group the way starts at a, and the group either blends or switches.
+        # The way of a single group starts at a, and the group either blends or switches.
         start_all, moving_all, blends = start[every], moving[every], self._blends
         strengths = torch.cat(
             [start + moving, start_all, start_all + moving_all * blends, start_all + moving_all * (1 - blends)]
         )
-        rows = torch.cat([batch.source, every, every, every])
-        decoded = self._decode(features[rows] + torch.einsum("nk,nkchw->nchw", strengths, deltas[rows]))
-        at_a, at_b = ((strengths == value).all(dim=1).view(-1, 1, 1, 1) for value in (0, 1))
+        rows = torch.arange(pairs, device=self.device)
+        rows = torch.cat([rows, every, every, every])
+        moved = features[rows] + torch.einsum("nk,nkchw->nchw", strengths, deltas[rows])
+        decoded, of_a = self._clamp(self._nets.teacher(torch.cat([moved, features]))).split([len(moved), pairs])
         pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
-        decoded = torch.where(at_a, pictures_a[rows], torch.where(at_b, pictures_b[rows], decoded))
-        last, *three = decoded.split([pairs, ways, ways, ways])
+        drawn = self._clamp(pictures_a[rows] + decoded - of_a[rows])
+        at_b = (strengths == 1).all(dim=1).view(-1, 1, 1, 1)
+        last, *three = torch.where(at_b, pictures_b[rows], drawn).split([pairs, ways, ways, ways])
         coloured = (moving @ blends > 0).view(-1, 1, 1, 1)
         one = pictures_a, torch.where(coloured, last, pictures_a), torch.where(coloured, pictures_a, last)
         first, coloured, shaped = (

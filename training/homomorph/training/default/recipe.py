@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from homomorph.errors import ConfigError
 
-MORPHS, FRONTS, DECODER = "morphs", "fronts", "decoder"
-"""Phases: E, the T_i and D learn whole morphs; then D also learns frames on the way; then D learns alone."""
+MORPHS, DECODER = "morphs", "decoder"
+"""Phases: E, the T_i and D learn whole morphs; then D learns alone, frames on the way too."""
 
 TERMS = (
     "reconstruction",
@@ -20,15 +20,14 @@ TERMS = (
     "total",
     "read",
     "front",
-    "share",
-    "symmetry",
+    "sweep",
 )
 """Names of the terms."""
 
 
 @dataclass(frozen=True)
 class DefaultRecipe:
-    """Ten weights, one a term (`losses.py` has the equations). A term of weight 0 is not computed."""
+    """Nine weights, one a term (`losses.py` has the equations). A term of weight 0 is not computed."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -38,7 +37,7 @@ class DefaultRecipe:
     arrive: float = 0.0
     """A morph with all labels of b is b; for pictures of which labels say nearly all, as drawings."""
     real: float = 0.0
-    """The critic takes whole frames and frames on the way for real pictures."""
+    """The critic takes whole frames, at any strength, for real pictures."""
     labels: float = 0.0
     """The critic finds in whole frames the labels that they should show."""
     keep: float = 0.0
@@ -47,12 +46,10 @@ class DefaultRecipe:
     """All T_i together reach b."""
     read: float = 0.0
     """Linear readers find each group's labels in its T_i's part of a picture's features."""
-    front: float = 2.0
+    front: float = 10.0
     """Each place of a frame on the way shows what it showed before a change or what it shows after it; for D alone."""
-    share: float = 1.0
-    """The share of the places that show it after the change is v; for D alone."""
-    symmetry: float = 1.0
-    """A place and its mirror image change together; for D alone, and for faces that look straight ahead."""
+    sweep: float = 5.0
+    """Places change one after the other, so that the share v of them has changed; for D alone."""
     blended: tuple[str, ...] = ()
     """Groups between whose looks there is a continuum, such as colours. They mix on the way; the others make fronts."""
     places: float = 2.0
@@ -73,22 +70,17 @@ class DefaultRecipe:
     """Share of the steps that are done when the critic joins: it would tell first, blurred pictures by their blur."""
     judged_rate: float = 2e-4
     """Learning rate of E, the T_i and D once the critic has joined. From then on Adam updates them all."""
-    fronts_from: float = 0.6
-    """Share of the steps that are done when frames on the way join."""
-    decoder_from: float = 1.0
+    decoder_from: float = 0.5
     """Share of the steps that are done when E and the T_i are finished, and D begins to learn alone; 1: never."""
     decoder_rate: float = 3e-3
     """Muon's largest learning rate for D while it learns alone."""
-    decoder_front: float = 5.0
-    """What `front` counts while D learns alone, as a multiple of its weight. Against it stands `share`, which a mixture
-    of both ends, a ghost, would serve best."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(value, float | int) and not value >= 0:
                 raise ConfigError(f"recipe.{item.name} must not be negative, it is {value}")
-        for name in ("critic_from", "fronts_from", "decoder_from", "swap"):
+        for name in ("critic_from", "decoder_from", "swap"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"recipe.{name} is a share, at most 1, not {getattr(self, name)}")
         if self.has_critic and self.decoder_from < 1:
@@ -106,12 +98,6 @@ class DefaultRecipe:
         """Whether a term needs the critic."""
         return self.real > 0 or self.labels > 0
 
-    def has_fronts(self, done: float) -> bool:
-        """Whether frames on the way are learned when this share of the steps is done."""
-        return done >= self.fronts_from and (self.front > 0 or self.share > 0 or self.symmetry > 0)
-
     def phase(self, done: float) -> str:
         """Name the phase when this share of the steps is done."""
-        if done >= self.decoder_from:
-            return DECODER
-        return FRONTS if self.has_fronts(done) else MORPHS
+        return DECODER if done >= self.decoder_from else MORPHS
