@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -17,6 +19,7 @@ import yaml
 
 import homomorph_client
 from homomorph_cli import bench, one_line_errors
+from homomorph_client import version
 from homomorph_client.version import DISTRIBUTION, WEIGHTS, __version__, install_hint
 from homomorph_export.serving.triton_folder import REQUIREMENTS
 
@@ -52,7 +55,33 @@ def test_the_name_and_the_version_stand_once() -> None:
     assert PROJECT["name"] == DISTRIBUTION
     assert homomorph_client.__version__ == __version__
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "homomorph_client.version.__version__"}
-    assert install_hint("train") == "pip install 'homomorph-interpolation[train]'"
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        (None, "pip install 'homomorph-interpolation[train]'"),
+        (
+            {"url": "https://example.org/homomorph.whl", "archive_info": {}},
+            "pip install 'homomorph-interpolation[train]'",
+        ),
+        ({"url": "file:///home/me/my%20clone", "dir_info": {}}, "pip install '/home/me/my clone[train]'"),
+        ({"url": "file:///home/me/clone", "dir_info": {"editable": True}}, "pip install -e '/home/me/clone[train]'"),
+    ],
+)
+def test_an_extra_is_installed_from_where_homomorph_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, record: dict[str, Any] | None, command: str
+) -> None:
+    (tmp_path / "METADATA").write_text(f"Name: {DISTRIBUTION}\n", encoding="utf-8")
+    if record is not None:
+        (tmp_path / "direct_url.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(version, "distribution", lambda name: importlib.metadata.PathDistribution(tmp_path))
+    assert version.install_hint("train") == command
+
+
+def test_an_extra_is_installed_by_name_where_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "DISTRIBUTION", "no-such-distribution")
+    assert version.install_hint("train") == "pip install 'no-such-distribution[train]'"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -144,7 +173,7 @@ def test_a_missing_extra_says_what_for(capsys: pytest.CaptureFixture[str], monke
     with pytest.raises(SystemExit) as ended:
         one_line_errors.run_app(lambda *_, **__: missing())  # type: ignore[arg-type, return-value]
     assert ended.value.code == 2
-    said = "homomorph: to train, pip install 'homomorph-interpolation[train]' (torch is not installed)\n"
+    said = f"homomorph: to train, {install_hint('train')} (torch is not installed)\n"
     assert capsys.readouterr().err == said
 
 
@@ -155,7 +184,7 @@ def test_missing_peers_are_said_before_anything_is_measured(
     for words in (("serving",), ("model", "--runtime", "openvino")):
         outcome = homomorph("bench", *words, "--out", tmp_path / "out")
         assert outcome.code == 2
-        assert "pip install 'homomorph-interpolation[bench-peers]'" in outcome.err
+        assert install_hint("bench-peers") in outcome.err
         assert not (tmp_path / "out").exists()
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from homomorph_client.errors import ServerError
+from homomorph_client.version import install_hint
 from homomorph_export import engines
 from homomorph_export.flavours import ONNX, PYTHON
 from homomorph_export.ops.build import build
@@ -116,9 +117,7 @@ def test_an_engine_that_would_compute_nothing_is_refused(
 def test_a_missing_engine_is_one_line(homomorph: Any, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_choice, "find_spec", lambda package: None)
     outcome = homomorph("serve", "--repository", repository, "--gpus", "none", "--engine", "openvino")
-    said = (
-        "homomorph: for engine openvino, pip install 'homomorph-interpolation[openvino]': openvino is not installed\n"
-    )
+    said = f"homomorph: for engine openvino, {install_hint('openvino')}: openvino is not installed\n"
     assert (outcome.code, outcome.err) == (2, said)
 
 

@@ -21,6 +21,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from homomorph.models.config import ModelConfig
 from homomorph_client.errors import ServerError
+from homomorph_client.version import install_hint
 from homomorph_export.catalogue import morph_models
 from homomorph_export.flavours import LIBTORCH, ONNX, PYTHON
 from homomorph_export.repository import write_description
@@ -284,7 +285,7 @@ def no_triton_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_pytriton(repository: Path, no_triton_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ServerError, match=r"to serve, pip install 'homomorph-interpolation\[serve\]'"):
+    with pytest.raises(ServerError, match=re.escape(f"to serve, {install_hint('serve')}")):
         TritonServer(repository, models=["good"]).start()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from homomorph.progress import Progress
 from homomorph_client.errors import ServerError
+from homomorph_client.version import install_hint
 from homomorph_export.serving import distribution, guard, triton_folder
 
 
@@ -65,7 +67,7 @@ def test_the_folder_is_taken_otherwise(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_without_torch_nothing_is_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ServerError, match=r"to serve, pip install 'homomorph-interpolation\[export\]'.*torch"):
+    with pytest.raises(ServerError, match=rf"to serve, {re.escape(install_hint('export'))}.*torch"):
         distribution.ensure_triton()
     assert not folder.exists()
 
