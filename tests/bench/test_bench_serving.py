@@ -200,7 +200,7 @@ def test_the_command_measures_the_real_server(
 
 def test_a_peer_runs_in_a_keeper_of_its_own(tmp_path: Path) -> None:
     with Peer("wire", tmp_path) as peer:  # this module ends at once, and writes nothing
-        peer._keeper.wait()
+        peer._keeper._process.wait(timeout=60)
         with pytest.raises(systems.ServerError, match="the peer wire ended by itself: it wrote nothing"):
             peer.check()
 
