@@ -17,6 +17,7 @@ from homomorph.data.batches import PairedBatches
 from homomorph.data.labels import LabelledPictures
 from homomorph.errors import ConfigError
 from homomorph.progress import Progress
+from homomorph.runs.record import read_record
 from homomorph.runs.state import STATE_FILE
 from homomorph.training import loop
 from homomorph.training.default.recipe import DefaultRecipe
@@ -101,6 +102,9 @@ def test_two_processes_reach_the_loss_of_one(
     assert two[-1][falling] == pytest.approx(one[-1][falling], rel=0.1)
     assert two[-1][falling] < 0.9 * two[first][falling]
     assert two[-1].keys() == one[-1].keys()
+    record = read_record(in_two / name)
+    assert record is not None
+    assert record.machine.endswith(", 2 threads"), "torchrun gives each process one"
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
