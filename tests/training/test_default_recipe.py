@@ -83,6 +83,8 @@ def test_a_term_of_weight_0_is_not_computed(data: LabelledPictures, tiny: MorphP
     ):
         method = DefaultMethod(data, tiny, recipe, steps=10)
         assert method.terms(*_step(method, 9)).keys() == expected
+    without_fronts = DefaultMethod(data, tiny, DefaultRecipe(front=0, sweep=0, decoder_from=0), steps=10)
+    assert _step(without_fronts)[2].way is None, "no frame on the way is decoded"
     without_critic = DefaultMethod(data, tiny, DefaultRecipe(arrive=1), steps=10)
     assert without_critic.critic_terms(*_step(without_critic, 9), 0) == {}
 

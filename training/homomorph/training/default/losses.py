@@ -148,7 +148,7 @@ def front_loss(frame: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def sweep_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor) -> Tensor:
-    """mean |x - M| with M = B where a place's turn is before v, else A: places change one after the other.
+    """mean |x - M|: places change one after the other. M is B where the turn of a place is below v, else A.
 
     Args:
         frame: x, [P, 3, H, W].
@@ -161,14 +161,16 @@ def sweep_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor) -> T
 
 
 def turns(before: Tensor, after: Tensor) -> Tensor:
-    """When each place changes from A to B, so that at any v the share v of all that changes has changed.
+    """The strength at which each place changes from A to B. At any v, the share v of all change has happened.
 
-    What gets darker changes from top to bottom, what gets lighter from bottom to top: hair grows down and recedes up.
-    From B to A the turns are one minus these, so that the way back is the same way. D could not tell the two apart.
+    Places that get darker change from top to bottom, and places that get lighter from bottom to top: hair grows down
+    and recedes up. The turns from B to A are one minus those from A to B, because F is linear in v: both ways have the
+    same features, and D cannot tell them apart.
 
-    A place counts w = min(|A - B|, .3), in the window around it. Its turn is the share of all w at places of a smaller
-    key, -l (y - y'), with l in [-1, 1] how much lighter its surroundings get, y its row and y' the mean row of what
-    changes. Keys are averaged over the size of a mouth, so that small parts change as wholes.
+    The turn of a place is its rank among all places, ordered by -l (y - y') and weighted by w = min(|A - B|, .3), with
+    |A - B| the mean of the window around the place. l in [-1, 1] says how much lighter the surroundings get, y is the
+    place's row, y' the mean row of the change. The order is averaged over windows of the size of a mouth, so that small
+    parts change as wholes.
 
     Args:
         before: A, [P, 3, H, W].

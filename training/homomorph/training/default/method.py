@@ -60,7 +60,7 @@ _READERS_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Way:
-    """A frame on the way of each of P pairs, and both ends of that way, [P, 3, H, W] each."""
+    """A frame on the way of each pair, and both ends of that way, [P, 3, H, W] each."""
 
     frame: Tensor
     before: Tensor
@@ -84,7 +84,7 @@ class Morphs:
     whole: Tensor | None
     """The whole frame of each pair, [P, 3, H, W]; None where no term compares or judges it."""
     way: Way | None
-    """None unless D learns alone."""
+    """None unless D learns alone, and from frames on the way."""
     read: Tensor | None
     """The labels that the readers find in T_i(F_a), as logits, [P, L]; None without readers."""
 
@@ -233,7 +233,8 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             features = {"kept": self._composed(encoded, source, self._stand_ins_for_kept(batch, agree, draws))}
             if self._recipe.arrive > 0 or draws.with_critic:
                 features["whole"] = self._whole_features(batch, encoded, deltas, agree, draws)
-        if draws.decoder_alone:
+        way = draws.decoder_alone and self._recipe.has_fronts
+        if way:
             every = (batch.group == ALL_GROUPS).float().unsqueeze(1)
             start, moving = every * draws.start, torch.lerp(self._moving_branches(batch), draws.moving, every)
             before, after = self._ends(batch, encoded[source], deltas, start, moving, draws.times)
@@ -247,7 +248,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             deltas=deltas,
             kept=frames["kept"],
             whole=frames.get("whole"),
-            way=Way(frames["between"], before, after) if draws.decoder_alone else None,
+            way=Way(frames["between"], before, after) if way else None,
             read=self._read(encoded[source]) if self._recipe.read > 0 else None,
         )
 
@@ -426,8 +427,8 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
     ) -> tuple[Tensor, Tensor]:
         """The picture at the start of each way and that at its end, in the colours due, [P, 3, H, W] each.
 
-        Where all branches are at 0, or all at 1, it is a or b. Else it is a plus what the teacher's picture of the
-        strengths differs from its picture of a: what does not change is as sharp as in a.
+        Where all branches are at 0, the end is a; where all are at 1, it is b. Elsewhere it is a + t - t_a, with t the
+        teacher's picture at these strengths and t_a its picture of a. So what does not change is as sharp as in a.
         """
         every = self.batches.rows_of_all_groups.to(self.device)
         pairs, ways = len(features), len(every)
@@ -444,8 +445,8 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         drawn = self._clamp(pictures_a[rows] + decoded - of_a[rows])
         at_b = (strengths == 1).all(dim=1).view(-1, 1, 1, 1)
         last, *three = torch.where(at_b, pictures_b[rows], drawn).split([pairs, ways, ways, ways])
-        coloured = (moving @ blends > 0).view(-1, 1, 1, 1)
-        one = pictures_a, torch.where(coloured, last, pictures_a), torch.where(coloured, pictures_a, last)
+        blending = (moving @ blends > 0).view(-1, 1, 1, 1)
+        one = pictures_a, torch.where(blending, last, pictures_a), torch.where(blending, pictures_a, last)
         first, coloured, shaped = (
             of_one.index_copy(0, every, of_all) for of_one, of_all in zip(one, three, strict=True)
         )

@@ -98,6 +98,11 @@ class DefaultRecipe:
         """Whether a term needs the critic."""
         return self.real > 0 or self.labels > 0
 
+    @property
+    def has_fronts(self) -> bool:
+        """Whether a term needs frames on the way."""
+        return self.front > 0 or self.sweep > 0
+
     def phase(self, done: float) -> str:
         """Name the phase when this share of the steps is done."""
         return DECODER if done >= self.decoder_from else MORPHS
