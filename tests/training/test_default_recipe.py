@@ -231,10 +231,10 @@ def test_pictures_stand_in_only_for_those_that_they_agree_with(data: LabelledPic
         swaps = 0
         for step in range(6):
             batch, draws, _ = _step(method, step)
-            agree, codes = method._agree(batch), _codes(method, batch)
+            agree, codes = method._composition.agree(batch), _codes(method, batch)
             kept, moved = (
-                method._stand_ins_for_kept(batch, agree, draws),
-                method._stand_ins_for_whole(batch, agree, draws),
+                method._composition.stand_ins_for_kept(batch, agree, draws),
+                method._composition.stand_ins_for_whole(batch, agree, draws),
             )
             for pair, (a, b) in enumerate(zip(batch.source.tolist(), batch.target.tolist(), strict=True)):
                 for group in range(len(method.config.groups)):
@@ -252,9 +252,9 @@ def test_pictures_stand_in_only_for_those_that_they_agree_with(data: LabelledPic
 def test_unknown_labels_have_no_stand_in(method: DefaultMethod) -> None:
     batch, draws, _ = _step(method)
     known = torch.zeros_like(batch.known)
-    agree = method._agree(dataclasses.replace(batch, known=known))
+    agree = method._composition.agree(dataclasses.replace(batch, known=known))
     assert torch.equal(agree, torch.eye(len(known), dtype=torch.bool).unsqueeze(2).expand_as(agree))
-    stand_ins = method._stand_ins(agree, draws.scores[KEPT], batch.source)
+    stand_ins = method._composition._stand_ins(agree, draws.scores[KEPT], batch.source)
     assert torch.equal(stand_ins, batch.source.unsqueeze(1).expand_as(stand_ins))
 
 
@@ -273,7 +273,7 @@ def test_a_composed_frame_takes_each_group_from_its_picture(method: DefaultMetho
 def test_whole_frames_shall_show_known_labels(method: DefaultMethod) -> None:
     batch, draws, _ = _step(method)
     strengths = torch.where(torch.arange(len(batch.source)) % 3 == 0, 0.5, 1.0)
-    shown, counts = method._frame_labels(batch, dataclasses.replace(draws, strengths=strengths))
+    shown, counts = method._composition.frame_labels(batch, dataclasses.replace(draws, strengths=strengths))
     groups = list(method.config.groups)
     for pair, group in enumerate(batch.group.tolist()):
         moved = set(groups) if group == ALL_GROUPS else {groups[group]}
@@ -341,7 +341,7 @@ def test_a_whole_frame_is_compared_with_b_where_it_has_bs_labels(
         a, b = codes[batch.source[pair]], codes[batch.target[pair]]
         rest = [index for index in range(len(a)) if critic and group not in (ALL_GROUPS, index)]
         compared[pair] = all(a[index] == b[index] for index in rest) and bool(known[batch.target[pair]].all())
-    compared &= method._same_augmentation(batch) > 0
+    compared &= method._composition.same_augmentation(batch) > 0
     if critic:
         compared &= (draws.strengths == 1) & (batch.group != ALL_GROUPS)
     assert compared[1:].any() or critic
@@ -422,6 +422,6 @@ def test_pairs_of_one_group_are_moved_alike(data: LabelledPictures, tiny: MorphP
     jittered = dataclasses.replace(tiny, jitter=Jitter(probability=1), batch_size=16)
     method = DefaultMethod(data, jittered, DefaultRecipe(), steps=10)
     batch = method.prepare(method.batches[0])
-    alike = method._same_augmentation(batch)
+    alike = method._composition.same_augmentation(batch)
     assert alike.mean().item() == pytest.approx(12 / 16)
     assert alike[batch.group != ALL_GROUPS].min().item() == 1

@@ -42,7 +42,8 @@ from homomorph.models.label_readers import LabelReaders
 from homomorph.models.morph import MorphModel
 from homomorph.models.pixels import picture_statistics
 from homomorph.training.default import losses
-from homomorph.training.default.draws import KEPT, WHOLE, Draws, draw
+from homomorph.training.default.composition import Composition
+from homomorph.training.default.draws import Draws, draw
 from homomorph.training.default.recipe import DECODER, DefaultRecipe
 from homomorph.training.label_places import label_places
 from homomorph.training.losses import attribute_loss
@@ -178,8 +179,8 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         mean, deviation = picture_statistics(preset.network, self.device)
         self._black, self._white = -mean / deviation, (1 - mean) / deviation
         columns = torch.tensor(self.label_columns, device=self.device)
-        self._members = nn.functional.one_hot(columns, len(self.config.groups)).float()
-        """Which label belongs to which group, [L, G]."""
+        members = nn.functional.one_hot(columns, len(self.config.groups)).float()
+        self._composition = Composition(members, judged=recipe.has_critic)
         self._places: Tensor | None = None
         """Where labels show, in the mean of all groups, [1, 1, H, W]; None where all places count alike."""
         if recipe.places > 0:
@@ -229,14 +230,16 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         with torch.set_grad_enabled(not draws.decoder_alone):
             encoded = model.encoder(batch.pictures)
             deltas = model.deltas(encoded[source], encoded[target])
-            agree = self._agree(batch)
-            features = {"kept": self._composed(encoded, source, self._stand_ins_for_kept(batch, agree, draws))}
+            agree = self._composition.agree(batch)
+            stand_ins = self._composition.stand_ins_for_kept(batch, agree, draws)
+            features = {"kept": self._composed(encoded, source, stand_ins)}
             if self._recipe.arrive > 0 or draws.with_critic:
                 features["whole"] = self._whole_features(batch, encoded, deltas, agree, draws)
         way = draws.decoder_alone and self._recipe.has_fronts
         if way:
             every = (batch.group == ALL_GROUPS).float().unsqueeze(1)
-            start, moving = every * draws.start, torch.lerp(self._moving_branches(batch), draws.moving, every)
+            start = every * draws.start
+            moving = torch.lerp(self._composition.moving_branches(batch), draws.moving, every)
             before, after = self._ends(batch, encoded[source], deltas, start, moving, draws.times)
             strengths = start + draws.times.unsqueeze(1) * moving
             features["between"] = encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)
@@ -273,7 +276,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         """Real pictures against frames, label by label; the classifier; and the gradient's penalty now and then."""
         if not draws.with_critic or output.whole is None:
             return {}
-        critic, (frame_labels, counts) = self._nets.critic, self._frame_labels(batch, draws)
+        critic, (frame_labels, counts) = self._nets.critic, self._composition.frame_labels(batch, draws)
         pictures = torch.cat([batch.pictures, output.whole.detach()])
         real, whole = critic(pictures).split(len(batch.pictures), len(output.whole))
         labels, known = batch.labels, batch.known
@@ -315,15 +318,12 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         pictures_a, pictures_b = batch.pictures[batch.source], batch.pictures[batch.target]
         terms = {}
         if self._recipe.arrive > 0:
-            # The frame's labels are those of b, and known.
-            agree = torch.maximum(self._agree(batch)[batch.source, batch.target].float(), self._moving_groups(batch))
-            arrived = agree.amin(dim=1) * batch.known[batch.target].amin(dim=1)
-            counts = self._at_full_strength(batch, draws) * self._same_augmentation(batch) * arrived
+            counts = self._composition.comparable_with_b(batch, draws)
             terms["arrive"] = losses.arrive_loss(whole, pictures_a, pictures_b, counts, weight, self._recipe.focus)
         if self._recipe.keep > 0:
             terms["keep"] = losses.keep_loss(whole, pictures_a, (batch.group != ALL_GROUPS).float())
         if draws.with_critic:
-            judged, (labels, counts) = self._nets.critic(whole), self._frame_labels(batch, draws)
+            judged, (labels, counts) = self._nets.critic(whole), self._composition.frame_labels(batch, draws)
             terms["real"] = losses.real_loss(judged.real)
             terms["labels"] = losses.conditional_loss(
                 judged.with_labels(labels), counts, real=True
@@ -338,38 +338,12 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         grid = nn.functional.affine_grid(batch.placement, list(places.shape), align_corners=False)
         return 1 + self._recipe.places * nn.functional.grid_sample(places, grid, align_corners=False)
 
-    def _agree(self, batch: NormalisedBatch) -> Tensor:
-        """Whether all labels of a group are known and the same in two pictures, bool [B, B, G]; each is its own."""
-        labels, known = batch.labels, batch.known
-        same = (labels.unsqueeze(1) == labels) * known.unsqueeze(1) * known
-        agree = ((1 - same) @ self._members) == 0
-        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        return agree | itself.unsqueeze(2)
-
-    def _stand_ins(self, agree: Tensor, scores: Tensor, pictures: Tensor) -> Tensor:
-        """Draw, for each of P pictures and each group, another picture that agrees with it there; indices [P, G].
-
-        A picture stands in for itself where no other one agrees with it.
-        """
-        drawn: Tensor = scores[pictures].masked_fill(~agree[pictures].transpose(1, 2), -1).argmax(dim=2)
-        return drawn
-
-    def _stand_ins_for_kept(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
-        """Return, for each a and group, a picture that agrees with it, itself or another; [P, G]."""
-        others = self._stand_ins(agree, draws.scores[KEPT], batch.source)
-        return torch.where(draws.swapped[batch.source], others, batch.source.unsqueeze(1))
-
-    def _stand_ins_for_whole(self, batch: NormalisedBatch, agree: Tensor, draws: Draws) -> Tensor:
-        """Return, for each pair and group, a picture that agrees with b where the group moves, else with a; [P, G]."""
-        stay, move = (self._stand_ins(agree, draws.scores[WHOLE], side) for side in (batch.source, batch.target))
-        return torch.where(self._moving_groups(batch) > 0, move, stay)
-
     def _whole_features(
         self, batch: NormalisedBatch, encoded: Tensor, deltas: Tensor, agree: Tensor, draws: Draws
     ) -> Tensor:
         """Return the features of each pair's whole frame, at the strengths that the critic shall see, [P, C, h, w]."""
         own = encoded[batch.source]
-        moved = self._composed(encoded, batch.source, self._stand_ins_for_whole(batch, agree, draws)) - own
+        moved = self._composed(encoded, batch.source, self._composition.stand_ins_for_whole(batch, agree, draws)) - own
         if not self._recipe.has_critic:
             return own + moved
         every = batch.group == ALL_GROUPS
@@ -382,44 +356,6 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         for group, column in zip(self.config.groups, pictures.unbind(dim=1), strict=True):
             composed = composed + self._nets.model.branches[group](features[column] - own)
         return composed
-
-    def _frame_labels(self, batch: NormalisedBatch, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Return the labels that each pair's whole frame shall show, and what each label counts.
-
-        Labels that move count two thirds together, the others a third; unknown ones count nothing. [P, L] each.
-        """
-        taken = self._moving_groups(batch) @ self._members.T
-        labels_a, labels_b = batch.labels[batch.source], batch.labels[batch.target]
-        known_a, known_b = batch.known[batch.source], batch.known[batch.target]
-        shares = sum(
-            share * part / part.sum(dim=1, keepdim=True).clamp(min=1) for share, part in ((1, taken), (0.5, 1 - taken))
-        )
-        # The labels of a frame on the way are unknown: they weigh 0.
-        known = (known_a + taken * (known_b - known_a)) * self._at_full_strength(batch, draws).unsqueeze(1)
-        return labels_a + taken * (labels_b - labels_a), known * shares
-
-    def _same_augmentation(self, batch: NormalisedBatch) -> Tensor:
-        """1 for pairs whose pictures the augmentation has moved alike, else 0, [P]."""
-        difference = batch.placement[batch.source] - batch.placement[batch.target]
-        return (difference.abs().amax(dim=(1, 2)) < 1e-4).float()
-
-    def _moving_branches(self, batch: NormalisedBatch) -> Tensor:
-        """1 for the branches that move when a pair's own group does, or all that labels name; [P, K]."""
-        own = nn.functional.one_hot(batch.group.clamp(min=0), len(self.config.branches)).float()
-        named = torch.ones_like(own)
-        named[:, -1] = 0
-        return torch.where((batch.group == ALL_GROUPS).unsqueeze(1), named, own)
-
-    def _at_full_strength(self, batch: NormalisedBatch, draws: Draws) -> Tensor:
-        """Whether each pair's whole frame is at the whole strength of what moves, bool [P]."""
-        if not self._recipe.has_critic:
-            return torch.ones_like(batch.group, dtype=torch.bool)
-        return (draws.strengths == 1) & (batch.group != ALL_GROUPS)
-
-    def _moving_groups(self, batch: NormalisedBatch) -> Tensor:
-        """1 for the groups that move in a pair's whole frame, all of them where only b says what is right; [P, G]."""
-        moving = self._moving_branches(batch)[:, :-1]
-        return moving if self._recipe.has_critic else torch.ones_like(moving)
 
     @torch.no_grad()
     def _ends(
