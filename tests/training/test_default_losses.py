@@ -85,6 +85,19 @@ def test_arrive_counts_what_differs_however_small_it_is() -> None:
     assert losses.arrive_loss(a, a, b, 0 * counts, weight, 1.0).item() == 0
 
 
+ONE_PART = torch.zeros(1, 1, 1, 1)
+"""All places belong to one group."""
+
+
+def _turns(before: torch.Tensor, after: torch.Tensor, parts: torch.Tensor = ONE_PART) -> torch.Tensor:
+    return losses.turns(before, after, parts.expand(len(before), -1, *before.shape[2:]))
+
+
+def _sweep(frame: torch.Tensor, before: torch.Tensor, after: torch.Tensor, time: float) -> float:
+    parts = ONE_PART.expand(1, 1, *frame.shape[2:])
+    return losses.sweep_loss(frame, before, after, torch.tensor([time]), parts).item()
+
+
 @pytest.fixture
 def way() -> tuple[torch.Tensor, torch.Tensor]:
     """Both ends of a way: all black, and all white."""
@@ -109,38 +122,38 @@ def test_a_front_costs_little_and_a_ghost_much(way: tuple[torch.Tensor, torch.Te
 def test_places_take_turns_so_that_the_share_that_has_changed_is_the_time(
     way: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
-    turns = losses.turns(*way)
+    turns = _turns(*way)
     for time in (0.25, 0.5, 0.75):
         assert (turns < time).float().mean().item() == pytest.approx(time, abs=0.02)
         frame = torch.where(turns < time, way[1], way[0])
-        assert losses.sweep_loss(frame, *way, torch.tensor([time])).item() == 0
+        assert _sweep(frame, *way, time) == 0
     # Three of four rows would be white, and are black.
-    assert losses.sweep_loss(way[0], *way, torch.tensor([0.75])).item() == pytest.approx(1.5, abs=0.1)
-    ghost = losses.sweep_loss(torch.zeros(1, 3, 32, 32), *way, torch.tensor([0.5])).item()
+    assert _sweep(way[0], *way, 0.75) == pytest.approx(1.5, abs=0.1)
+    ghost = _sweep(torch.zeros(1, 3, 32, 32), *way, 0.5)
     assert ghost == pytest.approx(1)
     # Where nothing changes, nothing is asked for.
-    assert losses.sweep_loss(way[0], way[0], way[0], torch.tensor([0.5])).item() == 0
+    assert _sweep(way[0], way[0], way[0], 0.5) == 0
 
 
 def test_what_gets_darker_changes_from_the_top_and_what_gets_lighter_from_the_bottom(
     way: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     black, white = way
-    darker, lighter = losses.turns(white, black)[0, 0, :, 16], losses.turns(black, white)[0, 0, :, 16]
+    darker, lighter = _turns(white, black)[0, 0, :, 16], _turns(black, white)[0, 0, :, 16]
     assert darker[2] < 0.2 < 0.8 < darker[-2]
     assert lighter[-2] < 0.2 < 0.8 < lighter[2]
 
 
 def test_the_way_back_is_the_same_way() -> None:
     a, b = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).split(2)
-    torch.testing.assert_close(losses.turns(a, b), 1 - losses.turns(b, a))
+    torch.testing.assert_close(_turns(a, b), 1 - _turns(b, a))
 
 
 def test_both_halves_of_a_face_change_together() -> None:
     generator = torch.Generator().manual_seed(0)
     half = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 4, generator=generator), scale_factor=4)
     a, b = torch.cat([half, half.flip(3)], dim=3).split(2)
-    turns = losses.turns(a, b)
+    turns = _turns(a, b)
     torch.testing.assert_close(turns, turns.flip(3), atol=0.01, rtol=0)
 
 
@@ -148,6 +161,22 @@ def test_a_small_part_changes_as_a_whole() -> None:
     a, b = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
     b[..., 10:50, 8:24] = -1  # hair on one side
     b[..., 30:33, 40:50] = -1  # a mouth
-    turns = losses.turns(a, b)[0, 0]
+    turns = _turns(a, b)[0, 0]
     mouth, hair = turns[30:33, 40:50], turns[10:50, 8:24]
     assert (mouth.max() - mouth.min()).item() < 0.1 < 0.8 < (hair.max() - hair.min()).item()
+
+
+def test_groups_change_one_after_the_other_in_slots_as_wide_as_the_root_of_their_share() -> None:
+    a, b = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    b[..., :40] = -1  # hair
+    b[..., 20:30, 46:60] = -1  # glasses
+    parts = torch.zeros(1, 2, 64, 64)
+    parts[:, 0, :, :40], parts[:, 1, 20:30, 46:60] = 1, 1
+    turns = _turns(a, b, parts)[0, 0]
+    hair, glasses = turns[:, :38], turns[21:29, 48:58]
+    assert hair.max() < glasses.min() or glasses.max() < hair.min()
+    share = 40 * 64 / (40 * 64 + 10 * 14)
+    width = (hair.max() - hair.min()).item()
+    assert width < share - 0.1
+    assert width == pytest.approx(share**0.5 / (share**0.5 + (1 - share) ** 0.5), abs=0.05)
+    torch.testing.assert_close(_turns(b, a, parts)[0, 0], 1 - turns, atol=0.02, rtol=0)

@@ -19,6 +19,8 @@ _FEW_PIXELS = 20.0
 """Pixels added to those in which a and b differ, so that a handful of them counts less than a mouth."""
 _FULL_WEIGHT = 0.3
 """Distance between both ends, in normalised units, from which a place counts fully among those that change."""
+_GROUPS_APART = 100.0
+"""Multiple of a group's mean key that is added to the keys of its places, so that no two groups change at once."""
 _SURROUNDINGS, _PART = 0.25, 0.125
 """Sides of the windows, as shares of a picture's height, that say whether a place gets lighter, and what changes with
 it."""
@@ -147,7 +149,7 @@ def front_loss(frame: Tensor, before: Tensor, after: Tensor) -> Tensor:
     return torch.minimum(_windowed(frame, before), _windowed(frame, after)).mean()
 
 
-def sweep_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor) -> Tensor:
+def sweep_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor, parts: Tensor) -> Tensor:
     """mean |x - M|: places change one after the other. M is B where the turn of a place is below v, else A.
 
     Args:
@@ -155,32 +157,50 @@ def sweep_loss(frame: Tensor, before: Tensor, after: Tensor, times: Tensor) -> T
         before: A, [P, 3, H, W].
         after: B, [P, 3, H, W].
         times: v, [P].
+        parts: how much each of N groups changes each place, [P, N, H, W].
     """
-    changed = turns(before, after) < times.view(-1, 1, 1, 1)
+    changed = turns(before, after, parts) < times.view(-1, 1, 1, 1)
     return (frame - torch.where(changed, after, before)).abs().mean()
 
 
-def turns(before: Tensor, after: Tensor) -> Tensor:
-    """The strength at which each place changes from A to B. At any v, the share v of all change has happened.
+def turns(before: Tensor, after: Tensor, parts: Tensor) -> Tensor:
+    """The strength at which each place changes from A to B.
 
-    Places that get darker change from top to bottom, and places that get lighter from bottom to top: hair grows down
-    and recedes up. The turns from B to A are one minus those from A to B, because F is linear in v: both ways have the
-    same features, and D cannot tell them apart.
+    The groups change one after the other, each in a slot of its own, because a picture with new glasses and old hair is
+    believable and one with half of both is not. A slot is as wide as the root of the group's share of the change: hair,
+    most of the change, then takes less than half of the way. Within a slot, places that get darker change from top to
+    bottom, and places that get lighter from bottom to top: hair grows down and recedes up. The turns from B to A are
+    one minus those from A to B, because F is linear in v: both ways have the same features, and D cannot tell them
+    apart.
 
-    The turn of a place is its rank among all places, ordered by -l (y - y') and weighted by w = min(|A - B|, .3), with
-    |A - B| the mean of the window around the place. l in [-1, 1] says how much lighter the surroundings get, y is the
-    place's row, y' the mean row of the change. The order is averaged over windows of the size of a mouth, so that small
-    parts change as wholes.
+    The key of a place is -l (y - y'), averaged over windows of the size of a mouth. l in [-1, 1] says how much lighter
+    the surroundings get, y is the place's row, y' the mean row of the change. A place belongs to the group that changes
+    it most. Groups are ordered by their mean key, and the places of a group by their own. The turn of a place is its
+    rank in this order, in which it counts w / sqrt(the sum of w over its group), w = min(|A - B|, .3), with |A - B| the
+    mean of the window around it.
 
     Args:
         before: A, [P, 3, H, W].
         after: B, [P, 3, H, W].
+        parts: how much each of N groups changes each place, [P, N, H, W].
 
     Returns:
         In [0, 1], [P, 1, H, W].
     """
-    height = before.shape[2]
     weight = _windowed(before, after).clamp(max=_FULL_WEIGHT)
+    key = _direction_keys(before, after, weight)
+    largest = _smooth(parts, _WINDOW).argmax(dim=1, keepdim=True)
+    belongs = torch.zeros_like(parts).scatter_(1, largest, 1.0)
+    total = (belongs * weight).sum(dim=(2, 3), keepdim=True)
+    mean_key = (belongs * weight * key).sum(dim=(2, 3), keepdim=True) / (total + 1e-6)
+    key = key + _GROUPS_APART * (belongs * mean_key).sum(dim=1, keepdim=True)
+    counted = weight * (belongs * (total + 1.0).rsqrt()).sum(dim=1, keepdim=True)
+    return _ranks(key, counted)
+
+
+def _direction_keys(before: Tensor, after: Tensor, weight: Tensor) -> Tensor:
+    """-l (y - y') of each place, averaged over the size of a mouth, in about [-2, 2], [P, 1, H, W]; see `turns`."""
+    height = before.shape[2]
     difference = (after - before).mean(dim=1, keepdim=True)
     surroundings, part = (2 * round(share * height / 2) + 1 for share in (_SURROUNDINGS, _PART))
     lighter = _smooth(difference, surroundings) / (_smooth(difference.abs(), surroundings) + 0.02)
@@ -188,9 +208,14 @@ def turns(before: Tensor, after: Tensor) -> Tensor:
     rows = torch.linspace(-1, 1, height, device=before.device).view(1, 1, -1, 1)
     middle = (rows * weight).sum(dim=(2, 3), keepdim=True) / (weight.sum(dim=(2, 3), keepdim=True) + 1e-6)
     key = lighter * (middle - rows.expand_as(weight))
-    key = (_smooth(key * weight, part) / (_smooth(weight, part) + 1e-4)).flatten(1)
-    order = key.argsort(dim=1)
-    counted = weight.flatten(1).gather(1, order)
-    done = counted.cumsum(dim=1)
-    share = (done - counted / 2) / (done[:, -1:] + 1e-6)
-    return torch.empty_like(key).scatter_(1, order, share).view_as(weight)
+    return _smooth(key * weight, part) / (_smooth(weight, part) + 1e-4)
+
+
+def _ranks(key: Tensor, counted: Tensor) -> Tensor:
+    """Rank of each place by its key, in [0, 1]: the share of what counts that comes before it; [P, 1, H, W] each."""
+    flat = key.flatten(1)
+    order = flat.argsort(dim=1)
+    in_order = counted.flatten(1).gather(1, order)
+    done = in_order.cumsum(dim=1)
+    share = (done - in_order / 2) / (done[:, -1:] + 1e-6)
+    return torch.empty_like(flat).scatter_(1, order, share).view_as(key)

@@ -68,6 +68,8 @@ class Way:
     """The picture at the start of the way; no gradient reaches it."""
     after: Tensor
     """The picture at its end; no gradient reaches it."""
+    parts: Tensor
+    """How much each group that switches changes each place, [P, N, H, W]; 0 where a single group moves."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             start = every * draws.start
             moving = torch.lerp(self._composition.moving_branches(batch), draws.moving, every)
             before, after = self._ends(batch, encoded[source], deltas, start, moving, draws.times)
+            parts = self._parts(encoded[source], deltas, start, moving)
             strengths = start + draws.times.unsqueeze(1) * moving
             features["between"] = encoded[source] + torch.einsum("pk,pkchw->pchw", strengths, deltas)
         decoded = self._decode(torch.cat(list(features.values()))).split([len(part) for part in features.values()])
@@ -251,7 +254,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             deltas=deltas,
             kept=frames["kept"],
             whole=frames.get("whole"),
-            way=Way(frames["between"], before, after) if way else None,
+            way=Way(frames["between"], before, after, parts) if way else None,
             read=self._read(encoded[source]) if self._recipe.read > 0 else None,
         )
 
@@ -310,7 +313,7 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
             terms["read"] = attribute_loss(output.read, batch.labels[batch.source], batch.known[batch.source])
         if output.way is not None:
             way = output.way.frame, output.way.before, output.way.after
-            terms |= {"front": losses.front_loss(*way), "sweep": losses.sweep_loss(*way, draws.times)}
+            terms |= {"front": losses.front_loss(*way), "sweep": losses.sweep_loss(*way, draws.times, output.way.parts)}
         return {name: value for name, value in terms.items() if self.weights[name] > 0}
 
     def _whole_terms(self, batch: NormalisedBatch, draws: Draws, whole: Tensor, weight: Tensor) -> dict[str, Tensor]:
@@ -388,3 +391,20 @@ class DefaultMethod(MorphMethod[Draws, Morphs]):
         )
         time = times.view(-1, 1, 1, 1)
         return (1 - time) * first + time * coloured, (1 - time) * shaped + time * last
+
+    @torch.no_grad()
+    def _parts(self, features: Tensor, deltas: Tensor, start: Tensor, moving: Tensor) -> Tensor:
+        """How much each group that switches changes each place of the start of a way, [P, N, H, W].
+
+        It is what the teacher changes when that group alone goes to the end of the way. Where a pair's own group moves
+        alone, all is one part and 0 says so.
+        """
+        every = self.batches.rows_of_all_groups.to(self.device)
+        switching = self._blends == 0
+        alone = torch.diag(1 - self._blends)[switching] if switching.any() else torch.zeros_like(self._blends[None])
+        strengths = torch.cat([start[every, None], start[every, None] + moving[every, None] * alone], dim=1)
+        moved = features[every, None] + torch.einsum("nsk,nkchw->nschw", strengths, deltas[every])
+        decoded = self._clamp(self._nets.teacher(moved.flatten(0, 1))).unflatten(0, strengths.shape[:2])
+        changes = (decoded[:, 1:] - decoded[:, :1]).abs().mean(dim=2)
+        parts: Tensor = changes.new_zeros(len(features), *changes.shape[1:]).index_copy(0, every, changes)
+        return parts
