@@ -14,6 +14,7 @@ from homomorph_cli.works import (
     DEFAULT_FORMAT,
     EditWork,
     FormatOption,
+    FullSizeOption,
     MorphWork,
     TranslateWork,
     Work,
@@ -58,6 +59,7 @@ def batch(
             help="With --set and --target: frames of each result. Each direction of --translate gives one.",
         ),
     ] = None,
+    full_size: FullSizeOption = False,
     run: RunOption = None,
     kind: FormatOption = None,
     engine: Annotated[
@@ -80,15 +82,17 @@ def batch(
         raise SettingsError("give one of --set, --target and --translate: what to do to each picture")
     if translate is not None and steps is not None:
         raise SettingsError("--steps is for --set and --target: each direction of --translate gives one frame")
+    if translate is not None and full_size:
+        raise SettingsError("--full-size is for --set and --target: a CycleGAN's frames have its own size")
     if engine == "local" and workers is not None:
         raise SettingsError("--workers is for --engine ray: the engine local works in this process")
     frames = DEFAULT_STEPS if steps is None else steps
     work: Work
     if looks is not None:
-        work = EditWork(server, run, *parse_looks(looks), frames)
+        work = EditWork(server, run, *parse_looks(looks), frames, full_size)
     elif target is not None:
         load_picture(target)  # an unreadable target is one error now, instead of one for each picture
-        work = MorphWork(server, run, {}, frames, target=str(target.absolute()))
+        work = MorphWork(server, run, {}, frames, target=str(target.absolute()), full_size=full_size)
     else:
         work = TranslateWork(server, [run] if run else [], parse_directions(translate or ""))
     if engine == "local":

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from homomorph_cli.options import Out, RunOption, Server, asks_server, parse_strength
-from homomorph_cli.works import EditWork, FormatOption, work_on
+from homomorph_cli.works import EditWork, FormatOption, FullSizeOption, work_on
 from homomorph_client import LabelError
 from homomorph_client.strengths import DEFAULT_STEPS
 
@@ -29,6 +29,7 @@ def edit(
     out: Out,
     server: Server,
     steps: Annotated[int, typer.Option(min=2, help="Frames, the picture itself included.")] = DEFAULT_STEPS,
+    full_size: FullSizeOption = False,
     run: RunOption = None,
     kind: FormatOption = None,
 ) -> None:
@@ -39,7 +40,7 @@ def edit(
     """
     # Check the arguments that do not depend on the model before the first request.
     labels, ends = parse_looks(looks)
-    work_on([source], EditWork(server, run, labels, ends, steps), out, kind)
+    work_on([source], EditWork(server, run, labels, ends, steps, full_size), out, kind)
 
 
 def parse_looks(looks: list[str]) -> tuple[dict[str, list[str]], dict[str, float]]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from homomorph_cli.options import MethodOption, Out, RunOption, Server, asks_server, parse_strength
-from homomorph_cli.works import FormatOption, MorphWork, work_on
+from homomorph_cli.works import FormatOption, FullSizeOption, MorphWork, work_on
 from homomorph_client import MethodError, StrengthError
 from homomorph_client.names import HOMOMORPH
 from homomorph_client.strengths import DEFAULT_STEPS
@@ -31,19 +31,23 @@ def morph(
         ),
     ] = None,
     method: MethodOption = HOMOMORPH,
+    full_size: FullSizeOption = False,
     run: RunOption = None,
     kind: FormatOption = None,
 ) -> None:
     """Morph one picture into another, on a running server or, with --run, in this process.
 
-    Pictures may have any size: their centre is cropped to a square and resized to the model's size. If A and B are
-    folders, pictures of the same name are morphed. Results that --out has already are skipped.
+    Pictures may have any size: their centre is cropped to a square and resized to the model's size, which is also that
+    of the frames unless --full-size is given. If A and B are folders, pictures of the same name are morphed. Results
+    that --out has already are skipped.
     """
     # Check the arguments that do not depend on the model before the first request.
     ends = parse_sliders(sliders or [])
     if ends and method != HOMOMORPH:
         raise MethodError(f"--set is for --method {HOMOMORPH}: {method} has one slider for everything")
-    work_on([source, target], MorphWork(server, run, ends, steps, method), out, kind)
+    if full_size and method != HOMOMORPH:
+        raise MethodError(f"--full-size is for --method {HOMOMORPH}")
+    work_on([source, target], MorphWork(server, run, ends, steps, method, full_size=full_size), out, kind)
 
 
 def parse_sliders(sliders: list[str]) -> dict[str, float]:

@@ -40,6 +40,14 @@ FormatOption = Annotated[
     ),
 ]
 
+FullSizeOption = Annotated[
+    bool,
+    typer.Option(
+        "--full-size",
+        help="Frames of the pictures' own size (at most 2048), with their own details wherever a frame shows them.",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class _Work:
@@ -71,6 +79,8 @@ class MorphWork(_Work):
     steps: int
     method: Method = HOMOMORPH
     target: str | None = None
+    full_size: bool = False
+    """Whether the frames have the pictures' own size and details."""
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Compute]:
@@ -79,7 +89,10 @@ class MorphWork(_Work):
             served = model.served_model(blending_model(self.method))
             strengths = slider_strengths(served, self.ends, self.steps)
             others = () if self.target is None else (load_picture(self.target),)
-            yield lambda pictures: model.morph(*pictures, *others, strengths=strengths, method=self.method)
+            if self.full_size:
+                yield lambda pictures: model.morph_full_size(*pictures, *others, strengths=strengths)
+            else:
+                yield lambda pictures: model.morph(*pictures, *others, strengths=strengths, method=self.method)
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,7 @@ class EditWork(_Work):
     labels: dict[str, list[str]]
     ends: dict[str, float]
     steps: int
+    full_size: bool = False
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Compute]:
@@ -98,7 +112,8 @@ class EditWork(_Work):
         with morpher(self.server, self.run) as model:
             ramp = even_ramp(model.served_model(EDIT), self.steps)
             strengths = {group: end * ramp for group, end in self.ends.items()}
-            yield lambda pictures: model.edit(pictures[0], self.labels, strengths=strengths)
+            edit = model.edit_full_size if self.full_size else model.edit
+            yield lambda pictures: edit(pictures[0], self.labels, strengths=strengths)
 
 
 @dataclass(frozen=True)

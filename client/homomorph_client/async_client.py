@@ -23,6 +23,7 @@ from homomorph_client.codec import (
     translate_request,
 )
 from homomorph_client.errors import RequestError, RestartedServerError
+from homomorph_client.full_size import full_size_edit, full_size_morph
 from homomorph_client.labels import Labels
 from homomorph_client.methods import blending_model, places_in_square, square_model
 from homomorph_client.names import EDIT, HOMOMORPH, LATENT, MORPH_STREAM, TRANSLATE, Blend, Method
@@ -112,6 +113,45 @@ class AsyncMorphClient(BaseClient):
             edit_request, model, source, labels, steps=steps, strengths=strengths, urgent=urgent
         )
         return await self._infer(request, timeout_s)
+
+    async def morph_full_size(
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        size: int | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Morph at the pictures' own size: arguments, result and errors are those of `MorphClient.morph_full_size`."""
+        model = await self.served_model(timeout_s=timeout_s)
+        wanted = await asyncio.to_thread(
+            full_size_morph, model, source, target, steps=steps, strengths=strengths, size=size
+        )
+        frames = await self.morph(*wanted.pictures, strengths=wanted.strengths, urgent=urgent, timeout_s=timeout_s)
+        return await asyncio.to_thread(wanted.finish, frames)
+
+    async def edit_full_size(
+        self,
+        source: Picture,
+        labels: Labels,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        size: int | None = None,
+        urgent: bool = False,
+        timeout_s: float | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Edit at the picture's own size: arguments, result and errors are those of `MorphClient.edit_full_size`."""
+        model = await self.served_model(EDIT, timeout_s=timeout_s)
+        wanted = await asyncio.to_thread(
+            full_size_edit, model, source, labels, steps=steps, strengths=strengths, size=size
+        )
+        picture = wanted.pictures[0]
+        frames = await self.edit(picture, labels, strengths=wanted.strengths, urgent=urgent, timeout_s=timeout_s)
+        return await asyncio.to_thread(wanted.finish, frames)
 
     async def translate(
         self,

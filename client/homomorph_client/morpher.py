@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from homomorph_client.full_size import full_size_edit, full_size_morph
 from homomorph_client.labels import Labels
-from homomorph_client.names import HOMOMORPH, LATENT, Blend, Method
+from homomorph_client.names import EDIT, HOMOMORPH, LATENT, Blend, Method
 from homomorph_client.pictures import Picture
 from homomorph_client.served_model import ServedModel
 from homomorph_client.strengths import Strengths, grid_strengths
@@ -64,6 +65,54 @@ class Morpher(Protocol):
     ) -> npt.NDArray[np.uint8]:
         """Change a picture towards labels: uint8 [S, H, W, 3]."""
         ...
+
+    def morph_full_size(
+        self,
+        source: Picture,
+        target: Picture,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        size: int | None = None,
+        urgent: bool = False,
+    ) -> npt.NDArray[np.uint8]:
+        """Morph at the pictures' own size, with their own details wherever a frame shows one of them.
+
+        A frame with all strengths at 0 is the source, and one with all at 1 the target, pixel by pixel. What the model
+        draws anew is as sharp as at its own size. The module `details` has the equation.
+
+        Args:
+            source: as for `morph`.
+            target: as for `morph`.
+            steps: as for `morph`.
+            strengths: as for `morph`, for at most two frames fewer than the model's limit.
+            size: height and width N of the frames in pixels, from `picture_size` to 2048. None is the smallest side of
+                both pictures, within these bounds.
+            urgent: as for `morph`.
+
+        Returns:
+            uint8 [S, N, N, 3], RGB, values in [0, 255].
+
+        Raises:
+            PictureError: a picture or `size` cannot be used.
+            HomomorphError: as `morph`.
+        """
+        wanted = full_size_morph(self.served_model(), source, target, steps=steps, strengths=strengths, size=size)
+        return wanted.finish(self.morph(*wanted.pictures, strengths=wanted.strengths, urgent=urgent))
+
+    def edit_full_size(
+        self,
+        source: Picture,
+        labels: Labels,
+        *,
+        steps: int | None = None,
+        strengths: Strengths | None = None,
+        size: int | None = None,
+        urgent: bool = False,
+    ) -> npt.NDArray[np.uint8]:
+        """Change a picture towards labels at its own size: arguments as for `edit`, results as of `morph_full_size`."""
+        wanted = full_size_edit(self.served_model(EDIT), source, labels, steps=steps, strengths=strengths, size=size)
+        return wanted.finish(self.edit(wanted.pictures[0], labels, strengths=wanted.strengths, urgent=urgent))
 
     def grid(
         self, source: Picture, target: Picture, *, rows: str, columns: str, size: int = 5

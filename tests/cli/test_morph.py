@@ -41,6 +41,7 @@ def picture(tmp_path: Path) -> Path:
         (["--out", "x.png", "--set", "glasses=1", "--set", "glasses=0"], "'glasses' twice"),
         (["--out", "x.png", "--method", "slurp"], "--method"),
         (["--out", "x.png", "--method", "slerp", "--set", "glasses=1"], "--set is for --method homomorph"),
+        (["--out", "x.png", "--method", "slerp", "--full-size"], "--full-size is for --method homomorph"),
         (["--out", "x.png", "--url", "http://127.0.0.1"], "host:port"),
         (["--out", "x.png", "--timeout", "0"], "more than 0 s"),
         (["--out", "x.png", "--what"], "No such option: --what"),

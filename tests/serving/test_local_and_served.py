@@ -66,6 +66,8 @@ def test_both_say_the_same_of_the_model(here: Morpher, by_server: Morpher) -> No
         lambda model, a, b: model.edit(a, {"hair": [], "glasses": ["glasses"]}, steps=3),
         lambda model, a, b: model.grid(a, b, rows="hair", columns="glasses", size=3),
         lambda model, a, b: model.square([a, b, b, a], size=3),
+        lambda model, a, b: model.morph_full_size(a, b, strengths=STRENGTHS, size=96),
+        lambda model, a, b: model.edit_full_size(a, {"hair": "blond"}, steps=3),
     ],
 )
 def test_both_draw_the_same_frames(
