@@ -26,6 +26,8 @@ from homomorph_client.sheet import named_strips
 
 _STEPS = 9
 _FILM_STEPS = 25
+_CELL_PX = 128
+"""Height and width in pixels of the frames in a sheet."""
 _TIMED_REQUESTS = 20
 _WARM_UP_REQUESTS = 5
 
@@ -52,21 +54,22 @@ def demo(
         report(Progress("Starting Triton"))
         with TritonServer(repository, restart=True) as server, MorphClient(server.grpc_url) as client:
             report(Progress("Morphing"))
-            frames, film = (client.morph(*pictures, steps=steps) for steps in (_STEPS, _FILM_STEPS))
+            frames = client.morph_full_size(*pictures, steps=_STEPS, size=_CELL_PX)
+            film = client.morph_full_size(*pictures, steps=_FILM_STEPS)
             rows = {"all": frames, **_each_group_alone(client, *pictures)}
+            size = client.picture_size
             latencies_ms = _latencies_ms(client, *pictures)
             report(Progress("Stopping Triton"))
     write_output(out / "morph.png", frames)
     write_output(out / "morph.gif", film)
     write_output(out / "groups.png", named_strips(rows)[np.newaxis])
-    count, height, width, _ = frames.shape
     typer.echo(
-        f"{out / 'morph.png'}: {count} frames from {source} to {target}; "
+        f"{out / 'morph.png'}: {len(frames)} frames from {source} to {target}; "
         f"{out / 'morph.gif'}: {len(film)} frames as a film"
     )
     typer.echo(f"{out / 'groups.png'}: what each slider does alone")
     typer.echo(
-        f"{count} frames of {width}x{height} pixels over gRPC: median {statistics.median(latencies_ms):.1f} ms "
+        f"{_STEPS} frames of {size}x{size} pixels over gRPC: median {statistics.median(latencies_ms):.1f} ms "
         f"({min(latencies_ms):.1f} to {max(latencies_ms):.1f} ms in {len(latencies_ms)} requests after warm-up)"
     )
     page = [Path(sys.executable).parent / "homomorph", "ui", source, target, "--run", run]
@@ -77,7 +80,10 @@ def _each_group_alone(
     client: MorphClient, source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]
 ) -> dict[str, npt.NDArray[np.uint8]]:
     ramp = np.linspace(0, 1, _STEPS)
-    return {group: client.morph(source, target, strengths={group: ramp}) for group in client.groups}
+    return {
+        group: client.morph_full_size(source, target, strengths={group: ramp}, size=_CELL_PX)
+        for group in client.groups
+    }
 
 
 def _latencies_ms(client: MorphClient, source: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> list[float]:

@@ -1,7 +1,7 @@
 """The page's web application: static files, and four calls that answer with pictures.
 
     GET  model         the sliders, the labels and the size of the pictures
-    POST pictures      a picture's file -> the picture as the model takes it
+    POST pictures      a picture's file -> the picture, cropped and scaled down
     POST frames        pictures and strengths -> frames as raw pixels, with the time that each part took
     POST files/{kind}  the same -> one file: png, gif or mp4
 
@@ -48,11 +48,14 @@ from homomorph_client.errors import (
 from homomorph_client.morpher import Morpher
 from homomorph_client.names import EDIT
 from homomorph_client.output import write_output
-from homomorph_client.pictures import fit_picture
+from homomorph_client.pictures import fit_picture, load_picture
 from homomorph_client.strengths import even_ramp
 
 MAX_BODY_BYTES = 64 * 2**20
 """Largest body of a request: a picture's file, or two pictures as the model takes them."""
+_PICTURE_SIZE = 256
+"""Largest height and width in pixels of the page's pictures, unless the model's are larger: a slider's frame with the
+pictures' details comes in time."""
 _COMPUTED_TOGETHER = 4
 """Calls that read pictures or compute at the same time; more wait."""
 _MEDIA_TYPES = {"png": "image/png", "gif": "image/gif", "mp4": "video/mp4"}
@@ -87,6 +90,8 @@ class _FrameRequest(BaseModel):
     steps: Annotated[int, Field(ge=1)] = 1
     """1: a single frame with these strengths, which overtakes requests that wait; more: a morph that starts at 0 and
     ends with them."""
+    details: bool = False
+    """Whether the frames have the pictures' own size and details."""
 
     def frames(self, morpher: Morpher) -> npt.NDArray[np.uint8]:
         """Compute the frames.
@@ -101,10 +106,12 @@ class _FrameRequest(BaseModel):
         strengths = {group: value * ramp for group, value in self.strengths.items()}
         urgent = self.steps == 1
         if self.labels is not None:
-            return morpher.edit(self.source, self.labels, strengths=strengths, urgent=urgent)
+            edit = morpher.edit_full_size if self.details else morpher.edit
+            return edit(self.source, self.labels, strengths=strengths, urgent=urgent)
         if self.target is None:
             raise PictureError("choose a second picture to morph towards, or labels")
-        return morpher.morph(self.source, self.target, strengths=strengths, urgent=urgent)
+        morph = morpher.morph_full_size if self.details else morpher.morph
+        return morph(self.source, self.target, strengths=strengths, urgent=urgent)
 
 
 class _Page:
@@ -121,7 +128,7 @@ class _Page:
         return JSONResponse(await self._in_thread(self._description))
 
     async def picture(self, request: Request) -> Response:
-        """Read a picture's file, and return the picture as the model takes it."""
+        """Read a picture's file, and return the picture for the page."""
         content = await _body(request)
         return JSONResponse({"picture": await self._in_thread(lambda: self._fitted(content))})
 
@@ -172,9 +179,11 @@ class _Page:
         return True
 
     def _fitted(self, picture: bytes | npt.NDArray[np.uint8]) -> str:
-        """Return a picture of the model's size as a PNG in base64."""
+        """Return a square picture, as large as the page needs it, as a PNG in base64."""
+        loaded = load_picture(picture)
+        size = max(self._morpher.picture_size, min(_PICTURE_SIZE, *loaded.shape[:2]))
         content = io.BytesIO()
-        Image.fromarray(fit_picture(picture, self._morpher.picture_size)).save(content, "PNG")
+        Image.fromarray(fit_picture(loaded, size)).save(content, "PNG")
         return base64.b64encode(content.getvalue()).decode()
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:

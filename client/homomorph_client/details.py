@@ -62,7 +62,7 @@ def with_details(
     result = np.empty((len(frames), size, size, 3), np.uint8)
     for row, (frame, of_frame) in enumerate(zip(frames, shares, strict=True)):
         weights = _weights(frame, [original.decoded for original in originals], of_frame)
-        restored = _enlarged(frame, size).astype(np.float32)
+        restored = _enlarged(frame, size).copy()
         for weight, details in zip(weights, lost, strict=True):
             restored += _enlarged(weight, size)[..., None] * details
         result[row] = np.rint(restored).clip(0, 255)
@@ -96,7 +96,7 @@ def _box(values: Floats, side: int) -> Floats:
     return values
 
 
-def _enlarged(values: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
+def _enlarged(values: npt.NDArray[np.uint8] | Floats, size: int) -> Floats:
     """Resize a picture uint8 [s, s, 3], or weights float32 [s, s], to `size`; unchanged if it has that size."""
     smooth = Image.Resampling.BILINEAR if values.ndim == 2 else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(values).resize((size, size), smooth))
+    return np.asarray(Image.fromarray(values).resize((size, size), smooth), np.float32)

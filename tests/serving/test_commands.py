@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from homomorph_client import MorphClient
+from homomorph_client.pictures import fit_picture
 
 pytestmark = pytest.mark.server
 
@@ -52,6 +53,23 @@ def test_morph_of_one_group(
     strip = np.asarray(Image.open(tmp_path / "x.png")).astype(int)
     expected = client.morph(*files, strengths={"glasses": [0, 1, 2]})
     assert np.abs(strip - np.concatenate(list(expected), axis=1)).max() <= 1
+
+
+def test_at_full_size_the_ends_are_the_pictures(
+    homomorph: Callable[..., Any], served: Any, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    large = [tmp_path / f"large_{file.name}" for file in files]
+    for file, path in zip(files, large, strict=True):
+        Image.open(file).resize((200, 150)).save(path)
+    words = ["--steps", 3, "--full-size", "--url", served.url]
+    assert homomorph("morph", *large, "--out", tmp_path / "out", *words).code == 0
+    first, _, last = (np.asarray(Image.open(path)) for path in sorted((tmp_path / "out").iterdir()))
+    for frame, path in zip((first, last), large, strict=True):
+        assert np.array_equal(frame, fit_picture(path, 150))
+    words = ["--set", "hair=blond:0", "--steps", 2, "--full-size", "--url", served.url]
+    assert homomorph("edit", large[0], "--out", tmp_path / "edited", *words).code == 0
+    for path in (tmp_path / "edited").iterdir():
+        assert np.array_equal(np.asarray(Image.open(path)), fit_picture(large[0], 150))
 
 
 def test_grid(
@@ -96,13 +114,13 @@ def test_demo_goes_the_whole_way(
     with pytest.raises(SystemExit) as exited:
         run_app(app)
     assert not exited.value.code
-    assert Image.open(tmp_path / "out" / "morph.png").size == (9 * 64, 64)
+    assert Image.open(tmp_path / "out" / "morph.png").size == (9 * 128, 128)
     assert (tmp_path / "out" / "morph.gif").exists()
     sheet = np.asarray(Image.open(tmp_path / "out" / "groups.png"))
     strip = np.asarray(Image.open(tmp_path / "out" / "morph.png")).astype(int)
-    rows, strips = len(served.model.config.branches), sheet[:, -9 * 64 :]
-    assert strips.shape == ((1 + rows) * 64, 9 * 64, 3)
-    assert np.abs(strips[:64] - strip).max() <= 1
+    rows, strips = len(served.model.config.branches), sheet[:, -9 * 128 :]
+    assert strips.shape == ((1 + rows) * 128, 9 * 128, 3)
+    assert np.abs(strips[:128] - strip).max() <= 1
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"9 frames of 64x64 pixels over gRPC: median \d+\.\d ms", "\n".join(lines))
     program, *words = shlex.split(lines[-1].partition(": ")[2])

@@ -287,9 +287,11 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
         "latent",
         "slerp",
         "homomorph",
+        "detailed",
         "latent:again",
         "slerp:again",
         "homomorph:again",
+        "detailed:again",
         "meta",
     ]
     # The time alone differs.
@@ -315,11 +317,14 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
     assert metrics["pixel"]["ghost"] == 1
     assert "ghost_others_0" not in metrics["latent"]
     assert metrics["latent"]["ghost_floor"] == metrics["homomorph"]["ghost_floor"] > 0
+    # A small model that is hardly trained draws badly; details put what has not changed right.
+    assert metrics["detailed"]["reconstruction"]["psnr"] == pytest.approx(100)
+    assert metrics["detailed"]["ghost"] < metrics["homomorph"]["ghost"]
     assert metrics["meta"]["d"].startswith("LPIPS's form on the judge's maps")
     assert metrics["meta"]["data"] == {"pictures": 700, "style": "avataaars", "seed": 11}
     page = (out / "report.html").read_text()
     # Of each method the path, of each model each group; of each group the worst pairs; a row a pair.
-    assert page.count("data:image/png;base64,") == 7 * 6 + 2 * len(avatars.GROUPS) * (6 + WORST)
+    assert page.count("data:image/png;base64,") == 9 * 6 + 2 * len(avatars.GROUPS) * (6 + WORST)
     assert "<th>a</th><th>0</th><th>0.1</th>" in page
     assert "<th>morph</th><th>truth</th>" in page
     assert page.count("homomorph: on the way, ") == 1

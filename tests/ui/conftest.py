@@ -15,30 +15,30 @@ from starlette.applications import Starlette
 
 from homomorph_client.errors import ServerUnavailableError
 from homomorph_client.labels import Labels, chosen_edit
+from homomorph_client.morpher import Morpher
 from homomorph_client.names import HOMOMORPH, LATENT, Blend, Method
 from homomorph_client.pictures import Picture, fit_picture, load_picture
 from homomorph_client.served_model import ServedModel
-from homomorph_client.strengths import Strengths, chosen_strengths, grid_strengths
+from homomorph_client.strengths import Strengths, chosen_strengths
 from homomorph_ui.app import page_app
 from homomorph_ui.serve import listen, page_server
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-class Blender:
+class Blender(Morpher):
     """Blends pixels. Each group has a colour channel; an edit makes its channel white."""
 
     def __init__(self) -> None:
-        self.groups = ("red", "green", "residual")
-        self.labels = {"red": ("light", "bright"), "green": ("lime",)}
-        self.picture_size = 64
+        labels = {"red": ("light", "bright"), "green": ("lime",)}
+        self._described = ServedModel("morph", ("red", "green", "residual"), labels, 64, 64, 2.0)
         self.is_down = False
         self.calls = 0
 
     def served_model(self, name: str | None = None) -> ServedModel:
         if self.is_down:
             raise ServerUnavailableError("no server answers at 127.0.0.1:1")
-        return ServedModel(name or "morph", self.groups, self.labels, self.picture_size, 64, 2.0)
+        return self._described
 
     def morph(
         self,
@@ -68,12 +68,6 @@ class Blender:
         _, chosen = chosen_edit(self.served_model(), labels, steps=steps, strengths=strengths)
         a = fit_picture(source, self.picture_size).astype(np.float32)
         return _to_pictures(a + chosen[:, None, None] * (255 - a))
-
-    def grid(
-        self, source: Picture, target: Picture, *, rows: str, columns: str, size: int = 5
-    ) -> npt.NDArray[np.uint8]:
-        strengths = grid_strengths(self.served_model(), rows=rows, columns=columns, size=size)
-        return self.morph(source, target, strengths=strengths).reshape(size, size, 64, 64, 3)
 
     def square(self, corners: Sequence[Picture], *, method: Blend = LATENT, size: int = 5) -> npt.NDArray[np.uint8]:
         raise NotImplementedError

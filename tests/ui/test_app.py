@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from homomorph_client.pictures import fit_picture
+from homomorph_client.pictures import fit_picture, load_picture
 from homomorph_ui import app
 from homomorph_ui.serve import listen
 
@@ -39,8 +39,8 @@ def test_it_describes_the_model_and_opens_with_pictures(page: str) -> None:
     assert status == 200
     assert described["groups"] == ["red", "green", "residual"]
     assert (described["where"], described["max_strength"]) == ("a blender", 2)
-    opened = fit_picture(base64.b64decode(described["pictures"][0]), 64)
-    assert np.array_equal(opened, fit_picture(DOCS / "source.png", 64))
+    opened = load_picture(base64.b64decode(described["pictures"][0]))
+    assert np.array_equal(opened, load_picture(DOCS / "source.png"))
 
 
 def test_frames_follow_the_strengths_and_say_what_took_time(page: str) -> None:
@@ -53,6 +53,15 @@ def test_frames_follow_the_strengths_and_say_what_took_time(page: str) -> None:
     assert np.array_equal(frames[0], source)
     assert np.array_equal(frames[2][:, :, 0], target[:, :, 0])
     assert np.array_equal(frames[2][:, :, 2], source[:, :, 2])
+
+
+def test_details_stay_where_the_frame_shows_a_picture(page: str) -> None:
+    body = {"source": SOURCE, "target": TARGET, "strengths": dict.fromkeys(("red", "green", "residual"), 1.0)}
+    status, headers, content = call(page, "/frames", {**body, "steps": 2, "details": True})
+    assert (status, headers["x-frames"]) == (200, "2,256,256")
+    frames = np.frombuffer(content, np.uint8).reshape(2, 256, 256, 3)
+    for frame, name in zip(frames, ("source", "target"), strict=True):
+        assert np.array_equal(frame, load_picture(DOCS / f"{name}.png"))
 
 
 def test_labels_edit_without_a_second_picture(page: str) -> None:

@@ -136,6 +136,7 @@ def test_labels_edit_one_picture(tab: Tab) -> None:
     tab.page.locator("#mode").get_by_text("Towards labels").click()
     assert not tab.page.locator("[data-slot=b]").is_visible()
     assert tab.page.locator("#slider-red").is_disabled()
+    tab.picture()
     with tab.page.expect_response("**/frames") as answered:
         tab.page.get_by_role("button", name="bright").click()
     assert answered.value.request.post_data_json["labels"]["red"] == ["bright"]
@@ -156,7 +157,13 @@ def test_morphs_are_downloaded(tab: Tab, button: str, name: str) -> None:
         tab.page.get_by_role("button", name=button, exact=True).click()
     assert download.value.suggested_filename == name
     width = load_picture(download.value.path()).shape[1]
-    assert width == (25 * 64 if button == "Strip" else 64)
+    assert width == (25 * 256 if button == "Strip" else 256)
+
+
+def test_without_details_frames_have_the_models_size(tab: Tab) -> None:
+    with tab.page.expect_response("**/frames") as answered:
+        tab.page.get_by_label("Keep details").uncheck()
+    assert answered.value.headers["x-frames"] == "1,64,64"
 
 
 def test_a_file_that_is_no_picture_is_named(tab: Tab, tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ function wish(steps = 1, part = 1) {
     ...(labels ? { labels: chosen } : { target: pictures.b.base64 }),
     strengths,
     steps,
+    details: element("details").checked,
   });
 }
 
@@ -479,6 +480,7 @@ element("reset").addEventListener("click", () => {
 element("view").addEventListener("input", arrange);
 for (const id of ["view", "against", "split"]) element(id).addEventListener("input", () => draw());
 element("steps").addEventListener("change", changed);
+element("details").addEventListener("change", changed);
 element("play").addEventListener("click", play);
 element("position").addEventListener("input", seek);
 for (const button of document.querySelectorAll(".downloads button"))

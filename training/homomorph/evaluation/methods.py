@@ -13,6 +13,7 @@ from homomorph.evaluation.figures import Pictures
 from homomorph.models.blending import blend_pixels, linear, spherical
 from homomorph.models.morph import MorphModel, interpolate, parameter_counts
 from homomorph.models.pixels import from_normalised, normalise
+from homomorph_client.details import Original, with_details
 
 
 class ComparedMethod(Protocol):
@@ -128,6 +129,34 @@ class Homomorph(_ModelMethod):
         return interpolate(source, self.model.deltas(source, target), strengths)
 
 
+class Detailed(Homomorph):
+    """The same with the pictures' own details, as `Morpher.morph_full_size` gives it at the model's size."""
+
+    def reconstruct(self, pictures: Pictures) -> Pictures:
+        """Return the pictures unchanged: all details that encoding and decoding loses come back."""
+        return pictures
+
+    def morph(self, source: Pictures, target: Pictures, strengths: NDArray[np.float32]) -> Pictures:
+        """Morph, and put back what encoding and decoding loses of both pictures."""
+        ends = np.zeros((len(strengths), 2, strengths.shape[2]), np.float32)
+        ends[:, 1] = 1
+        frames = super().morph(source, target, np.concatenate([strengths, ends], axis=1)).transpose(0, 1, 3, 4, 2)
+        of_target = strengths.mean(axis=2).clip(0, 1)
+        shares = np.stack([1 - of_target, of_target], axis=2)
+        detailed = [
+            with_details(of_pair[:-2], [Original(a, of_pair[-2]), Original(b, of_pair[-1])], share)
+            for of_pair, a, b, share in zip(
+                frames, source.transpose(0, 2, 3, 1), target.transpose(0, 2, 3, 1), shares, strict=True
+            )
+        ]
+        return np.ascontiguousarray(np.stack(detailed).transpose(0, 1, 4, 2, 3))
+
+
 def methods_of(model: MorphModel) -> dict[str, ComparedMethod]:
     """Return the methods that use one model, by their names."""
-    return {"latent": LatentBlend(model), "slerp": SlerpBlend(model), "homomorph": Homomorph(model)}
+    return {
+        "latent": LatentBlend(model),
+        "slerp": SlerpBlend(model),
+        "homomorph": Homomorph(model),
+        "detailed": Detailed(model),
+    }
