@@ -28,6 +28,7 @@ _STEPS = 9
 _FILM_STEPS = 25
 _CELL_PX = 128
 """Height and width in pixels of the frames in a sheet."""
+_FILM_PX = 192
 _TIMED_REQUESTS = 20
 _WARM_UP_REQUESTS = 5
 
@@ -55,7 +56,7 @@ def demo(
         with TritonServer(repository, restart=True) as server, MorphClient(server.grpc_url) as client:
             report(Progress("Morphing"))
             frames = client.morph_full_size(*pictures, steps=_STEPS, size=_CELL_PX)
-            film = client.morph_full_size(*pictures, steps=_FILM_STEPS)
+            film = client.morph_full_size(*pictures, steps=_FILM_STEPS, size=_FILM_PX)
             rows = {"all": frames, **_each_group_alone(client, *pictures)}
             size = client.picture_size
             latencies_ms = _latencies_ms(client, *pictures)
@@ -81,8 +82,7 @@ def _each_group_alone(
 ) -> dict[str, npt.NDArray[np.uint8]]:
     ramp = np.linspace(0, 1, _STEPS)
     return {
-        group: client.morph_full_size(source, target, strengths={group: ramp}, size=_CELL_PX)
-        for group in client.groups
+        group: client.morph_full_size(source, target, strengths={group: ramp}, size=_CELL_PX) for group in client.groups
     }
 
 

@@ -3,7 +3,7 @@
 A model draws frames at its own size, and loses what is finer than its features. What it lost of a picture P is known:
 r = P - D(E(P)), at P's size. A frame x gets
 
-    x + sum_k w_k r_k,    w_k = q_k / sum_j q_j * 1 / (1 + min_j e_j^2 / _FAR^2),    q_k = p_k / (e_k^2 + _NEAR^2)
+    x + sum_k w_k r_k,    w_k = q_k / sum_j q_j * 1 / (1 + e_k^2 / _FAR^2),    q_k = p_k / (e_k^2 + _NEAR^2)
 
 for each place, where e_k is how much x differs there from D(E(P_k)), in grey levels, and p_k is P_k's share of the
 frame. So a place that shows P_k gets all of its details, and a place that shows something new gets none. A frame at
@@ -73,8 +73,9 @@ def _weights(frame: npt.NDArray[np.uint8], decoded: Sequence[npt.NDArray[np.uint
     """How much of each picture's details each place of a frame gets, [s, s] for each picture."""
     errors = [np.square(_difference(frame, picture)) for picture in decoded]
     nearness = [share / (error + _NEAR**2) for error, share in zip(errors, shares, strict=True)]
-    known = 1 / (1 + np.minimum.reduce(errors) / _FAR**2) / np.maximum(sum(nearness), 1e-12)
-    return [(near * known).astype(np.float32) for near in nearness]
+    total = np.maximum(sum(nearness), 1e-12)
+    shown = [near / total / (1 + error / _FAR**2) for near, error in zip(nearness, errors, strict=True)]
+    return [weight.astype(np.float32) for weight in shown]
 
 
 def _difference(frame: npt.NDArray[np.uint8], picture: npt.NDArray[np.uint8]) -> Floats:
