@@ -19,7 +19,8 @@ from homomorph_client.strengths import Strengths, grid_strengths
 class Morpher(Protocol):
     """`MorphClient`, which asks a server, or what `homomorph.load` returns, which computes here.
 
-    Both give the same frames, to 1 grey level. `MorphClient` describes arguments, results and errors.
+    Both give the same frames, to 1 grey level, and to 3 at full size. `MorphClient` describes arguments, results and
+    errors.
     """
 
     @property

@@ -66,8 +66,6 @@ def test_both_say_the_same_of_the_model(here: Morpher, by_server: Morpher) -> No
         lambda model, a, b: model.edit(a, {"hair": [], "glasses": ["glasses"]}, steps=3),
         lambda model, a, b: model.grid(a, b, rows="hair", columns="glasses", size=3),
         lambda model, a, b: model.square([a, b, b, a], size=3),
-        lambda model, a, b: model.morph_full_size(a, b, strengths=STRENGTHS, size=96),
-        lambda model, a, b: model.edit_full_size(a, {"hair": "blond"}, steps=3),
     ],
 )
 def test_both_draw_the_same_frames(
@@ -79,6 +77,23 @@ def test_both_draw_the_same_frames(
     assert int(np.abs(ours.astype(int) - theirs.astype(int)).max()) <= 1
     assert ours.flags["C_CONTIGUOUS"]
     assert ours.flags["WRITEABLE"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, a, b: model.morph_full_size(a, b, strengths=STRENGTHS, size=96),
+        lambda model, a, b: model.edit_full_size(a, {"hair": "blond"}, steps=3),
+    ],
+)
+def test_both_put_the_same_details_back(
+    here: Morpher, by_server: Morpher, pictures: npt.NDArray[np.uint8], ask: Any
+) -> None:
+    large = np.kron(pictures[0], np.ones((2, 2, 1), np.uint8))
+    ours, theirs = ask(here, large, pictures[1]), ask(by_server, large, pictures[1])
+    assert ours.shape == theirs.shape
+    # A frame and a picture as the model draws it may both differ by one level, and so may their rounded sum.
+    assert int(np.abs(ours.astype(int) - theirs.astype(int)).max()) <= 3
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,7 @@ def test_the_command_writes_figures_and_a_report(model: MorphModel, folder: Path
         "http://creativecommons.org", ""
     )
     assert stages[0] == "pictures"
-    assert stages[-1] == "homomorph:again"
+    assert stages[-1] == "detailed:again"
     assert not list(out.glob("*.partial"))
     unknown = write_report(evaluation.results, evaluation.held_out, evaluation.meta | {"frechet_floor": None})
     assert "is not known: that takes 32 pictures in no pair" in unknown

@@ -155,7 +155,7 @@ def test_the_command_compares_it_with_the_others(
     check_written(page)
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     meta = metrics.pop("meta")
-    assert list(metrics) == ["pixel", "latent", "slerp", "homomorph", "cyclegan"]
+    assert list(metrics) == ["pixel", "latent", "slerp", "homomorph", "detailed", "cyclegan"]
     assert list(metrics["cyclegan"]["transfer"]) == ["skin"]
     assert metrics["cyclegan"]["monotonicity"] == {"skin": None}
     assert metrics["cyclegan"]["endpoint"] is None
@@ -197,7 +197,7 @@ def check_written(page: Path) -> None:
     for name in SECTIONS:
         assert f"<!-- end -->\nkept {name}\n" in text
     assert f"Measured on {PAIRS} pairs, " in text
-    assert text.count("| figure | pixel | latent | slerp | homomorph | cyclegan |\n") == 2
+    assert text.count("| figure | pixel | latent | slerp | homomorph | detailed | cyclegan |\n") == 2
     assert re.search(r"\n\| `endpoint` \| 0.000 \|.*\| - \|\n", text)
     assert re.search(r"\n\| `weights_mb` \| 0.000 \|", text)
     assert "\n\n`skin` was trained on " in text
@@ -212,10 +212,10 @@ def check_written(page: Path) -> None:
     assert {path.name for path in page.parent.glob("*.png")} == set(pictures)
     # The systems below each other, a and b at the ends: in the pictures as they are, these are the same in all rows.
     sheet = np.asarray(Image.open(page.parent / "page-dark-skin.png"))
-    rows = sheet[:, -7 * 32 :].reshape(5, 32, 7 * 32, 3)
+    rows = sheet[:, -7 * 32 :].reshape(6, 32, 7 * 32, 3)
     assert (rows[:, :, :32] == rows[0, :, :32]).all()
     assert (rows[0, :, :32] == rows[0, :, 32:64]).all(), "pixel begins with a itself"
-    moved = np.asarray(Image.open(page.parent / "page-dark-skin-moved.png"))[:, -7 * 32 :].reshape(5, 32, 7 * 32, 3)
+    moved = np.asarray(Image.open(page.parent / "page-dark-skin-moved.png"))[:, -7 * 32 :].reshape(6, 32, 7 * 32, 3)
     assert (moved[:, :, -32:] == moved[0, :, -32:]).all(), "all systems get the same moved pictures"
     assert (moved[:, :, -32:] != rows[:, :, -32:]).any()
 
