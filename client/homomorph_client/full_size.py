@@ -19,6 +19,8 @@ from homomorph_client.strengths import Strengths, chosen_strengths
 
 MAX_FULL_SIZE = 2048
 """Largest height and width in pixels of frames at full size."""
+_MAX_BYTES = 4 * 2**30
+"""Largest size of the frames of one call, which are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ def _prepared(
     loaded = [load_picture(picture) for picture in pictures]
     if size is None:
         size = min(max(model.picture_size, min(min(picture.shape[:2]) for picture in loaded)), largest)
+    if len(chosen) * size * size * 3 > _MAX_BYTES:
+        raise StrengthError(
+            f"{len(chosen)} frames of {size}x{size} pixels are more than {_MAX_BYTES >> 30} GiB: ask for fewer frames, "
+            "or for a smaller size"
+        )
     # Strength 0 of everything shows the source, and strength 1 the target.
     ends = np.repeat(np.arange(len(loaded), dtype=np.float32)[:, None], chosen.shape[1], axis=1)
     return FullSize(loaded, np.concatenate([chosen, ends]), shares, int(size))

@@ -86,3 +86,6 @@ def test_sizes_and_files() -> None:
             full_size_morph(MODEL, small, small, steps=2, strengths=None, size=size)  # type: ignore[arg-type]
     with pytest.raises(StrengthError, match="1 to 14 frames, not 15"):
         full_size_morph(MODEL, small, small, steps=15, strengths=None, size=None)
+    many = ServedModel("morph", ("hair",), {}, 32, max_steps=4096, max_strength=2)
+    with pytest.raises(StrengthError, match="400 frames of 2048x2048 pixels are more than 4 GiB"):
+        full_size_morph(many, large, large, steps=400, strengths=None, size=None)
