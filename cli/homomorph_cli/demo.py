@@ -29,6 +29,7 @@ _FILM_STEPS = 25
 _CELL_PX = 128
 """Height and width in pixels of the frames in a sheet."""
 _FILM_PX = 192
+"""Height and width in pixels of the film."""
 _TIMED_REQUESTS = 20
 _WARM_UP_REQUESTS = 5
 

@@ -105,6 +105,7 @@ class EditWork(_Work):
     ends: dict[str, float]
     steps: int
     full_size: bool = False
+    """As of `MorphWork`."""
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Compute]:

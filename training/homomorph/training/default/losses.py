@@ -168,8 +168,8 @@ def turns(before: Tensor, after: Tensor, parts: Tensor) -> Tensor:
 
     The groups change one after the other, each in a slot of its own, because a picture with new glasses and old hair is
     believable and one with half of both is not. A slot is as wide as the root of the group's share of the change: hair,
-    most of the change, then takes less than half of the way. Within a slot, places that get darker change from top to
-    bottom, and places that get lighter from bottom to top: hair grows down and recedes up. The turns from B to A are
+    most of the change, then takes less of the way than its share. Within a slot, places that get darker change from top
+    to bottom, and places that get lighter from bottom to top: hair grows down and recedes up. The turns from B to A are
     one minus those from A to B, because F is linear in v: both ways have the same features, and D cannot tell them
     apart.
 

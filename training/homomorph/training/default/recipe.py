@@ -49,7 +49,7 @@ class DefaultRecipe:
     front: float = 10.0
     """Each place of a frame on the way shows what it showed before a change or what it shows after it; for D alone."""
     sweep: float = 5.0
-    """Places change one after the other, so that the share v of them has changed; for D alone."""
+    """Groups change one after the other, and so do the places of a group; for D alone."""
     blended: tuple[str, ...] = ()
     """Groups between whose looks there is a continuum, such as colours. They mix on the way; the others make fronts."""
     places: float = 2.0
